@@ -1,0 +1,37 @@
+/* Conversations to token ids.
+ *
+ * Threads: safe. */
+#ifndef POLICYGRAD_CHAT_H
+#define POLICYGRAD_CHAT_H
+
+#include <policygrad/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct pgrad_message {
+    const char *role; /* "system", "user", "assistant" */
+    const char *text; /* UTF-8; special tokens in it are text */
+    size_t length;
+} pgrad_message;
+
+/* Flags of pgrad_chat_format. Without a style the tokenizer decides: ChatML when it has
+ * <|im_start|> and <|im_end|>, plain otherwise. */
+enum {
+    PGRAD_CHAT_GENERATE = 1, /* end with the opening of an assistant's turn */
+    PGRAD_CHAT_CHATML = 2,   /* <|im_start|>ROLE\nTEXT<|im_end|>\n; E_UNSUPPORTED without the tokens */
+    PGRAD_CHAT_PLAIN = 4     /* the texts one after another, no roles */
+};
+
+/* Formats n messages and encodes them. Only the style's own marks become special tokens.
+ * Errors: E_BUFFER as in pgrad_tokenizer_encode; E_INVALID (an unknown role, by name);
+ * E_UNSUPPORTED; E_FORMAT; E_NOMEM. */
+PGRAD_API pgrad_status pgrad_chat_format(pgrad_tokenizer *tokenizer, const pgrad_message *messages,
+                                         size_t n, uint32_t flags, pgrad_token *ids, size_t capacity,
+                                         size_t *n_ids);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,93 @@
+/* Advantages to a loss and its gradients. The formulas: docs/algorithms.md 3 to 5 and 7.
+ *
+ * Threads: one at a time, and alone with its model. */
+#ifndef POLICYGRAD_OBJECTIVE_H
+#define POLICYGRAD_OBJECTIVE_H
+
+#include <policygrad/metrics.h>
+#include <policygrad/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Per-token losses; l is the log-probability, rho = exp(l - old), A the advantage. */
+enum {
+    PGRAD_LOSS_REINFORCE = 0, /* -A l */
+    PGRAD_LOSS_PPO_CLIP = 1,  /* max(-A rho, -A clip(rho, 1 - clip_low, 1 + clip_high)) [1707.06347] */
+    PGRAD_LOSS_SUPERVISED = 2 /* -l, tau = 1, advantages not used */
+};
+
+/* Weights w_it of the per-token losses; M learned tokens, N+ sequences with one, T_i of sequence i. */
+enum {
+    PGRAD_AGGREGATE_TOKEN_MEAN = 0,              /* 1 / M [2503.14476] */
+    PGRAD_AGGREGATE_SEQUENCE_MEAN_TOKEN_MEAN = 1, /* 1 / (N+ T_i): original GRPO */
+    PGRAD_AGGREGATE_SEQUENCE_MEAN_TOKEN_SUM = 2, /* 1 / N+: exact sequence policy gradient */
+    PGRAD_AGGREGATE_CONSTANT = 3,                /* 1 / (N Lmax): Dr. GRPO */
+    PGRAD_AGGREGATE_PROMPT_MEAN = 4,             /* 1 / (B T_g), T_g tokens of the group */
+    PGRAD_AGGREGATE_MICRO_TOKEN_MEAN = 5         /* 1 / (M_micro n_micro): depends on the split */
+};
+
+/* KL to the reference policy inside the loss; d = l - reference. */
+enum {
+    PGRAD_KL_NONE = 0,
+    PGRAD_KL_K3_RATIO = 1, /* rho (exp(-d) - 1 + d): gradient rho d [2512.02556] */
+    PGRAD_KL_K2 = 2        /* d^2 / 2: gradient d */
+};
+
+typedef struct pgrad_objective_params {
+    size_t struct_size;
+    uint32_t loss;             /* PGRAD_LOSS_*, default PPO_CLIP */
+    uint32_t aggregation;      /* PGRAD_AGGREGATE_*, default TOKEN_MEAN */
+    uint32_t kl;               /* PGRAD_KL_*, default K3_RATIO; counts only when kl_beta > 0 */
+    uint32_t micro_batch_tokens; /* token rows computed at once; 0: 2048, more makes no difference
+                                  to speed; memory for activations grows with it */
+    double clip_low;           /* default 0.2 */
+    double clip_high;          /* default 0.2 */
+    double kl_beta;            /* >= 0, default 0 */
+    double entropy_coefficient; /* >= 0, default 0: bonus on the mean entropy per token */
+    uint32_t max_new_tokens;   /* Lmax of AGGREGATE_CONSTANT; 0: the rollout's */
+    uint32_t reserved;
+} pgrad_objective_params;
+
+PGRAD_API void pgrad_objective_params_init(pgrad_objective_params *params, size_t size);
+
+typedef struct pgrad_backward_params {
+    size_t struct_size;
+    double normalizer_total; /* 0: this call is the whole optimizer step, the default; else the
+                                denominator of the whole step: M, N+, N or B over all its calls */
+    double n_tokens_total;   /* 0: this call's, the default; else M over all calls of the step, for
+                                the entropy bonus, which is a mean over tokens always */
+} pgrad_backward_params;
+
+PGRAD_API void pgrad_backward_params_init(pgrad_backward_params *params, size_t size);
+
+/* Errors: E_INVALID; E_STATE (a frozen model). */
+PGRAD_API pgrad_status pgrad_objective_create(pgrad_model *model,
+                                              const pgrad_objective_params *params,
+                                              pgrad_objective **out);
+
+PGRAD_API void pgrad_objective_free(pgrad_objective *objective);
+
+/* Gives the denominator that backward would use for these completions: M, N+, N or B by the
+ * aggregation. Sum it over the calls of a step and give it to each as normalizer_total. */
+PGRAD_API pgrad_status pgrad_objective_normalizer(pgrad_objective *objective,
+                                                  const pgrad_rollout *rollout,
+                                                  const uint32_t *indices, uint32_t n, double *out);
+
+/* Adds the gradients of the loss over completions indices[0..n) (NULL: all finished ones, n ignored)
+ * to the model's, and fills the report's loss part. Cut inside into micro-batches of whole sequences;
+ * the normaliser is the whole call's, so the split changes rounding only. Reports progress as
+ * "backward" in tokens.
+ * Errors: E_STATE (no advantages; KL without PGRAD_REFERENCE); E_INVALID; E_NUMERIC (a loss or
+ * log-probability is not finite, naming the sequence); E_NOMEM; E_CANCELLED, E_CALLBACK. After any
+ * failure the gradients are undefined until pgrad_model_zero_grad. */
+PGRAD_API pgrad_status pgrad_objective_backward(pgrad_objective *objective,
+                                                const pgrad_rollout *rollout, const uint32_t *indices,
+                                                uint32_t n, const pgrad_backward_params *params,
+                                                pgrad_step_report *report);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,55 @@
+/* Gradients to new weights. The formulas: docs/algorithms.md 8.
+ *
+ * Threads: one at a time, and alone with its model. */
+#ifndef POLICYGRAD_OPTIMIZER_H
+#define POLICYGRAD_OPTIMIZER_H
+
+#include <policygrad/metrics.h>
+#include <policygrad/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { PGRAD_OPTIMIZER_SGD = 0, PGRAD_OPTIMIZER_ADAM = 1, PGRAD_OPTIMIZER_ADAMW = 2 };
+enum { PGRAD_SCHEDULE_CONSTANT = 0, PGRAD_SCHEDULE_LINEAR = 1, PGRAD_SCHEDULE_COSINE = 2 };
+
+typedef struct pgrad_optimizer_params {
+    size_t struct_size;
+    uint32_t kind;          /* PGRAD_OPTIMIZER_*, default ADAMW */
+    uint32_t schedule;      /* PGRAD_SCHEDULE_*, default CONSTANT */
+    double learning_rate;   /* >= 0, default 1e-5 */
+    double beta1;           /* in [0, 1), default 0.9 */
+    double beta2;           /* in [0, 1), default 0.999 */
+    double epsilon;         /* > 0, default 1e-8, outside the root */
+    double weight_decay;    /* >= 0, default 0; vectors (norms, biases) are exempt. SGD, ADAM: L2 */
+    double momentum;        /* SGD: in [0, 1), default 0 */
+    double max_grad_norm;   /* > 0, default 1; infinity: no clipping */
+    double final_factor;    /* COSINE and LINEAR end at this share of learning_rate, default 0 */
+    uint64_t warmup_steps;  /* linear from 1 / warmup_steps, default 0 */
+    uint64_t total_steps;   /* length of the schedule; required unless CONSTANT */
+    uint32_t nesterov;      /* SGD: default 0 */
+    uint32_t reserved;
+} pgrad_optimizer_params;
+
+PGRAD_API void pgrad_optimizer_params_init(pgrad_optimizer_params *params, size_t size);
+
+/* Takes the memory of the moments. Errors: E_INVALID; E_STATE (a frozen model); E_LIMIT; E_NOMEM. */
+PGRAD_API pgrad_status pgrad_optimizer_create(pgrad_model *model, const pgrad_optimizer_params *params,
+                                              pgrad_optimizer **out);
+
+PGRAD_API void pgrad_optimizer_free(pgrad_optimizer *optimizer);
+
+/* Changes the learning rate that the schedule's factor is applied to. Errors: E_INVALID. */
+PGRAD_API pgrad_status pgrad_optimizer_set_lr(pgrad_optimizer *optimizer, double learning_rate);
+
+/* Updates the weights from the gradients, which stay as they are. All or nothing: with a gradient, or
+ * a result, that is not finite it returns E_NUMERIC and leaves weights, moments and counters
+ * untouched. Fills the report's grad_norm (before clipping), learning_rate and step.
+ * Errors: E_NUMERIC, E_BUSY. */
+PGRAD_API pgrad_status pgrad_optimizer_step(pgrad_optimizer *optimizer, pgrad_step_report *report);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,296 @@
+// C++ (11 and later) over the C interface: handles that free themselves, statuses as exceptions, reward
+// and report functions that may throw. Header only, nothing is exported; it adds no features.
+//
+//     pgrad::context context;
+//     pgrad::model model = pgrad::model::load(context, "SmolLM2-135M-Instruct");
+//     pgrad::tokenizer tokenizer = pgrad::tokenizer::load(context, "SmolLM2-135M-Instruct");
+//     pgrad::reward reward(context, "short", [](const pgrad_rollout *rollout, uint32_t i) {
+//         return -double(pgrad::text(rollout, i).size());
+//     });
+//
+// An exception thrown in a callback does not cross the C frames: it is kept, the call ends with
+// E_CALLBACK, and the wrapper throws it again. A call through the plain C interface cannot do that: it
+// returns E_CALLBACK, and the exception waits in reward::rethrow().
+//
+// Threads: as the C calls.
+#ifndef POLICYGRAD_HPP
+#define POLICYGRAD_HPP
+
+#include <exception>
+#include <functional>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <policygrad.h>
+
+namespace pgrad {
+
+// What a failing call becomes: its status and message.
+class error : public std::runtime_error {
+public:
+    error(pgrad_status status, const char *message) : std::runtime_error(message), status_(status) {}
+    pgrad_status status() const noexcept { return status_; }
+
+private:
+    pgrad_status status_;
+};
+
+inline void check(pgrad_status status)
+{
+    if (status != PGRAD_OK)
+        throw error(status, pgrad_error_message());
+}
+
+// Owns a C handle; moves, does not copy. get() gives the handle for the C calls.
+template <typename Handle, void (*Free)(Handle *)> class handle {
+public:
+    handle() noexcept : pointer_(nullptr) {}
+    explicit handle(Handle *pointer) noexcept : pointer_(pointer) {}
+    handle(handle &&other) noexcept : pointer_(other.release()) {}
+    handle &operator=(handle &&other) noexcept
+    {
+        if (this != &other) {
+            Free(pointer_);
+            pointer_ = other.release();
+        }
+        return *this;
+    }
+    handle(const handle &) = delete;
+    handle &operator=(const handle &) = delete;
+    ~handle() { Free(pointer_); }
+
+    Handle *get() const noexcept { return pointer_; }
+    Handle *release() noexcept
+    {
+        Handle *pointer = pointer_;
+        pointer_ = nullptr;
+        return pointer;
+    }
+
+private:
+    Handle *pointer_;
+};
+
+// Option structs with the library's defaults.
+template <typename Params> Params defaults(void (*init)(Params *, std::size_t))
+{
+    Params params;
+    init(&params, sizeof params);
+    return params;
+}
+
+class context : public handle<pgrad_context, pgrad_context_free> {
+public:
+    explicit context(const pgrad_context_params *params = nullptr) : handle(create(params)) {}
+
+    pgrad_context_info info() const
+    {
+        pgrad_context_info out = pgrad_context_info();
+        out.struct_size = sizeof out;
+        check(pgrad_context_get_info(get(), &out));
+        return out;
+    }
+
+private:
+    static pgrad_context *create(const pgrad_context_params *params)
+    {
+        pgrad_context *out = nullptr;
+        check(pgrad_context_create(params, &out));
+        return out;
+    }
+};
+
+class model : public handle<pgrad_model, pgrad_model_free> {
+public:
+    using handle::handle;
+
+    static model load(const context &in, const std::string &path,
+                      const pgrad_model_params *params = nullptr)
+    {
+        pgrad_model *out = nullptr;
+        check(pgrad_model_load(in.get(), path.c_str(), params, &out));
+        return model(out);
+    }
+    static model create(const context &in, const std::string &config_json, uint64_t seed)
+    {
+        pgrad_model *out = nullptr;
+        check(pgrad_model_create(in.get(), config_json.c_str(), seed, nullptr, &out));
+        return model(out);
+    }
+    model snapshot() const
+    {
+        pgrad_model *out = nullptr;
+        check(pgrad_model_snapshot(get(), &out));
+        return model(out);
+    }
+    pgrad_model_info info() const
+    {
+        pgrad_model_info out = pgrad_model_info();
+        out.struct_size = sizeof out;
+        check(pgrad_model_get_info(get(), &out));
+        return out;
+    }
+    void save(const std::string &path, const pgrad_save_params *params = nullptr) const
+    {
+        check(pgrad_model_save(get(), path.c_str(), params));
+    }
+};
+
+class tokenizer : public handle<pgrad_tokenizer, pgrad_tokenizer_free> {
+public:
+    using handle::handle;
+
+    static tokenizer load(const context &in, const std::string &path)
+    {
+        pgrad_tokenizer *out = nullptr;
+        check(pgrad_tokenizer_load(in.get(), path.c_str(), &out));
+        return tokenizer(out);
+    }
+    std::vector<pgrad_token> encode(const std::string &text, uint32_t flags = 0) const
+    {
+        std::vector<pgrad_token> ids(text.size() + 8);
+        std::size_t n = 0;
+        pgrad_status status =
+            pgrad_tokenizer_encode(get(), text.data(), text.size(), flags, ids.data(), ids.size(), &n);
+        ids.resize(n);
+        if (status == PGRAD_E_BUFFER)
+            status = pgrad_tokenizer_encode(get(), text.data(), text.size(), flags, ids.data(),
+                                            ids.size(), &n);
+        check(status);
+        return ids;
+    }
+    std::string decode(const std::vector<pgrad_token> &ids, uint32_t flags = 0) const
+    {
+        std::string text(ids.size() * 8 + 8, '\0');
+        std::size_t length = 0;
+        pgrad_status status = pgrad_tokenizer_decode(get(), ids.data(), ids.size(), flags, &text[0],
+                                                     text.size(), &length);
+        if (status == PGRAD_E_BUFFER) {
+            text.resize(length + 1);
+            status = pgrad_tokenizer_decode(get(), ids.data(), ids.size(), flags, &text[0],
+                                            text.size(), &length);
+        }
+        check(status);
+        text.resize(length);
+        return text;
+    }
+};
+
+// The text of completion i, and a text of its prompt's data; empty when there is none.
+inline std::string text(const pgrad_rollout *rollout, uint32_t i)
+{
+    std::size_t length = 0;
+    const char *data = pgrad_rollout_text(rollout, i, &length);
+    return data == nullptr ? std::string() : std::string(data, length);
+}
+inline std::string data(const pgrad_rollout *rollout, uint32_t i, const char *key)
+{
+    pgrad_sequence_info info = pgrad_sequence_info();
+    info.struct_size = sizeof info;
+    check(pgrad_rollout_sequence(rollout, i, &info));
+    std::size_t length = 0;
+    const char *found = pgrad_rollout_data(rollout, info.group, key, &length);
+    return found == nullptr ? std::string() : std::string(found, length);
+}
+
+// A reward whose function gets a rollout and the index of a completion and returns its score. It may
+// throw: the exception comes out of reward::apply and of pgrad::train.
+class reward : public handle<pgrad_reward, pgrad_reward_free> {
+public:
+    using function = std::function<double(const pgrad_rollout *, uint32_t)>;
+
+    reward(const context &in, const std::string &name, function score) : state_(nullptr)
+    {
+        std::unique_ptr<state> made(new state{std::move(score), nullptr});
+        pgrad_reward *out = nullptr;
+        check(pgrad_reward_create(in.get(), name.c_str(), call, made.get(), destroy, &out));
+        state_ = made.release(); // the reward owns it now
+        static_cast<handle &>(*this) = handle(out);
+    }
+
+    void apply(pgrad_rollout *rollout) const
+    {
+        pgrad_status status = pgrad_reward_apply(get(), rollout);
+        rethrow();
+        check(status);
+    }
+
+    // Throws what the function threw last, once; returns when it threw nothing.
+    void rethrow() const
+    {
+        std::exception_ptr thrown;
+        std::swap(thrown, state_->thrown);
+        if (thrown)
+            std::rethrow_exception(thrown);
+    }
+
+private:
+    struct state {
+        function score;
+        std::exception_ptr thrown;
+    };
+
+    static int32_t call(void *user, const pgrad_rollout *rollout, uint32_t first, uint32_t count,
+                        pgrad_scores *scores)
+    {
+        state *self = static_cast<state *>(user);
+        uint32_t i = 0;
+        try {
+            for (; i < count; i++)
+                pgrad_scores_data(scores)[i] = static_cast<float>(self->score(rollout, first + i));
+            return static_cast<int32_t>(count);
+        } catch (const std::exception &failure) {
+            pgrad_scores_fail(scores, first + i, failure.what());
+            self->thrown = std::current_exception();
+        } catch (...) {
+            pgrad_scores_fail(scores, first + i, "an exception that is no std::exception");
+            self->thrown = std::current_exception();
+        }
+        return -1;
+    }
+    static void destroy(void *user) { delete static_cast<state *>(user); }
+
+    state *state_;
+};
+
+// pgrad_train; report (may be empty) gets each step's report and returns whether to go on.
+inline pgrad_train_report
+train(const model &policy, const tokenizer &words, const reward &score, const pgrad_prompts &prompts,
+      pgrad_train_params params,
+      const std::function<bool(const pgrad_step_report &, const pgrad_rollout *)> &report = {})
+{
+    struct state {
+        const std::function<bool(const pgrad_step_report &, const pgrad_rollout *)> *report;
+        std::exception_ptr thrown;
+        static int32_t call(void *user, const pgrad_step_report *step, const pgrad_rollout *rollout)
+        {
+            state *self = static_cast<state *>(user);
+            try {
+                return (*self->report)(*step, rollout) ? 1 : 0;
+            } catch (...) {
+                self->thrown = std::current_exception();
+                return 0;
+            }
+        }
+    } self = {&report, nullptr};
+    if (report) {
+        params.report = state::call;
+        params.report_user = &self;
+    }
+    pgrad_train_report out = pgrad_train_report();
+    out.struct_size = sizeof out;
+    pgrad_status status =
+        pgrad_train(policy.get(), words.get(), score.get(), &prompts, &params, &out);
+    score.rethrow();
+    if (self.thrown)
+        std::rethrow_exception(self.thrown);
+    check(status);
+    return out;
+}
+
+} // namespace pgrad
+
+#endif

@@ -1,0 +1,101 @@
+/* The ready loop: pgrad_train wraps the calls of a step, nothing else.
+ *
+ * Threads: one at a time, and alone with its model. */
+#ifndef POLICYGRAD_TRAINER_H
+#define POLICYGRAD_TRAINER_H
+
+#include <policygrad/metrics.h>
+#include <policygrad/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* A view of prompts: n texts, or n id sequences, and columns of text that reward functions can read
+ * with pgrad_rollout_data. Read during the call only. */
+typedef struct pgrad_prompts {
+    size_t struct_size;
+    size_t n;
+    const char *const *texts;      /* n texts, NUL-terminated; or NULL when ids is set */
+    const pgrad_token *const *ids; /* n id sequences */
+    const size_t *n_ids;           /* their lengths */
+    uint32_t chat;                 /* 1: each text is a user's message, formatted by pgrad_chat_format */
+    uint32_t n_columns;
+    const char *system;            /* chat: the system message, NULL: none */
+    const char *const *column_names;    /* n_columns names */
+    const char *const *const *columns;  /* [column][prompt] */
+} pgrad_prompts;
+
+PGRAD_API void pgrad_prompts_init(pgrad_prompts *prompts, size_t size);
+
+/* Called after each step; returns more than zero to go on, zero or less to end the run in order. */
+typedef int32_t (*pgrad_report_fn)(void *user, const pgrad_step_report *report,
+                                   const pgrad_rollout *rollout);
+
+/* Called after the advantages are there and before they are used; may change them with
+ * pgrad_rollout_set_array. Returns more than zero to go on; zero or less fails with E_CALLBACK. */
+typedef int32_t (*pgrad_advantage_fn)(void *user, pgrad_rollout *rollout);
+
+typedef struct pgrad_train_params {
+    size_t struct_size;
+    uint64_t steps;             /* optimizer steps, default 100 */
+    uint32_t prompts_per_step;  /* B, default 8; at most the number of prompts */
+    uint32_t group_size;        /* G, default 8 */
+    uint32_t max_new_tokens;    /* default 64 */
+    uint32_t epochs_per_step;   /* optimizer steps per rollout, default 1; more needs PPO_CLIP */
+    double learning_rate;       /* where no optimizer is given; default 1e-5 */
+    double max_seconds;         /* default infinity */
+    double target_reward;       /* ends when the mean reward of target_window steps reaches it;
+                                   default infinity */
+    uint64_t target_window;     /* default 10 */
+    uint64_t seed;              /* of the prompts' order, and of the sampler made here */
+    pgrad_sampler *sampler;     /* each NULL: one with the defaults is made for the run */
+    pgrad_advantage *advantage;
+    pgrad_objective *objective;
+    pgrad_optimizer *optimizer;
+    pgrad_model *reference;     /* for KL; NULL: none */
+    pgrad_report_fn report;     /* NULL: none */
+    void *report_user;
+    pgrad_advantage_fn on_advantages; /* NULL: none */
+    void *on_advantages_user;
+    const char *metrics_path;   /* one JSON object per step is appended; NULL: none */
+    const char *save_path;      /* the model goes there every save_every steps and at a clean end */
+    uint64_t save_every;        /* 0: only at the end; default 0 */
+    const pgrad_prompts *eval_prompts; /* held out; greedy, with a sampler of its own; NULL: none */
+    uint64_t eval_every;        /* 0: at the start and the end only; default 0 */
+} pgrad_train_params;
+
+PGRAD_API void pgrad_train_params_init(pgrad_train_params *params, size_t size);
+
+/* Why a run ended. */
+enum {
+    PGRAD_STOPPED_STEPS = 0,
+    PGRAD_STOPPED_SECONDS = 1,
+    PGRAD_STOPPED_TARGET = 2,
+    PGRAD_STOPPED_HOST = 3, /* the report callback said so */
+    PGRAD_STOPPED_ERROR = 4
+};
+
+typedef struct pgrad_train_report {
+    size_t struct_size;
+    uint64_t steps;         /* optimizer steps done */
+    double seconds;
+    double first_reward;    /* mean reward of the first step's rollout */
+    double last_reward;     /* of the last */
+    double eval_before;     /* greedy mean reward on eval_prompts, NaN without */
+    double eval_after;
+    uint32_t stopped;       /* PGRAD_STOPPED_* */
+    uint32_t n_skipped;     /* steps refused with E_NUMERIC */
+} pgrad_train_report;
+
+/* Trains model on prompts. A step whose update is not finite is skipped; three in a row end the run
+ * with E_NUMERIC. Reports progress as "train" in steps.
+ * Errors: E_INVALID, and those of the calls it wraps; out (may be NULL) is filled in any case. */
+PGRAD_API pgrad_status pgrad_train(pgrad_model *model, pgrad_tokenizer *tokenizer,
+                                   pgrad_reward *reward, const pgrad_prompts *prompts,
+                                   const pgrad_train_params *params, pgrad_train_report *out);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

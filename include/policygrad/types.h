@@ -1,0 +1,47 @@
+/* Types every other header uses: the status, the token, the handles, the export macro.
+ *
+ * Handles are opaque. A function that creates one has `create` or `load` in its name and gives it
+ * through a last `**out` argument, left alone on failure; `pgrad_X_free` drops it. A child holds a
+ * reference on its parents, so handles may be freed in any order; NULL is allowed.
+ *
+ * Text is UTF-8, given as pointer and length. Scalars are `double`, arrays `float`, counts `size_t`
+ * or `uint32_t`, flags `uint32_t`.
+ *
+ * Threads: each header says which of its calls may run at once. */
+#ifndef POLICYGRAD_TYPES_H
+#define POLICYGRAD_TYPES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define PGRAD_API __attribute__((visibility("default")))
+#else
+#define PGRAD_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Zero for success, negative for failure: see status.h. */
+typedef int32_t pgrad_status;
+
+/* A token id. Ids below zero are never tokens; -1 says "none". */
+typedef int32_t pgrad_token;
+
+typedef struct pgrad_context pgrad_context;     /* threads, allocator, log: everything hangs on one */
+typedef struct pgrad_model pgrad_model;         /* weights, gradients, forward and backward */
+typedef struct pgrad_tokenizer pgrad_tokenizer; /* text to ids and back */
+typedef struct pgrad_sampler pgrad_sampler;     /* logits to a token */
+typedef struct pgrad_rollout pgrad_rollout;     /* a batch of prompts and completions */
+typedef struct pgrad_reward pgrad_reward;       /* the host's scoring function */
+typedef struct pgrad_scores pgrad_scores;       /* what a reward function fills */
+typedef struct pgrad_advantage pgrad_advantage; /* rewards to advantages, keeps running baselines */
+typedef struct pgrad_objective pgrad_objective; /* advantages to a loss and its gradients */
+typedef struct pgrad_optimizer pgrad_optimizer; /* gradients to new weights */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,132 @@
+#include "base/alloc.h"
+
+#include <string.h>
+
+#include "base/checked.h"
+#include "base/context.h"
+#include "base/fail.h"
+
+/* Stands in front of every block and keeps the alignment; the size is needed for the host's free. */
+enum { ALIGNMENT = 64 };
+typedef struct block_header {
+    size_t total;
+    unsigned char padding[ALIGNMENT - sizeof(size_t)];
+} block_header;
+
+static block_header *header_of(void *block)
+{
+    return (block_header *)((unsigned char *)block - sizeof(block_header));
+}
+
+/* Counts `size` more bytes as held: E_LIMIT beyond the context's limit. */
+static pgrad_status account(pgrad_context *context, size_t size)
+{
+    uint_fast64_t held = atomic_load(&context->memory_now), after;
+    do {
+        after = held + size;
+        if (context->memory_limit != 0 && after > context->memory_limit)
+            return pgrad__fail(PGRAD_E_LIMIT,
+                               "memory: %zu bytes more are needed, %llu are held, the context allows %llu",
+                               size, (unsigned long long)held,
+                               (unsigned long long)context->memory_limit);
+    } while (!atomic_compare_exchange_weak(&context->memory_now, &held, after));
+    uint_fast64_t peak = atomic_load(&context->memory_peak);
+    while (peak < after && !atomic_compare_exchange_weak(&context->memory_peak, &peak, after)) {
+    }
+    return PGRAD_OK;
+}
+
+static pgrad_status allocate(pgrad_context *context, size_t count, size_t size, void **out)
+{
+    size_t total;
+    if (!pgrad__mul(count, size, &total) || !pgrad__add(total, sizeof(block_header), &total) ||
+        !pgrad__align(total, ALIGNMENT, &total))
+        return pgrad__fail(PGRAD_E_LIMIT, "memory: %zu times %zu bytes are more than can be addressed",
+                           count, size);
+    PGRAD__TRY(account(context, total));
+    block_header *header = context->allocator.alloc(context->allocator.user, total, ALIGNMENT);
+    if (header == NULL) {
+        atomic_fetch_sub(&context->memory_now, total);
+        return pgrad__fail(PGRAD_E_NOMEM, "memory: the allocator refused %zu bytes", total);
+    }
+    atomic_fetch_add(&context->n_allocations, 1);
+    header->total = total;
+    *out = header + 1;
+    return PGRAD_OK;
+}
+
+/* The callers pass the address of any object pointer: it is written through memcpy. */
+static void store_pointer(void *out, void *block)
+{
+    memcpy(out, &block, sizeof block);
+}
+
+pgrad_status pgrad__alloc(pgrad_context *context, size_t count, size_t size, void *out)
+{
+    void *block;
+    PGRAD__TRY(allocate(context, count, size, &block));
+    store_pointer(out, block);
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad__calloc(pgrad_context *context, size_t count, size_t size, void *out)
+{
+    void *block;
+    PGRAD__TRY(allocate(context, count, size, &block));
+    memset(block, 0, count * size);
+    store_pointer(out, block);
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad__realloc(pgrad_context *context, void *block, size_t count, size_t size)
+{
+    void *old, *grown;
+    memcpy(&old, block, sizeof old);
+    PGRAD__TRY(allocate(context, count, size, &grown));
+    if (old != NULL) {
+        size_t had = header_of(old)->total - sizeof(block_header), wanted = count * size;
+        memcpy(grown, old, had < wanted ? had : wanted);
+        pgrad__free(context, old);
+    }
+    store_pointer(block, grown);
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad__copy_text(pgrad_context *context, const char *text, size_t length, char **out)
+{
+    size_t size;
+    char *copy;
+    if (!pgrad__add(length, 1, &size))
+        return pgrad__fail(PGRAD_E_LIMIT, "memory: a text of %zu bytes is too long", length);
+    PGRAD__TRY(pgrad__alloc(context, size, 1, &copy));
+    if (length > 0)
+        memcpy(copy, text, length);
+    copy[length] = '\0';
+    *out = copy;
+    return PGRAD_OK;
+}
+
+void pgrad__free(pgrad_context *context, void *block)
+{
+    if (block == NULL)
+        return;
+    block_header *header = header_of(block);
+    size_t total = header->total;
+    context->allocator.free(context->allocator.user, header, total);
+    atomic_fetch_sub(&context->memory_now, total);
+}
+
+pgrad_status pgrad__reserve(pgrad_context *context, void *items, size_t *capacity, size_t needed,
+                            size_t size)
+{
+    if (needed <= *capacity)
+        return PGRAD_OK;
+    size_t grown = *capacity < 8 ? 8 : *capacity;
+    while (grown < needed)
+        if (!pgrad__mul(grown, 2, &grown))
+            return pgrad__fail(PGRAD_E_LIMIT, "memory: %zu items of %zu bytes are too many", needed,
+                               size);
+    PGRAD__TRY(pgrad__realloc(context, items, grown, size));
+    *capacity = grown;
+    return PGRAD_OK;
+}

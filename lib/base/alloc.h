@@ -1,0 +1,29 @@
+/* Memory of a context: the host's allocator, counted and limited. Blocks are 64-byte aligned. Not for
+ * what jansson, PCRE2 and utf8proc allocate by themselves. */
+#ifndef PGRAD_BASE_ALLOC_H
+#define PGRAD_BASE_ALLOC_H
+
+#include <policygrad/types.h>
+
+/* Allocates count * size bytes, checked; *out (a pointer to any object pointer) is set on success.
+ * A count or size of 0 gives a valid block. E_NOMEM, E_LIMIT (told with needed and allowed). */
+pgrad_status pgrad__alloc(pgrad_context *context, size_t count, size_t size, void *out);
+
+/* The same, zeroed. */
+pgrad_status pgrad__calloc(pgrad_context *context, size_t count, size_t size, void *out);
+
+/* Grows a block (NULL allowed) to count * size bytes keeping its contents; *block changes on success
+ * only. */
+pgrad_status pgrad__realloc(pgrad_context *context, void *block, size_t count, size_t size);
+
+/* Copies length bytes and puts a NUL behind them. */
+pgrad_status pgrad__copy_text(pgrad_context *context, const char *text, size_t length, char **out);
+
+/* Frees a block of pgrad__alloc; NULL allowed. The size is known from the block. */
+void pgrad__free(pgrad_context *context, void *block);
+
+/* Grows *items, an array of `size`-byte items with room for *capacity, so that needed fit (doubling). */
+pgrad_status pgrad__reserve(pgrad_context *context, void *items, size_t *capacity, size_t needed,
+                            size_t size);
+
+#endif

@@ -1,0 +1,220 @@
+#include "base/context.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fail.h"
+#include "base/os.h"
+#include "base/params_check.h"
+#include "base/pool.h"
+
+static void *default_alloc(void *user, size_t size, size_t alignment)
+{
+    (void)user;
+    return aligned_alloc(alignment, size);
+}
+
+static void default_free(void *user, void *pointer, size_t size)
+{
+    (void)user;
+    (void)size;
+    free(pointer);
+}
+
+static const char *const KERNEL_SET_NAMES[] = {"auto", "generic", "haswell", "skx", "armv8a"};
+
+static pgrad_status choose_kernels(uint32_t asked, uint32_t *set)
+{
+    if (asked == PGRAD_KERNELS_AUTO) {
+        *set = pgrad__os_best_kernel_set();
+        return PGRAD_OK;
+    }
+    if (!pgrad__os_can_run(asked))
+        return pgrad__fail(PGRAD_E_UNSUPPORTED,
+                           "context.kernel_set: this CPU cannot run '%s'; the best it can is '%s'",
+                           KERNEL_SET_NAMES[asked], KERNEL_SET_NAMES[pgrad__os_best_kernel_set()]);
+    *set = asked;
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad_context_create(const pgrad_context_params *params, pgrad_context **out)
+{
+    pgrad_context_params read;
+    uint32_t set = PGRAD_KERNELS_GENERIC;
+    if (out == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "context_create: out is NULL");
+    PGRAD__TRY(pgrad__params_read("context", params, &read));
+    PGRAD__TRY(choose_kernels(read.kernel_set, &set));
+    pgrad_allocator allocator = {NULL, default_alloc, default_free};
+    if (read.allocator != NULL)
+        allocator = *read.allocator;
+    if (allocator.alloc == NULL || allocator.free == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "context.allocator: alloc and free must both be given");
+
+    /* The context itself is outside of its own accounting. */
+    const size_t size = (sizeof(pgrad_context) + 63) & ~(size_t)63;
+    pgrad_context *context = allocator.alloc(allocator.user, size, 64);
+    if (context == NULL)
+        return pgrad__fail(PGRAD_E_NOMEM, "context_create: the allocator refused %zu bytes", size);
+    memset(context, 0, size);
+    atomic_init(&context->references, 1);
+    context->process = pgrad__os_process();
+    context->allocator = allocator;
+    context->memory_limit = read.memory_limit;
+    context->kernel_set = set;
+    uint32_t n_threads = read.n_threads != 0 ? read.n_threads : pgrad__os_cpu_count();
+    pgrad_status status = pgrad__pool_create(context, n_threads, &context->pool);
+    if (status != PGRAD_OK) {
+        allocator.free(allocator.user, context, size);
+        return status;
+    }
+    *out = context;
+    return PGRAD_OK;
+}
+
+void pgrad__context_retain(pgrad_context *context)
+{
+    atomic_fetch_add(&context->references, 1);
+}
+
+void pgrad_context_free(pgrad_context *context)
+{
+    if (context == NULL || atomic_fetch_sub(&context->references, 1) != 1)
+        return;
+    pgrad__pool_free(context, context->pool);
+    pgrad_allocator allocator = context->allocator;
+    allocator.free(allocator.user, context, (sizeof(pgrad_context) + 63) & ~(size_t)63);
+}
+
+pgrad_status pgrad_context_get_info(pgrad_context *context, pgrad_context_info *out)
+{
+    if (context == NULL || out == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "context_get_info: %s is NULL",
+                           context == NULL ? "context" : "out");
+    pgrad_context_info info = {
+        .n_threads = pgrad__pool_threads(context->pool),
+        .kernel_set = context->kernel_set,
+        .kernel_set_name = KERNEL_SET_NAMES[context->kernel_set],
+        .memory_now = atomic_load(&context->memory_now),
+        .memory_peak = atomic_load(&context->memory_peak),
+        .memory_limit = context->memory_limit,
+        .n_allocations = atomic_load(&context->n_allocations),
+    };
+    return pgrad__struct_write("context_info", &info, sizeof info, out);
+}
+
+pgrad_status pgrad_context_set_log(pgrad_context *context, pgrad_log_fn fn, void *user, int32_t level)
+{
+    if (context == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "context_set_log: context is NULL");
+    if (level < PGRAD_LOG_ERROR || level > PGRAD_LOG_DEBUG)
+        return pgrad__fail(PGRAD_E_INVALID, "context_set_log: level: expected 0 to 3, found %d", level);
+    context->log = fn;
+    context->log_user = user;
+    context->log_level = level;
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad_context_set_progress(pgrad_context *context, pgrad_progress_fn fn, void *user)
+{
+    if (context == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "context_set_progress: context is NULL");
+    context->progress = fn;
+    context->progress_user = user;
+    return PGRAD_OK;
+}
+
+void pgrad_context_cancel(pgrad_context *context)
+{
+    if (context != NULL)
+        atomic_store(&context->cancelled, 1);
+}
+
+void pgrad_context_clear_cancel(pgrad_context *context)
+{
+    if (context != NULL)
+        atomic_store(&context->cancelled, 0);
+}
+
+/* ---- for the other layers ---- */
+
+pgrad_status pgrad__enter(pgrad_context *context, pgrad__scope *scope)
+{
+    if (context == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "context is NULL");
+    if (context->process != pgrad__os_process())
+        return pgrad__fail(PGRAD_E_STATE, "the context was made before a fork and does not work in the "
+                           "child: create a new one there");
+    scope->float_state = pgrad__os_float_begin();
+    return PGRAD_OK;
+}
+
+void pgrad__leave(const pgrad__scope *scope)
+{
+    pgrad__os_float_end(scope->float_state);
+}
+
+pgrad_status pgrad__check_cancel(pgrad_context *context)
+{
+    if (atomic_load_explicit(&context->cancelled, memory_order_relaxed))
+        return pgrad__fail(PGRAD_E_CANCELLED, "cancelled by pgrad_context_cancel");
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad__progress(pgrad_context *context, const char *what, uint64_t done, uint64_t total)
+{
+    if (context->progress != NULL && context->progress(context->progress_user, what, done, total) <= 0)
+        return pgrad__fail(PGRAD_E_CALLBACK, "the progress function asked to stop (%s, %llu of %llu)",
+                           what, (unsigned long long)done, (unsigned long long)total);
+    return pgrad__check_cancel(context);
+}
+
+void pgrad__log_line(pgrad_context *context, int32_t level, const char *format, ...)
+{
+    char line[1024];
+    if (context->log == NULL || level > context->log_level)
+        return;
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(line, sizeof line, format, arguments);
+    va_end(arguments);
+    for (char *p = line; *p != '\0'; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            *p = ' ';
+    context->log(context->log_user, level, line);
+}
+
+static pgrad_status busy(const char *what, const char *why)
+{
+    return pgrad__fail(PGRAD_E_BUSY, "%s is being %s by another thread", what, why);
+}
+
+pgrad_status pgrad__lock_read(pgrad__lock *lock, const char *what)
+{
+    int state = atomic_load(&lock->state);
+    do {
+        if (state < 0)
+            return busy(what, "changed");
+    } while (!atomic_compare_exchange_weak(&lock->state, &state, state + 1));
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad__lock_write(pgrad__lock *lock, const char *what)
+{
+    int state = 0;
+    if (!atomic_compare_exchange_strong(&lock->state, &state, -1))
+        return busy(what, state < 0 ? "changed" : "read");
+    return PGRAD_OK;
+}
+
+void pgrad__unlock_read(pgrad__lock *lock)
+{
+    atomic_fetch_sub(&lock->state, 1);
+}
+
+void pgrad__unlock_write(pgrad__lock *lock)
+{
+    atomic_store(&lock->state, 0);
+}

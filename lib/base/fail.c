@@ -1,0 +1,132 @@
+#include "base/fail.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MESSAGE_SIZE = 512 };
+
+/* Initial-exec and of fixed size: the first touch of dynamic thread storage may allocate, and out of
+ * memory must be tellable. */
+static _Thread_local char message[MESSAGE_SIZE] __attribute__((tls_model("initial-exec")));
+
+static const struct {
+    pgrad_status code;
+    const char *name;
+} NAMES[] = {
+    {PGRAD_OK, "OK"},
+    {PGRAD_E_INVALID, "E_INVALID"},
+    {PGRAD_E_STATE, "E_STATE"},
+    {PGRAD_E_BUSY, "E_BUSY"},
+    {PGRAD_E_BUFFER, "E_BUFFER"},
+    {PGRAD_E_FORMAT, "E_FORMAT"},
+    {PGRAD_E_UNSUPPORTED, "E_UNSUPPORTED"},
+    {PGRAD_E_MISMATCH, "E_MISMATCH"},
+    {PGRAD_E_NUMERIC, "E_NUMERIC"},
+    {PGRAD_E_NOMEM, "E_NOMEM"},
+    {PGRAD_E_LIMIT, "E_LIMIT"},
+    {PGRAD_E_IO, "E_IO"},
+    {PGRAD_E_CANCELLED, "E_CANCELLED"},
+    {PGRAD_E_CALLBACK, "E_CALLBACK"},
+    {PGRAD_E_DEADLINE, "E_DEADLINE"},
+    {PGRAD_E_INTERNAL, "E_INTERNAL"},
+};
+
+const char *pgrad_status_name(pgrad_status code)
+{
+    for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++)
+        if (NAMES[i].code == code)
+            return NAMES[i].name;
+    return "E_UNKNOWN";
+}
+
+const char *pgrad_error_message(void)
+{
+    return message;
+}
+
+/* Drops the bytes of a character that was cut at the end of text. */
+static void trim_cut_character(char *text)
+{
+    size_t length = strlen(text), back = 0;
+    while (back < length && back < 4 && ((unsigned char)text[length - 1 - back] & 0xc0) == 0x80)
+        back++;
+    if (back == length)
+        return;
+    unsigned char lead = (unsigned char)text[length - 1 - back];
+    size_t needed = lead >= 0xf0 ? 3 : lead >= 0xe0 ? 2 : lead >= 0xc0 ? 1 : 0;
+    if (back < needed)
+        text[length - 1 - back] = '\0';
+}
+
+/* Copies text with control bytes escaped; a message is one line whatever a file put into it. */
+static void store(const char *text)
+{
+    static const char HEX[] = "0123456789abcdef";
+    size_t n = 0;
+    for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++) {
+        size_t size = *p < 0x20 || *p == 0x7f ? 4 : 1;
+        if (n + size >= MESSAGE_SIZE)
+            break;
+        if (size == 4) {
+            message[n++] = '\\';
+            message[n++] = 'x';
+            message[n++] = HEX[*p >> 4];
+            message[n++] = HEX[*p & 15];
+        } else {
+            message[n++] = (char)*p;
+        }
+    }
+    message[n] = '\0';
+    trim_cut_character(message);
+}
+
+pgrad_status pgrad__fail(pgrad_status code, const char *format, ...)
+{
+    char text[MESSAGE_SIZE];
+    va_list arguments;
+    va_start(arguments, format);
+    (void)vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    store(text);
+    return code;
+}
+
+pgrad_status pgrad__fail_in(pgrad_status code, const char *format, ...)
+{
+    char text[2 * MESSAGE_SIZE];
+    va_list arguments;
+    va_start(arguments, format);
+    int length = vsnprintf(text, MESSAGE_SIZE, format, arguments);
+    va_end(arguments);
+    size_t at = length < 0 ? 0 : length < MESSAGE_SIZE ? (size_t)length : MESSAGE_SIZE - 1;
+    memcpy(text + at, message, strlen(message) + 1);
+    store(text);
+    return code;
+}
+
+void pgrad__message_get(char text[512])
+{
+    memcpy(text, message, MESSAGE_SIZE);
+}
+
+void pgrad__message_set(const char *text)
+{
+    store(text);
+}
+
+const char *pgrad__path_text(char buffer[PGRAD__PATH_MAX], const char *path)
+{
+    enum { KEPT = 120 };
+    size_t length = strlen(path);
+    if (length <= KEPT) {
+        memcpy(buffer, path, length + 1);
+        return buffer;
+    }
+    const char *tail = path + length - KEPT;
+    while (((unsigned char)*tail & 0xc0) == 0x80) /* not from inside a character */
+        tail++;
+    memcpy(buffer, "...", 3);
+    memcpy(buffer + 3, tail, strlen(tail) + 1);
+    return buffer;
+}

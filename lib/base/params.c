@@ -1,0 +1,227 @@
+/* The public calls over the tables. */
+#include <policygrad.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/fail.h"
+#include "base/number.h"
+#include "base/params_check.h"
+
+void pgrad_context_params_init(pgrad_context_params *params, size_t size)
+{
+    pgrad__params_init("context", params, size);
+}
+
+void pgrad_model_params_init(pgrad_model_params *params, size_t size)
+{
+    pgrad__params_init("model", params, size);
+}
+
+void pgrad_save_params_init(pgrad_save_params *params, size_t size)
+{
+    pgrad__params_init("save", params, size);
+}
+
+void pgrad_rollout_params_init(pgrad_rollout_params *params, size_t size)
+{
+    pgrad__params_init("rollout", params, size);
+}
+
+void pgrad_prompt_params_init(pgrad_prompt_params *params, size_t size)
+{
+    pgrad__params_init("prompt", params, size);
+}
+
+void pgrad_sequence_params_init(pgrad_sequence_params *params, size_t size)
+{
+    pgrad__params_init("sequence", params, size);
+}
+
+void pgrad_generate_params_init(pgrad_generate_params *params, size_t size)
+{
+    pgrad__params_init("generate", params, size);
+}
+
+void pgrad_sampler_params_init(pgrad_sampler_params *params, size_t size)
+{
+    pgrad__params_init("sampler", params, size);
+}
+
+void pgrad_advantage_params_init(pgrad_advantage_params *params, size_t size)
+{
+    pgrad__params_init("advantage", params, size);
+}
+
+void pgrad_objective_params_init(pgrad_objective_params *params, size_t size)
+{
+    pgrad__params_init("objective", params, size);
+}
+
+void pgrad_backward_params_init(pgrad_backward_params *params, size_t size)
+{
+    pgrad__params_init("backward", params, size);
+}
+
+void pgrad_optimizer_params_init(pgrad_optimizer_params *params, size_t size)
+{
+    pgrad__params_init("optimizer", params, size);
+}
+
+void pgrad_train_params_init(pgrad_train_params *params, size_t size)
+{
+    pgrad__params_init("train", params, size);
+}
+
+void pgrad_prompts_init(pgrad_prompts *prompts, size_t size)
+{
+    if (prompts == NULL || size < sizeof prompts->struct_size)
+        return;
+    memset(prompts, 0, size);
+    prompts->struct_size = size;
+}
+
+size_t pgrad_struct_size(const char *params_name)
+{
+    const pgrad__params_table *table = pgrad__params_find(params_name);
+    return table == NULL ? 0 : table->size;
+}
+
+static pgrad_status find_table(const char *name, const pgrad__params_table **out)
+{
+    const pgrad__params_table *table = pgrad__params_find(name);
+    if (table == NULL || table->fields == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "no option struct is called '%.64s'",
+                           name == NULL ? "(NULL)" : name);
+    *out = table;
+    return PGRAD_OK;
+}
+
+/* A choice by its name; -1 when there is none. */
+static int64_t choice_named(const pgrad__field *field, const char *value)
+{
+    for (int64_t i = 0; field->choices != NULL && field->choices[i] != NULL; i++)
+        if (strcmp(field->choices[i], value) == 0)
+            return i;
+    return -1;
+}
+
+/* Whole numbers are read as such: a double does not hold every uint64_t. */
+static int parse_whole(const char *text, uint64_t *out)
+{
+    uint64_t value = 0;
+    if (*text == '\0')
+        return 0;
+    for (; *text != '\0'; text++) {
+        if (*text < '0' || *text > '9' || __builtin_mul_overflow(value, 10u, &value) ||
+            __builtin_add_overflow(value, (uint64_t)(*text - '0'), &value))
+            return 0;
+    }
+    *out = value;
+    return 1;
+}
+
+static int parse_field(const pgrad__field *field, const char *value, uint64_t *whole, double *real)
+{
+    int64_t choice = choice_named(field, value);
+    if (field->type == PGRAD__FIELD_F64)
+        return pgrad__parse_real(value, real);
+    if (choice >= 0) {
+        *whole = (uint64_t)choice;
+        return 1;
+    }
+    return parse_whole(value, whole);
+}
+
+pgrad_status pgrad_params_set(const char *params_name, void *params, const char *field_name,
+                              const char *value)
+{
+    const pgrad__params_table *table = NULL;
+    uint64_t whole = 0;
+    double real = 0.0;
+    PGRAD__TRY(find_table(params_name, &table));
+    if (params == NULL || field_name == NULL || value == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "params_set: an argument is NULL");
+    const pgrad__field *field = NULL;
+    for (size_t i = 0; i < table->n_fields; i++)
+        if (strcmp(table->fields[i].name, field_name) == 0)
+            field = &table->fields[i];
+    if (field == NULL || field->type == PGRAD__FIELD_POINTER || field->type == PGRAD__FIELD_RESERVED)
+        return pgrad__fail(PGRAD_E_INVALID, "%s.%.64s: no field of this name can be set by text",
+                           table->name, field_name);
+    if (!parse_field(field, value, &whole, &real))
+        return pgrad__fail(PGRAD_E_INVALID, "%s.%s: '%.64s' is no value of it", table->name,
+                           field->name, value);
+    return pgrad__params_store(table, field, whole, real, params);
+}
+
+/* Counts what does not fit, so that one pass tells the size needed. */
+typedef struct sink {
+    char *text;
+    size_t capacity, length;
+} sink;
+
+static void put(sink *out, const char *text)
+{
+    size_t length = strlen(text);
+    if (out->length + length < out->capacity)
+        memcpy(out->text + out->length, text, length + 1);
+    out->length += length;
+}
+
+static void put_field(sink *out, const pgrad__field *field, const void *params)
+{
+    char number[40];
+    uint64_t whole;
+    double real;
+    pgrad__params_load(field, params, &whole, &real);
+    put(out, "\"");
+    put(out, field->name);
+    put(out, "\":");
+    if (field->type == PGRAD__FIELD_F64) {
+        (void)pgrad__format_real(number, real);
+        put(out, isfinite(real) ? "" : "\"");
+        put(out, number);
+        put(out, isfinite(real) ? "" : "\"");
+    } else if (field->type == PGRAD__FIELD_CHOICE) {
+        put(out, "\"");
+        put(out, field->choices[whole]);
+        put(out, "\"");
+    } else {
+        (void)snprintf(number, sizeof number, "%llu", (unsigned long long)whole);
+        put(out, number);
+    }
+}
+
+pgrad_status pgrad_params_describe(const char *params_name, const void *params, char *json,
+                                   size_t capacity, size_t *length)
+{
+    const pgrad__params_table *table = NULL;
+    _Alignas(16) unsigned char full[PGRAD__PARAMS_MAX];
+    sink out = {json, json == NULL ? 0 : capacity, 0};
+    int first = 1;
+    PGRAD__TRY(find_table(params_name, &table));
+    if (length == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "params_describe: length is NULL");
+    PGRAD__TRY(pgrad__params_read(params_name, params, full));
+    for (int pass = 0; pass < 2; pass++) { /* the size first: nothing is written when it is too small */
+        out = (sink){pass == 0 ? NULL : json, pass == 0 ? 0 : capacity, 0};
+        first = 1;
+        put(&out, "{");
+        for (size_t i = 0; i < table->n_fields; i++) {
+            const pgrad__field *field = &table->fields[i];
+            if (field->type == PGRAD__FIELD_POINTER || field->type == PGRAD__FIELD_RESERVED)
+                continue;
+            put(&out, first ? "" : ",");
+            put_field(&out, field, full);
+            first = 0;
+        }
+        put(&out, "}");
+        *length = out.length;
+        if (capacity <= out.length || json == NULL)
+            return pgrad__fail(PGRAD_E_BUFFER, "params_describe: %zu bytes are needed, capacity is %zu",
+                               out.length + 1, capacity);
+    }
+    return PGRAD_OK;
+}

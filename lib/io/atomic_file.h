@@ -1,0 +1,39 @@
+/* Files and folders written so that a reader sees the old or the new, never half: temporary beside the
+ * target, fsync, rename, fsync of the folder. On failure the temporary is removed. */
+#ifndef PGRAD_IO_ATOMIC_FILE_H
+#define PGRAD_IO_ATOMIC_FILE_H
+
+#include <policygrad/types.h>
+
+/* One file being written, by itself or inside a new folder. */
+typedef struct pgrad__writer {
+    pgrad_context *context;
+    int descriptor; /* -1: closed */
+    uint64_t size;  /* bytes written so far */
+    char *path;     /* the final path, for messages */
+    char *temporary;
+    unsigned char *buffer; /* collects small writes */
+    size_t buffered;
+} pgrad__writer;
+
+pgrad_status pgrad__writer_open(pgrad_context *context, const char *path, pgrad__writer *writer);
+pgrad_status pgrad__writer_write(pgrad__writer *writer, const void *data, size_t size);
+pgrad_status pgrad__writer_commit(pgrad__writer *writer); /* durable and in place, or an error */
+void pgrad__writer_abort(pgrad__writer *writer);          /* safe on a zeroed or committed one */
+
+/* A folder being built: open writers on paths inside `temporary`, then commit. Existing files of an old
+ * folder at the target that the new one lacks are kept. */
+typedef struct pgrad__folder {
+    pgrad_context *context;
+    char *path;
+    char *temporary;
+} pgrad__folder;
+
+pgrad_status pgrad__folder_open(pgrad_context *context, const char *path, pgrad__folder *folder);
+pgrad_status pgrad__folder_commit(pgrad__folder *folder);
+void pgrad__folder_abort(pgrad__folder *folder);
+
+/* Writes a small file at once into a folder being built. */
+pgrad_status pgrad__folder_put(pgrad__folder *folder, const char *name, const void *data, size_t size);
+
+#endif

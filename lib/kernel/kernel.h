@@ -1,0 +1,294 @@
+/* All tensor mathematics: the only surface the layers above see. Not a place for model structure.
+ *
+ * Every matrix or batched product runs through BLIS's micro-kernels. Matrices of weights, and keys and
+ * values, are stored in the packed panels that the micro-kernel reads; activations are row-major f32.
+ *
+ * The exactness contract (docs/architecture.md): an output element has one order of summation, a
+ * function of the shapes of its own reduction alone - not of the batch it is computed in, the number of
+ * threads or the kernel set. For a product over k it is
+ *
+ *     c = 0; for each block of PGRAD__KC ascending k: { s = 0; for k in block: s = fmaf(a[k], b[k], s);
+ *     c = (first block and not accumulating) ? s : c + s; }
+ *
+ * Work is split by output only. Sums over token rows run in ascending blocks of PGRAD__ROW_BLOCK rows.
+ *
+ * Functions that need scratch take a workspace, and return E_NOMEM or E_LIMIT when it cannot grow. */
+#ifndef PGRAD_KERNEL_KERNEL_H
+#define PGRAD_KERNEL_KERNEL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <policygrad/types.h>
+
+#define PGRAD__KC 256        /* block of a reduction; part of the definition of the bits */
+#define PGRAD__ROW_BLOCK 256 /* rows of a block in sums over tokens; ditto */
+#define PGRAD__KEY_TILE 64   /* keys of an attention tile and of a cache page; ditto */
+#define PGRAD__SLACK 64      /* floats behind every packed buffer: micro-kernels read past the end */
+
+struct pgrad__vector_ops; /* vec.h */
+
+/* A kernel set. C[i][j] (i < narrow rows of ldc floats, j < wide) = (accumulate ? C : 0) +
+ * sum_k narrow_panel[k * narrow + i] * wide_panel[k * wide + j], for k < depth <= PGRAD__KC. */
+typedef struct pgrad__kernels {
+    uint32_t set; /* PGRAD_KERNELS_* */
+    const char *name;
+    uint32_t wide, narrow;
+    void (*micro)(size_t depth, const float *narrow_panel, const float *wide_panel, float *c,
+                  size_t ldc, int accumulate);
+    /* The same for n_rows <= rows_max rows of x, which is [n_rows, depth] row-major with ldx: no
+     * packing. The same bits. */
+    void (*rows)(size_t n_rows, size_t depth, const float *x, size_t ldx, const float *wide_panel,
+                 float *c, size_t ldc, int accumulate);
+    uint32_t rows_max;
+    const struct pgrad__vector_ops *vec;
+} pgrad__kernels;
+
+/* The table of the context's kernel set; never NULL. */
+const pgrad__kernels *pgrad__kernels_of(pgrad_context *context);
+
+/* ---- workspace: scratch that grows to the largest need and stays ---- */
+
+typedef struct pgrad__workspace {
+    pgrad_context *context;
+    float *data;
+    size_t capacity; /* floats */
+} pgrad__workspace;
+
+/* Makes room for n floats (+ slack); *out is valid until the next reserve. Kernels are leaves: one uses
+ * the workspace at a time. */
+pgrad_status pgrad__workspace_reserve(pgrad__workspace *workspace, size_t n, float **out);
+void pgrad__workspace_free(pgrad__workspace *workspace);
+
+/* ---- matrices: [n_out, n_in] in packed panels (pack.c) ----
+ * Panel p holds outputs p*wide .. p*wide+wide-1: data[(p * n_in + k) * wide + lane]. Lanes beyond n_out
+ * are zero and stay zero. */
+
+typedef struct pgrad__matrix {
+    uint32_t n_out, n_in;
+    float *data;
+} pgrad__matrix;
+
+size_t pgrad__matrix_floats(const pgrad__kernels *kernels, uint32_t n_out, uint32_t n_in); /* + slack */
+/* rows: [n_rows, n_in] row-major, outputs first .. first + n_rows - 1. */
+void pgrad__matrix_set_rows(const pgrad__kernels *kernels, pgrad__matrix *matrix, uint32_t first,
+                            uint32_t n_rows, const float *rows);
+void pgrad__matrix_get_rows(const pgrad__kernels *kernels, const pgrad__matrix *matrix, uint32_t first,
+                            uint32_t n_rows, float *rows);
+/* columns: [n, n_out] row-major, inputs first .. first + n - 1 (Conv1D files). */
+void pgrad__matrix_set_columns(const pgrad__kernels *kernels, pgrad__matrix *matrix, uint32_t first,
+                               uint32_t n, const float *columns);
+void pgrad__matrix_get_columns(const pgrad__kernels *kernels, const pgrad__matrix *matrix,
+                               uint32_t first, uint32_t n, float *columns);
+
+/* ---- products (gemm.c) ---- */
+
+/* One of several products that share their left operand. */
+typedef struct pgrad__product {
+    const pgrad__matrix *weight;
+    const float *bias; /* [n_out] or NULL; added last */
+    float *y;          /* [n_rows, n_out], ldy floats between rows */
+    size_t ldy;
+    int accumulate; /* y += instead of y = */
+} pgrad__product;
+
+/* Y_j[t, o] = sum_i X[t, i] W_j[o, i] + b_j[o]. All weights have the same n_in. */
+pgrad_status pgrad__matmul(pgrad_context *context, pgrad__workspace *workspace, const float *x,
+                           size_t ldx, size_t n_rows, const pgrad__product *products,
+                           size_t n_products);
+
+/* dX[t, i] = (accumulate ? dX[t, i] : 0) + sum_o dY[t, o] W[o, i]. */
+pgrad_status pgrad__matmul_grad_input(pgrad_context *context, pgrad__workspace *workspace,
+                                      const float *dy, size_t ldy, size_t n_rows,
+                                      const pgrad__matrix *weight, float *dx, size_t ldx,
+                                      int accumulate);
+
+/* dW[o, i] += sum_t dY[t, o] X[t, i], t in blocks of PGRAD__KC (= PGRAD__ROW_BLOCK). */
+pgrad_status pgrad__matmul_grad_weight(pgrad_context *context, pgrad__workspace *workspace,
+                                       const float *dy, size_t ldy, const float *x, size_t ldx,
+                                       size_t n_rows, pgrad__matrix *d_weight);
+
+/* db[o] += sum_t dY[t, o]. */
+void pgrad__bias_grad(pgrad_context *context, const float *dy, size_t ldy, size_t n_rows, size_t n_out,
+                      float *db);
+
+/* ---- embedding (embedding.c) ---- */
+
+/* out[t, :] = E[tokens[t], :] (+ P[positions[t], :] when p is not NULL; p is row-major [n, n_in]). */
+void pgrad__embedding_forward(pgrad_context *context, const pgrad__matrix *e, const float *p,
+                              const pgrad_token *tokens, const uint32_t *positions, size_t n_rows,
+                              float *out);
+/* dE[tokens[t], :] += dout[t, :] and dP[positions[t], :] += dout[t, :], t ascending. */
+void pgrad__embedding_backward(pgrad_context *context, pgrad__matrix *d_e, float *d_p,
+                               const pgrad_token *tokens, const uint32_t *positions, size_t n_rows,
+                               const float *dout);
+
+/* ---- norms (norm.c): x, y [n_rows, n]; mean, rstd [n_rows] ---- */
+
+/* y = (x - mean) rstd w + b, rstd = 1 / sqrt(var + eps), biased var. */
+void pgrad__layernorm_forward(pgrad_context *context, const float *x, size_t n_rows, size_t n,
+                              const float *w, const float *b, float eps, float *y, float *mean,
+                              float *rstd);
+/* dx += ...; dw += sum_t dy xhat; db += sum_t dy. */
+void pgrad__layernorm_backward(pgrad_context *context, const float *dy, const float *x, size_t n_rows,
+                               size_t n, const float *w, const float *mean, const float *rstd,
+                               float *dx, float *dw, float *db);
+/* y = x rstd w, rstd = 1 / sqrt(mean(x^2) + eps). */
+void pgrad__rmsnorm_forward(pgrad_context *context, const float *x, size_t n_rows, size_t n,
+                            const float *w, float eps, float *y, float *rstd);
+void pgrad__rmsnorm_backward(pgrad_context *context, const float *dy, const float *x, size_t n_rows,
+                             size_t n, const float *w, const float *rstd, float *dx, float *dw);
+
+/* ---- elementwise (elementwise.c) over n floats ---- */
+
+/* Activations of an MLP. */
+typedef enum pgrad__activation {
+    PGRAD__ACTIVATION_GELU_TANH, /* gelu_new, gelu_pytorch_tanh */
+    PGRAD__ACTIVATION_GELU_ERF,  /* gelu */
+    PGRAD__ACTIVATION_RELU,
+    PGRAD__ACTIVATION_SILU
+} pgrad__activation;
+
+/* y = act(x). */
+void pgrad__activation_forward(pgrad_context *context, pgrad__activation kind, const float *x, size_t n,
+                               float *y);
+/* dx = dy act'(x); dx may be dy. */
+void pgrad__activation_backward(pgrad_context *context, pgrad__activation kind, const float *dy,
+                                const float *x, size_t n, float *dx);
+/* y = act(gate) up. */
+void pgrad__gated_forward(pgrad_context *context, pgrad__activation kind, const float *gate,
+                          const float *up, size_t n, float *y);
+/* dgate = dy up act'(gate), dup = dy act(gate); the outputs may be gate and up. */
+void pgrad__gated_backward(pgrad_context *context, pgrad__activation kind, const float *dy,
+                           const float *gate, const float *up, size_t n, float *dgate, float *dup);
+/* y += x. */
+void pgrad__add(pgrad_context *context, const float *x, size_t n, float *y);
+
+/* ---- rotary embedding (rope.c) ---- */
+
+/* Fills cos and sin [n_positions, head_dim / 2]: angle(pos, j) = pos f_j, f_j = frequency[j] given in
+ * double (scalings applied by the caller); angles in f32 as the checkpoints' own code has them. */
+void pgrad__rope_table(const double *frequency, uint32_t n_positions, uint32_t head_dim, float *cos,
+                       float *sin);
+/* Rotates n_heads heads of each row in place: pair (j, j + head_dim / 2). */
+void pgrad__rope_forward(pgrad_context *context, float *x, size_t ldx, size_t n_rows, uint32_t n_heads,
+                         uint32_t head_dim, const uint32_t *positions, const float *cos,
+                         const float *sin);
+/* The inverse rotation: dx in place. */
+void pgrad__rope_backward(pgrad_context *context, float *dx, size_t ldx, size_t n_rows,
+                          uint32_t n_heads, uint32_t head_dim, const uint32_t *positions,
+                          const float *cos, const float *sin);
+
+/* ---- log-softmax (softmax.c): logits z [n_rows, n] with ldz, u = z / tau ---- */
+
+/* For each row: logprob = u[y] - LSE(u), lse = LSE(u), entropy = LSE - sum p u. Outputs may be NULL;
+ * inverse_tau [n_rows]; target may be NULL when logprob is. -infinity is p = 0. A row with NaN, +inf
+ * or all -inf gives NaN outputs. */
+void pgrad__softmax_stats(pgrad_context *context, const float *z, size_t ldz, size_t n_rows, size_t n,
+                          const float *inverse_tau, const pgrad_token *target, float *logprob,
+                          float *lse, float *entropy);
+/* In place: z_j <- (c/tau) (1[j=y] - p_j) + (e/tau) p_j (log p_j + H), per row c = d_logprob (dL/dl) and
+ * e = entropy_weight (NULL: 0), with lse and entropy from the stats. */
+void pgrad__softmax_grad(pgrad_context *context, float *z, size_t ldz, size_t n_rows, size_t n,
+                         const float *inverse_tau, const pgrad_token *target, const float *lse,
+                         const float *entropy, const float *d_logprob, const float *entropy_weight);
+
+/* ---- attention (attention.c forward, attention_backward.c) ----
+ *
+ * H query heads, n_kv_heads key-value heads, query head h uses kv head h / (H / n_kv_heads).
+ * o[t, h] = sum_s softmax_s(scale q[t,h].k[s]) v[s], s <= position of t.
+ *
+ * Keys and values are kept in pages of PGRAD__KEY_TILE positions, page i holding absolute positions
+ * 64 i .. 64 i + 63 of a sequence. For one layer a page has one block per kv head, kv_block_floats
+ * apart: K panels [64 / wide][head_dim][wide], then V panels [ceil(head_dim / wide)][64][wide].
+ * Unwritten slots are finite (zero at first).
+ *
+ * Order: key tiles ascending; in a tile s = (q.k) scale, m' = max(m, max s), p = exp(s - m'), l = l a +
+ * sum p, o = o a + (p.V of the tile), a = exp(m - m'); at the end o / l, lse = m + log l. */
+
+typedef struct pgrad__attention_shape {
+    uint32_t n_heads, n_kv_heads, head_dim;
+    float scale;
+} pgrad__attention_shape;
+
+/* Floats of a kv block (one page, one layer, one kv head), a multiple of 16. */
+size_t pgrad__kv_block_floats(const pgrad__kernels *kernels, uint32_t head_dim);
+
+/* A run of query rows of one sequence at consecutive positions. pages[i] is the base of page i for this
+ * layer: its kv head j is at pages[i] + j * kv_block_floats. Spans that follow one another with the
+ * same nonzero `group` have the same first n_shared_pages pages, all of whose keys are visible to all of
+ * their rows: these are computed together. */
+typedef struct pgrad__attention_span {
+    size_t first_row;
+    uint32_t n_rows;
+    uint32_t first_position;
+    const float *const *pages;
+    uint32_t group;
+    uint32_t n_shared_pages;
+} pgrad__attention_span;
+
+/* Writes keys and values of n_rows rows at first_position .. into their pages. k, v: [n_rows,
+ * n_kv_heads * head_dim] with ldkv. pages as in a span, writable. */
+void pgrad__kv_store(pgrad_context *context, const pgrad__attention_shape *shape, const float *k,
+                     const float *v, size_t ldkv, uint32_t n_rows, uint32_t first_position,
+                     float *const *pages);
+
+/* q, o: [rows, H * head_dim] with ldq, ldo; lse: [rows, H] or NULL. */
+pgrad_status pgrad__attention_forward(pgrad_context *context, pgrad__workspace *workspace,
+                                      const pgrad__attention_shape *shape, const float *q, size_t ldq,
+                                      const pgrad__attention_span *spans, size_t n_spans, float *o,
+                                      size_t ldo, float *lse);
+
+/* A whole sequence of a training batch: rows first_row .. first_row + n_rows - 1 at positions 0 .. */
+typedef struct pgrad__attention_sequence {
+    size_t first_row;
+    uint32_t n_rows;
+} pgrad__attention_sequence;
+
+/* dq, dk, dv are overwritten. q, o, do, dq have ldq floats between rows; k, v, dk, dv ldkv; lse [rows, H].
+ * Probabilities are recomputed from lse: dS = P (dP - rowsum(dO O)) scale (Dao 2023, algorithm 2).
+ * Memory linear in length. */
+typedef struct pgrad__attention_grads {
+    const float *q, *k, *v, *o, *d_o, *lse;
+    float *dq, *dk, *dv;
+    size_t ldq, ldkv, ldo, lddq, lddkv; /* of q; k and v; o and d_o; dq; dk and dv */
+} pgrad__attention_grads;
+pgrad_status pgrad__attention_backward(pgrad_context *context, pgrad__workspace *workspace,
+                                       const pgrad__attention_shape *shape,
+                                       const pgrad__attention_sequence *sequences, size_t n_sequences,
+                                       const pgrad__attention_grads *grads);
+
+/* ---- flat arrays: optimizers, norms (reduce.c, update.c) ---- */
+
+/* sum of squares of a matrix, canonical: per output over ascending inputs in f64, then a fixed pairwise
+ * tree over outputs. NaN or infinity comes through. */
+double pgrad__matrix_sumsq(pgrad_context *context, const pgrad__matrix *matrix);
+/* The same for a vector: blocks of 256 ascending in f64, then the tree over blocks. */
+double pgrad__vector_sumsq(pgrad_context *context, const float *x, size_t n);
+/* 1 when every value is finite. */
+int pgrad__all_finite(pgrad_context *context, const float *x, size_t n);
+
+/* One Adam or AdamW update of n values (algorithms.md 8); g' = g grad_scale + l2 theta. */
+typedef struct pgrad__adam {
+    float grad_scale; /* of global-norm clipping */
+    float l2;         /* Adam's; 0 for AdamW */
+    float decay;      /* AdamW: theta *= decay first (1 - lr wd); 1: none */
+    float beta1, beta2;
+    float step_size;  /* lr / (1 - beta1^t) */
+    float inverse_root; /* 1 / sqrt(1 - beta2^t) */
+    float epsilon;
+} pgrad__adam;
+/* With `write` 0 nothing is stored; returns 1 when every new theta, m and v is finite. */
+int pgrad__adam_update(pgrad_context *context, const pgrad__adam *adam, size_t n, float *theta,
+                       const float *g, float *m, float *v, int write);
+
+/* SGD: g' = g grad_scale + l2 theta; b = first ? g' : momentum b + g'; theta -= lr (nesterov ? g' + momentum b
+ * : b). b may be NULL when momentum is 0. */
+typedef struct pgrad__sgd {
+    float grad_scale, l2, learning_rate, momentum;
+    int nesterov, first;
+} pgrad__sgd;
+int pgrad__sgd_update(pgrad_context *context, const pgrad__sgd *sgd, size_t n, float *theta,
+                      const float *g, float *b, int write);
+
+#endif

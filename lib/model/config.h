@@ -1,0 +1,43 @@
+/* Hyper-parameters of a model, read from config.json or GGUF metadata and checked. Not its weights. */
+#ifndef PGRAD_MODEL_CONFIG_H
+#define PGRAD_MODEL_CONFIG_H
+
+#include "io/gguf.h"
+#include "io/json.h"
+#include "kernel/kernel.h"
+
+typedef enum pgrad__norm_kind { PGRAD__NORM_LAYER, PGRAD__NORM_RMS } pgrad__norm_kind;
+
+/* One transformer decoder: norm, attention, add, norm, MLP, add. */
+typedef struct pgrad__config {
+    const struct pgrad__arch *arch; /* arch.h: names and readers of the family */
+    uint32_t n_layers, n_heads, n_kv_heads, head_dim, n_embd, n_ff, n_vocab, n_context;
+    pgrad__norm_kind norm;
+    float norm_epsilon;
+    pgrad__activation activation;
+    int gated;             /* act(gate) * up, else act(up) */
+    int qkv_bias, output_bias, mlp_bias;
+    int learned_positions; /* else rope */
+    double rope_theta;
+    int tied_head;
+    float attention_scale;
+    int scale_by_layer;    /* GPT-2 scale_attn_by_inverse_layer_idx */
+    float initializer_range;
+    pgrad_token eos[8];
+    uint32_t n_eos;
+    pgrad_token bos; /* -1: none */
+} pgrad__config;
+
+/* Reads config.json and checks it whole; origin names it in messages. *out is written on success. */
+pgrad_status pgrad__config_read_json(const pgrad__json *json, const char *origin, pgrad__config *out);
+/* Adds the end tokens of a generation_config.json. */
+pgrad_status pgrad__config_read_generation(pgrad__config *config, const pgrad__json *json,
+                                           const char *origin);
+/* The same from GGUF metadata. */
+pgrad_status pgrad__config_read_gguf(pgrad_context *context, const pgrad__gguf *gguf,
+                                     pgrad__config *out);
+/* Makes a config.json that says the same; free *text with pgrad__free. */
+pgrad_status pgrad__config_write(pgrad_context *context, const pgrad__config *config, char **text,
+                                 size_t *length);
+
+#endif

@@ -1,0 +1,98 @@
+#include "model/kv_cache.h"
+#include "model/pass.h"
+
+#include "base/fail.h"
+
+/* The trunk over the spans' new tokens, and the head over the wanted rows. */
+typedef struct decode_plan {
+    pgrad__trunk trunk;
+    pgrad__head_pass head;
+    pgrad__batch batch; /* of the head: the rows whose logits are wanted */
+    pgrad_token *tokens;
+    uint32_t *wanted;
+    size_t n_wanted;
+} decode_plan;
+
+static void lay_out_decode(pgrad__arena *arena, void *user)
+{
+    decode_plan *plan = user;
+    plan->tokens = pgrad__arena_take(arena, plan->trunk.n_rows, sizeof *plan->tokens);
+    plan->wanted = pgrad__arena_take(arena, plan->n_wanted, sizeof *plan->wanted);
+    pgrad__trunk_lay_out(&plan->trunk, arena);
+    pgrad__head_lay_out(&plan->head, arena, 0, 0);
+}
+
+static size_t span_pages(const pgrad__decode_span *span)
+{
+    return ((size_t)span->first_position + span->n_tokens + PGRAD__KEY_TILE - 1) / PGRAD__KEY_TILE;
+}
+
+static pgrad_status check_span(const pgrad_model *model, const pgrad__kv_cache *cache,
+                               const pgrad__decode_span *span, size_t index)
+{
+    if (span->n_tokens == 0 || span->first_position > model->n_context ||
+        span->n_tokens > model->n_context - span->first_position)
+        return pgrad__fail(PGRAD_E_LIMIT, "span %zu: %u tokens at position %u, context %u", index,
+                           span->n_tokens, span->first_position, model->n_context);
+    for (size_t i = 0; i < span_pages(span); i++) {
+        if (span->pages[i] >= cache->n_pages)
+            return pgrad__fail(PGRAD_E_INTERNAL, "span %zu: page %u of %u", index, span->pages[i],
+                               cache->n_pages);
+    }
+    if ((size_t)span->n_shared_pages * PGRAD__KEY_TILE > span->first_position)
+        return pgrad__fail(PGRAD_E_INTERNAL, "span %zu: %u shared pages in front of position %u", index,
+                           span->n_shared_pages, span->first_position);
+    return pgrad__check_tokens(model, span->tokens, span->n_tokens);
+}
+
+/* Lays the spans' tokens out as rows, with the pages of the first layer. */
+static void fill_plan(decode_plan *plan, const pgrad__kv_cache *cache, const pgrad__decode_span *spans)
+{
+    pgrad__trunk *trunk = &plan->trunk;
+    size_t row = 0, page = 0, wanted = 0;
+    for (size_t i = 0; i < trunk->n_spans; i++) {
+        const pgrad__decode_span *span = &spans[i];
+        trunk->spans[i] = (pgrad__attention_span){.first_row = row,
+                                                  .n_rows = span->n_tokens,
+                                                  .first_position = span->first_position,
+                                                  .group = span->group,
+                                                  .n_shared_pages = span->n_shared_pages};
+        trunk->first_page[i] = page;
+        for (size_t j = 0; j < span_pages(span); j++)
+            trunk->pages[page++] = pgrad__kv_cache_page(cache, span->pages[j]);
+        for (uint32_t j = 0; j < span->n_tokens; j++, row++) {
+            plan->tokens[row] = span->tokens[j];
+            trunk->positions[row] = span->first_position + j;
+        }
+        if (span->want_logits)
+            plan->wanted[wanted++] = (uint32_t)(row - 1);
+    }
+    pgrad__trunk_set_pages(trunk);
+    trunk->tokens = plan->tokens;
+    plan->batch.target_rows = plan->wanted;
+}
+
+pgrad_status pgrad__model_decode(pgrad_model *model, pgrad__pass *pass, pgrad__kv_cache *cache,
+                                 const pgrad__decode_span *spans, size_t n_spans, float *logits)
+{
+    decode_plan plan = {.trunk = {.model = model, .pass = pass, .n_spans = n_spans},
+                        .head = {.model = model, .pass = pass}};
+    if (n_spans == 0)
+        return PGRAD_OK;
+    for (size_t i = 0; i < n_spans; i++) {
+        PGRAD__TRY(check_span(model, cache, &spans[i], i));
+        plan.trunk.n_rows += spans[i].n_tokens;
+        plan.trunk.n_pages += span_pages(&spans[i]);
+        plan.n_wanted += spans[i].want_logits != 0;
+    }
+    plan.trunk.page_layer_stride = cache->layer_floats;
+    plan.batch.n_targets = plan.n_wanted;
+    plan.head.batch = &plan.batch;
+    PGRAD__TRY(pgrad__arena_plan(&pass->arena, lay_out_decode, &plan));
+    fill_plan(&plan, cache, spans);
+    PGRAD__TRY(pgrad__trunk_forward(&plan.trunk));
+    if (plan.n_wanted == 0)
+        return PGRAD_OK;
+    pgrad__head_gather(&plan.head, plan.trunk.output);
+    return pgrad__head_logits(&plan.head, 0, plan.n_wanted, logits);
+}

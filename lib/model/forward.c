@@ -1,0 +1,231 @@
+#include <string.h>
+
+#include "model/pass.h"
+
+#include "base/alloc.h"
+#include "base/fail.h"
+
+/* ---- passes ---- */
+
+pgrad_status pgrad__pass_create(pgrad_model *model, pgrad__pass **out)
+{
+    pgrad__pass *pass;
+    PGRAD__TRY(pgrad__calloc(model->context, 1, sizeof *pass, &pass));
+    pgrad__context_retain(model->context);
+    pass->context = model->context;
+    pass->arena.context = model->context;
+    pass->workspace.context = model->context;
+    *out = pass;
+    return PGRAD_OK;
+}
+
+void pgrad__pass_free(pgrad__pass *pass)
+{
+    if (pass == NULL)
+        return;
+    pgrad_context *context = pass->context;
+    pgrad__workspace_free(&pass->workspace);
+    pgrad__arena_free(&pass->arena);
+    pgrad__free(context, pass);
+    pgrad_context_free(context);
+}
+
+/* ---- the trunk ---- */
+
+static void lay_out_layer(const pgrad__trunk *trunk, pgrad__arena *arena, pgrad__activations *kept)
+{
+    const pgrad__config *config = &trunk->model->config;
+    size_t n = trunk->n_rows, row = n * sizeof(float);
+    kept->input = pgrad__arena_take(arena, config->n_embd, row);
+    kept->middle = trunk->keep ? pgrad__arena_take(arena, config->n_embd, row) : kept->input;
+    for (size_t i = 0; i < 2; i++) {
+        kept->mean[i] = pgrad__arena_take(arena, 1, row);
+        kept->rstd[i] = pgrad__arena_take(arena, 1, row);
+    }
+    kept->qkv = pgrad__arena_take(arena, pgrad__qkv_width(config), row);
+    kept->attention = pgrad__arena_take(arena, pgrad__query_width(config), row);
+    kept->lse = trunk->keep ? pgrad__arena_take(arena, config->n_heads, row) : NULL;
+    kept->expand[0] = pgrad__arena_take(arena, config->n_ff, row);
+    kept->expand[1] = config->gated ? pgrad__arena_take(arena, config->n_ff, row) : NULL;
+}
+
+void pgrad__trunk_lay_out(pgrad__trunk *trunk, pgrad__arena *arena)
+{
+    const pgrad__config *config = &trunk->model->config;
+    size_t n = trunk->n_rows, row = n * sizeof(float);
+    uint32_t n_kept = trunk->keep ? config->n_layers : 1;
+    trunk->positions = pgrad__arena_take(arena, n, sizeof *trunk->positions);
+    trunk->spans = pgrad__arena_take(arena, trunk->n_spans, sizeof *trunk->spans);
+    trunk->first_page = pgrad__arena_take(arena, trunk->n_spans, sizeof *trunk->first_page);
+    trunk->pages = pgrad__arena_take(arena, trunk->n_pages, sizeof *trunk->pages);
+    trunk->page_scratch = pgrad__arena_take(arena, trunk->page_scratch_floats, sizeof(float));
+    trunk->layers = pgrad__arena_take(arena, n_kept, sizeof *trunk->layers);
+    for (uint32_t i = 0; i < n_kept; i++) {
+        pgrad__activations measured;
+        lay_out_layer(trunk, arena, trunk->layers == NULL ? &measured : &trunk->layers[i]);
+    }
+    trunk->output = pgrad__arena_take(arena, trunk->keep ? config->n_embd : 0, row);
+    if (!trunk->keep && trunk->layers != NULL)
+        trunk->output = trunk->layers[0].input;
+    trunk->normed = pgrad__arena_take(arena, config->n_embd, row);
+    trunk->hidden = pgrad__arena_take(arena, config->n_ff, row);
+    if (!trunk->keep)
+        return;
+    size_t query = pgrad__query_width(config);
+    trunk->d_stream = pgrad__arena_take(arena, config->n_embd, row);
+    trunk->d_normed = pgrad__arena_take(arena, config->n_embd, row);
+    trunk->d_hidden = pgrad__arena_take(arena, query > config->n_ff ? query : config->n_ff, row);
+    trunk->d_qkv = pgrad__arena_take(arena, pgrad__qkv_width(config), row);
+}
+
+void pgrad__trunk_set_pages(pgrad__trunk *trunk)
+{
+    for (size_t i = 0; i < trunk->n_spans; i++)
+        trunk->spans[i].pages = (const float *const *)(trunk->pages + trunk->first_page[i]);
+}
+
+pgrad_status pgrad__check_tokens(const pgrad_model *model, const pgrad_token *tokens, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (tokens[i] < 0 || (uint32_t)tokens[i] >= model->config.n_vocab)
+            return pgrad__fail(PGRAD_E_INVALID, "token %zu: id %d is outside the vocabulary of %u", i,
+                               tokens[i], model->config.n_vocab);
+    }
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad__trunk_forward(pgrad__trunk *trunk)
+{
+    pgrad_model *model = trunk->model;
+    const pgrad__tensor *positions = model->stem->positions;
+    pgrad__embedding_forward(model->context, &model->stem->embedding->matrix,
+                             positions == NULL ? NULL : positions->data, trunk->tokens,
+                             trunk->positions, trunk->n_rows, trunk->layers[0].input);
+    for (uint32_t i = 0; i < model->config.n_layers; i++) {
+        PGRAD__TRY(pgrad__check_cancel(model->context));
+        int last = i + 1 == model->config.n_layers;
+        pgrad__activations *kept = &trunk->layers[trunk->keep ? i : 0];
+        float *output = trunk->keep && !last ? trunk->layers[i + 1].input : trunk->output;
+        PGRAD__TRY(pgrad__block_forward(trunk, i, kept, output));
+        for (size_t page = 0; page < trunk->n_pages && !last; page++)
+            trunk->pages[page] += trunk->page_layer_stride;
+    }
+    return PGRAD_OK;
+}
+
+/* ---- batches of whole sequences ---- */
+
+static pgrad_status check_batch(const pgrad_model *model, const pgrad__batch *batch)
+{
+    size_t row = 0;
+    for (size_t i = 0; i < batch->n_sequences; i++) {
+        const pgrad__attention_sequence *sequence = &batch->sequences[i];
+        if (sequence->n_rows > model->n_context)
+            return pgrad__fail(PGRAD_E_LIMIT, "sequence %zu: %u tokens, more than the context of %u", i,
+                               sequence->n_rows, model->n_context);
+        if (sequence->first_row != row || sequence->n_rows == 0)
+            return pgrad__fail(PGRAD_E_INTERNAL, "sequence %zu: expected rows from %zu on, found %u from "
+                                                 "%zu on",
+                               i, row, sequence->n_rows, sequence->first_row);
+        row += sequence->n_rows;
+    }
+    if (row != batch->n_rows)
+        return pgrad__fail(PGRAD_E_INTERNAL, "expected sequences over %zu rows, found %zu", batch->n_rows,
+                           row);
+    for (size_t i = 0; i < batch->n_targets; i++) {
+        if (batch->target_rows[i] >= batch->n_rows ||
+            (i > 0 && batch->target_rows[i] <= batch->target_rows[i - 1]))
+            return pgrad__fail(PGRAD_E_INTERNAL, "target %zu: row %u is out of order or range", i,
+                               batch->target_rows[i]);
+    }
+    PGRAD__TRY(pgrad__check_tokens(model, batch->tokens, batch->n_rows));
+    return batch->targets == NULL ? PGRAD_OK
+                                  : pgrad__check_tokens(model, batch->targets, batch->n_targets);
+}
+
+static size_t n_pages_of(uint32_t n_positions)
+{
+    return ((size_t)n_positions + PGRAD__KEY_TILE - 1) / PGRAD__KEY_TILE;
+}
+
+/* A page of one layer: all kv heads. */
+static size_t page_floats(const pgrad_model *model)
+{
+    return model->config.n_kv_heads * pgrad__kv_block_floats(model->kernels, model->config.head_dim);
+}
+
+static void lay_out_batch(pgrad__arena *arena, void *user)
+{
+    pgrad__batch_pass *plan = user;
+    pgrad__trunk_lay_out(&plan->trunk, arena);
+    pgrad__head_lay_out(&plan->head, arena, plan->with_logits, plan->trunk.keep);
+}
+
+/* Positions, and one span a sequence over pages of scratch. */
+static void fill_trunk(pgrad__trunk *trunk, const pgrad__batch *batch)
+{
+    size_t page = 0, floats = page_floats(trunk->model);
+    for (size_t i = 0; i < batch->n_sequences; i++) {
+        const pgrad__attention_sequence *sequence = &batch->sequences[i];
+        for (uint32_t j = 0; j < sequence->n_rows; j++)
+            trunk->positions[sequence->first_row + j] = j;
+        trunk->spans[i] = (pgrad__attention_span){.first_row = sequence->first_row,
+                                                  .n_rows = sequence->n_rows};
+        trunk->first_page[i] = page;
+        for (size_t j = 0; j < n_pages_of(sequence->n_rows); j++, page++)
+            trunk->pages[page] = trunk->page_scratch + page * floats;
+    }
+    pgrad__trunk_set_pages(trunk);
+    /* Slots behind a sequence's end stay zero: what an earlier, perhaps diverged, pass left must not
+     * meet a probability of zero. */
+    memset(trunk->page_scratch, 0, trunk->page_scratch_floats * sizeof(float));
+}
+
+pgrad_status pgrad__batch_pass_plan(pgrad__batch_pass *plan, pgrad_model *model, pgrad__pass *pass,
+                                    const pgrad__batch *batch, int with_logits, int keep)
+{
+    PGRAD__TRY(check_batch(model, batch));
+    *plan = (pgrad__batch_pass){.with_logits = with_logits};
+    pgrad__trunk *trunk = &plan->trunk;
+    trunk->model = model;
+    trunk->pass = pass;
+    trunk->tokens = batch->tokens;
+    trunk->n_rows = batch->n_rows;
+    trunk->sequences = batch->sequences;
+    trunk->n_sequences = batch->n_sequences;
+    trunk->n_spans = batch->n_sequences;
+    for (size_t i = 0; i < batch->n_sequences; i++)
+        trunk->n_pages += n_pages_of(batch->sequences[i].n_rows);
+    trunk->page_scratch_floats = trunk->n_pages * page_floats(model) + PGRAD__SLACK;
+    trunk->keep = keep;
+    plan->head.model = model;
+    plan->head.pass = pass;
+    plan->head.batch = batch;
+    PGRAD__TRY(pgrad__arena_plan(&pass->arena, lay_out_batch, plan));
+    fill_trunk(trunk, batch);
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad__model_score(pgrad_model *model, pgrad__pass *pass, const pgrad__batch *batch,
+                                float *logprob, float *entropy)
+{
+    pgrad__batch_pass plan;
+    if (batch->n_targets == 0)
+        return PGRAD_OK;
+    PGRAD__TRY(pgrad__batch_pass_plan(&plan, model, pass, batch, 1, 0));
+    PGRAD__TRY(pgrad__trunk_forward(&plan.trunk));
+    pgrad__head_gather(&plan.head, plan.trunk.output);
+    return pgrad__head_score(&plan.head, logprob, entropy);
+}
+
+pgrad_status pgrad__model_forward_logits(pgrad_model *model, pgrad__pass *pass,
+                                         const pgrad__batch *batch, float *logits)
+{
+    pgrad__batch_pass plan;
+    if (batch->n_targets == 0)
+        return PGRAD_OK;
+    PGRAD__TRY(pgrad__batch_pass_plan(&plan, model, pass, batch, 0, 0));
+    PGRAD__TRY(pgrad__trunk_forward(&plan.trunk));
+    pgrad__head_gather(&plan.head, plan.trunk.output);
+    return pgrad__head_logits(&plan.head, 0, batch->n_targets, logits);
+}

@@ -1,0 +1,25 @@
+/* The inside of a key-value cache: pages of all layers in one block. Not who uses which page: the
+ * callers of pgrad__model_decode keep that. */
+#ifndef PGRAD_MODEL_KV_CACHE_H
+#define PGRAD_MODEL_KV_CACHE_H
+
+#include "model/model.h"
+
+struct pgrad__kv_cache {
+    pgrad_context *context;
+    uint32_t n_pages, n_layers;
+    size_t page_floats;  /* a page of one layer: a block for each kv head */
+    size_t layer_floats; /* from a layer's page to the next one's: n_pages * page_floats */
+    float *data;         /* [n_layers, n_pages, page_floats] + slack */
+    uint32_t *references;
+    uint32_t *available; /* a stack of free pages */
+    uint32_t n_available;
+};
+
+/* The page in the first layer. */
+static inline float *pgrad__kv_cache_page(const pgrad__kv_cache *cache, uint32_t page)
+{
+    return cache->data + page * cache->page_floats;
+}
+
+#endif

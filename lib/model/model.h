@@ -1,0 +1,138 @@
+/* What the layers above see of a model: its tensors, and passes over batches of token rows. Not the
+ * public calls, which are in model.c. */
+#ifndef PGRAD_MODEL_MODEL_H
+#define PGRAD_MODEL_MODEL_H
+
+#include <policygrad/model.h>
+
+#include "base/context.h"
+#include "io/atomic_file.h"
+#include "kernel/kernel.h"
+#include "model/config.h"
+
+/* How a tensor is stored. */
+typedef enum pgrad__tensor_kind {
+    PGRAD__TENSOR_MATRIX,            /* packed panels; file shape [out, in] */
+    PGRAD__TENSOR_MATRIX_TRANSPOSED, /* packed panels; file shape [in, out] (Conv1D) */
+    PGRAD__TENSOR_TABLE,             /* row-major [rows, columns]: learned positions */
+    PGRAD__TENSOR_VECTOR
+} pgrad__tensor_kind;
+
+typedef struct pgrad__tensor {
+    char *name; /* as in a Hugging Face checkpoint */
+    const struct pgrad__tensor_rule *rule; /* arch.h: what it was made from */
+    uint32_t layer;                        /* of a rule for every layer */
+    pgrad__tensor_kind kind;
+    uint32_t n_dims;
+    uint64_t dims[2];    /* as in the checkpoint */
+    pgrad__matrix matrix; /* MATRIX*: data is `data` */
+    pgrad__matrix grad_matrix;
+    float *data; /* floats of it, slack excluded */
+    float *grad; /* the same layout; NULL in a frozen model */
+    size_t floats;
+} pgrad__tensor;
+
+struct pgrad_model {
+    pgrad_context *context;
+    atomic_uint references;
+    pgrad__lock lock; /* readers: passes; writer: backward, updates, tensor_write */
+    pgrad__config config;
+    char *config_text; /* config.json as it was read or made, for saving */
+    size_t config_length;
+    char *generation_config_text; /* NULL when there was none */
+    size_t generation_config_length;
+    pgrad__tensor *tensors;
+    uint32_t n_tensors;
+    struct pgrad__layer *layers; /* block.h: pointers into tensors */
+    struct pgrad__stem *stem;    /* embeddings, final norm, head */
+    float *rope_cos, *rope_sin;  /* [n_context, head_dim / 2], NULL without rope */
+    uint32_t n_context;
+    int frozen;
+    uint64_t weight_version;
+    const pgrad__kernels *kernels;
+};
+
+void pgrad__model_retain(pgrad_model *model);
+
+/* Writes config.json, model.safetensors and generation_config.json into a folder being built. */
+pgrad_status pgrad__model_write(pgrad_model *model, const pgrad_save_params *params,
+                                pgrad__folder *folder);
+
+/* The end tokens of config and generation config: at most 8. */
+uint32_t pgrad__model_eos(const pgrad_model *model, pgrad_token out[8]);
+
+/* ---- passes over whole sequences: scoring and training (forward.c, backward.c) ----
+ * Passes take no lock. The caller holds the model's read lock around score, forward_logits and decode,
+ * its write lock around backward. Tokens outside the vocabulary are E_INVALID with their index. */
+
+/* Sequences lie one after another, no padding; each starts at position 0. The head is applied to the
+ * rows target_rows (ascending) only: row r predicts targets[j]. */
+typedef struct pgrad__batch {
+    const pgrad_token *tokens; /* [n_rows] */
+    size_t n_rows;
+    const pgrad__attention_sequence *sequences;
+    size_t n_sequences;
+    const uint32_t *target_rows; /* [n_targets] */
+    const pgrad_token *targets;
+    const float *inverse_tau;
+    size_t n_targets;
+} pgrad__batch;
+
+/* Activations and scratch of passes: grows to the largest batch and stays. One user at a time. */
+typedef struct pgrad__pass pgrad__pass;
+pgrad_status pgrad__pass_create(pgrad_model *model, pgrad__pass **out);
+void pgrad__pass_free(pgrad__pass *pass);
+
+/* Forward only: logprob and entropy [n_targets], either may be NULL. The model may be another one than
+ * the pass was made for, of any shape. Cancel is looked at between layers. */
+pgrad_status pgrad__model_score(pgrad_model *model, pgrad__pass *pass, const pgrad__batch *batch,
+                                float *logprob, float *entropy);
+
+/* The logits of the target rows, [n_targets, n_vocab]. */
+pgrad_status pgrad__model_forward_logits(pgrad_model *model, pgrad__pass *pass,
+                                         const pgrad__batch *batch, float *logits);
+
+/* Given the log-probabilities and entropies of targets [first, first + n), says dL/d logprob and the
+ * weight of the entropy's term: see pgrad__softmax_grad. Called on the calling thread, targets
+ * ascending, each once. */
+typedef pgrad_status (*pgrad__loss_fn)(void *user, size_t first, size_t n, const float *logprob,
+                                       const float *entropy, float *d_logprob, float *entropy_weight);
+
+/* Forward, loss and backward; adds to the gradients. Head and loss run in chunks of rows, so the
+ * [n_targets, n_vocab] matrix never exists. The caller holds the model's write lock. */
+pgrad_status pgrad__model_backward(pgrad_model *model, pgrad__pass *pass, const pgrad__batch *batch,
+                                   pgrad__loss_fn loss, void *user);
+
+/* ---- decoding over a cache (kv_cache.c, decode.c) ---- */
+
+/* Pages of PGRAD__KEY_TILE positions for all layers, allocated once. A page is shared by counting
+ * references; only its single owner may write to it. */
+typedef struct pgrad__kv_cache pgrad__kv_cache;
+pgrad_status pgrad__kv_cache_create(pgrad_model *model, uint32_t n_pages, pgrad__kv_cache **out);
+void pgrad__kv_cache_free(pgrad__kv_cache *cache);
+void pgrad__kv_cache_reset(pgrad__kv_cache *cache); /* gives every page back */
+uint32_t pgrad__kv_cache_available(const pgrad__kv_cache *cache);
+/* Takes a zeroed page; E_INTERNAL when none is free (the caller plans). */
+pgrad_status pgrad__kv_cache_take(pgrad__kv_cache *cache, uint32_t *page);
+void pgrad__kv_cache_share(pgrad__kv_cache *cache, uint32_t page);
+void pgrad__kv_cache_release(pgrad__kv_cache *cache, uint32_t page);
+/* Takes a page with a copy of another's contents: the border page of a shared prompt. */
+pgrad_status pgrad__kv_cache_copy(pgrad__kv_cache *cache, uint32_t from, uint32_t *page);
+
+/* New tokens of one sequence at first_position .., whose earlier positions are in the cache. */
+typedef struct pgrad__decode_span {
+    const pgrad_token *tokens;
+    uint32_t n_tokens;
+    uint32_t first_position;
+    const uint32_t *pages; /* page numbers of positions 0 .. first_position + n_tokens - 1 */
+    uint32_t group;        /* see pgrad__attention_span: spans with shared prompt pages, 0: none */
+    uint32_t n_shared_pages;
+    int want_logits; /* of the last token */
+} pgrad__decode_span;
+
+/* Runs the spans' tokens, stores their keys and values, and writes the logits of the wanted rows, in span
+ * order, [n_wanted, n_vocab]. */
+pgrad_status pgrad__model_decode(pgrad_model *model, pgrad__pass *pass, pgrad__kv_cache *cache,
+                                 const pgrad__decode_span *spans, size_t n_spans, float *logits);
+
+#endif

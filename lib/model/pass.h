@@ -1,0 +1,137 @@
+/* The inside of a pass: the rows it works on, where keys and values go, what is kept for the backward
+ * pass. Shared by scoring, training and decoding; not by the layers above. */
+#ifndef PGRAD_MODEL_PASS_H
+#define PGRAD_MODEL_PASS_H
+
+#include "model/arena.h"
+#include "model/block.h"
+
+struct pgrad__pass {
+    pgrad_context *context;
+    pgrad__arena arena;
+    pgrad__workspace workspace;
+};
+
+/* What a layer leaves for its backward pass. A pass that only goes forward has one of these for all
+ * layers, in which input, middle and output are the same rows. */
+typedef struct pgrad__activations {
+    float *input;      /* [n_rows, E] the residual stream */
+    float *middle;     /* [n_rows, E] behind attention */
+    float *mean[2];    /* [n_rows] of the norms */
+    float *rstd[2];
+    float *qkv;        /* [n_rows, (H + 2 K) hd], rotated */
+    float *attention;  /* [n_rows, H hd] */
+    float *lse;        /* [n_rows, H] */
+    float *expand[PGRAD__MAX_EXPAND]; /* [n_rows, I] gate and up, or the first alone */
+} pgrad__activations;
+
+/* The rows of a pass through all layers. */
+typedef struct pgrad__trunk {
+    pgrad_model *model;
+    pgrad__pass *pass;
+    const pgrad_token *tokens;
+    size_t n_rows;
+    uint32_t *positions;             /* [n_rows] */
+    pgrad__attention_span *spans;    /* [n_spans] */
+    size_t *first_page;              /* [n_spans] index of a span's first page in `pages` */
+    size_t n_spans;
+    float **pages;                   /* of all spans, one after another, for the layer at hand */
+    size_t n_pages;
+    size_t page_layer_stride;        /* floats from a layer's page to the next one's; 0: reused */
+    float *page_scratch;             /* of passes that keep no cache */
+    size_t page_scratch_floats;
+    int keep;                        /* 1: activations of each layer stay */
+    pgrad__activations *layers;      /* [n_layers], or [1] */
+    float *output;                   /* [n_rows, E] of the last layer */
+    float *normed;                   /* [n_rows, E] scratch */
+    float *hidden;                   /* [n_rows, I] scratch */
+    /* backward */
+    float *d_stream;  /* [n_rows, E] */
+    float *d_normed;  /* [n_rows, E] */
+    float *d_hidden;  /* [n_rows, max(I, H hd)] */
+    float *d_qkv;     /* [n_rows, (H + 2 K) hd] */
+    const pgrad__attention_sequence *sequences;
+    size_t n_sequences;
+} pgrad__trunk;
+
+/* ---- head.c ---- */
+
+/* The rows that are predicted from, and the scratch to do it in chunks. */
+typedef struct pgrad__head_pass {
+    pgrad_model *model;
+    pgrad__pass *pass;
+    const pgrad__batch *batch;
+    size_t chunk;    /* rows of logits at a time */
+    float *gathered; /* [n_targets, E] of the trunk's output */
+    float *normed;   /* [n_targets, E] */
+    float *mean, *rstd;
+    float *logits;   /* [chunk, V] */
+    float *logprob, *lse, *entropy, *d_logprob, *entropy_weight; /* [chunk] */
+    float *d_normed; /* [n_targets, E] backward */
+} pgrad__head_pass;
+
+/* with_logits: a chunk of them and what goes with it, for head_score and head_backward. */
+void pgrad__head_lay_out(pgrad__head_pass *head, pgrad__arena *arena, int with_logits,
+                         int with_backward);
+/* Gathers the target rows and normalises them. */
+void pgrad__head_gather(pgrad__head_pass *head, const float *output);
+/* logits [n, V] of target rows first .. */
+pgrad_status pgrad__head_logits(pgrad__head_pass *head, size_t first, size_t n, float *logits);
+pgrad_status pgrad__head_score(pgrad__head_pass *head, float *logprob, float *entropy);
+/* Adds to the head's and the final norm's gradients and writes the gradient at the trunk's output;
+ * *all_zero: every derivative was zero, and nothing was written. */
+pgrad_status pgrad__head_backward(pgrad__head_pass *head, pgrad__loss_fn loss, void *user,
+                                  float *d_stream, size_t n_rows, int *all_zero);
+
+/* ---- the trunk ---- */
+
+/* Width of the rows of q, k and v together. */
+static inline size_t pgrad__qkv_width(const pgrad__config *config)
+{
+    return (size_t)(config->n_heads + 2 * config->n_kv_heads) * config->head_dim;
+}
+
+static inline size_t pgrad__query_width(const pgrad__config *config)
+{
+    return (size_t)config->n_heads * config->head_dim;
+}
+
+pgrad__attention_shape pgrad__layer_attention(const pgrad__config *config, uint32_t layer);
+
+/* Hands out the trunk's arrays; model, n_rows, n_spans, n_pages, page_scratch_floats and keep are set. */
+void pgrad__trunk_lay_out(pgrad__trunk *trunk, pgrad__arena *arena);
+
+/* Says where page i of span s is: pages[first_page[s] + i] are set; puts them into the spans. */
+void pgrad__trunk_set_pages(pgrad__trunk *trunk);
+
+/* A batch's trunk and head, planned in the pass's arena and ready for trunk_forward. */
+typedef struct pgrad__batch_pass {
+    pgrad__trunk trunk;
+    pgrad__head_pass head;
+    int with_logits;
+} pgrad__batch_pass;
+pgrad_status pgrad__batch_pass_plan(pgrad__batch_pass *plan, pgrad_model *model, pgrad__pass *pass,
+                                    const pgrad__batch *batch, int with_logits, int keep);
+
+/* Checks ids against the vocabulary: E_INVALID naming the index. */
+pgrad_status pgrad__check_tokens(const pgrad_model *model, const pgrad_token *tokens, size_t n);
+
+/* Embedding and all layers; pages stand at layer 0 and are moved on. Cancel is looked at in front of
+ * each layer. */
+pgrad_status pgrad__trunk_forward(pgrad__trunk *trunk);
+/* From d_stream, the gradient at the last layer's output, down to the embedding. */
+pgrad_status pgrad__trunk_backward(pgrad__trunk *trunk);
+
+/* One layer; block_pass.c. `output` may be the layer's middle, or separate rows. */
+pgrad_status pgrad__block_forward(pgrad__trunk *trunk, uint32_t layer, pgrad__activations *kept,
+                                  float *output);
+/* d_stream: in, the gradient at the output; out, at the input. Overwrites kept->expand. */
+pgrad_status pgrad__block_backward(pgrad__trunk *trunk, uint32_t layer, pgrad__activations *kept);
+
+void pgrad__norm_forward(const pgrad_model *model, const pgrad__norm *norm, const float *x,
+                         size_t n_rows, float *y, float *mean, float *rstd);
+void pgrad__norm_backward(const pgrad_model *model, const pgrad__norm *norm, const float *dy,
+                          const float *x, size_t n_rows, const float *mean, const float *rstd,
+                          float *dx);
+
+#endif

@@ -1,0 +1,11 @@
+/* Merging of partly filled step reports. */
+#ifndef PGRAD_RL_METRICS_H
+#define PGRAD_RL_METRICS_H
+
+#include <policygrad/metrics.h>
+
+/* Copies every number of `part` that is filled (not NaN; named values appended or replaced by name)
+ * into the caller's report, within its struct_size. */
+void pgrad__report_merge(pgrad_step_report *report, const pgrad_step_report *part);
+
+#endif

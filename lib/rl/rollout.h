@@ -1,0 +1,109 @@
+/* The inside of a rollout: its arrays, read and filled by generate, reward, advantage, objective. Not
+ * the public calls, which are in rollout.c. */
+#ifndef PGRAD_RL_ROLLOUT_H
+#define PGRAD_RL_ROLLOUT_H
+
+#include <policygrad/reward.h>
+#include <policygrad/rollout.h>
+
+#include "model/model.h"
+#include "text/tokenizer.h"
+
+#define PGRAD__N_ARRAYS 9
+#define PGRAD__MAX_COMPONENTS 16
+#define PGRAD__REWARD_NAME 41
+
+typedef struct pgrad__sequence {
+    uint32_t group;
+    uint32_t finish; /* PGRAD_FINISH_* */
+    uint32_t n_tokens;
+    uint32_t sampled;
+    uint64_t number; /* the sampler's */
+    double temperature;
+    double reward; /* NaN: none */
+    uint32_t filled; /* bit i: array i has values */
+    size_t text_offset, text_length; /* in rollout.text */
+} pgrad__sequence;
+
+typedef struct pgrad__group {
+    size_t prompt_offset; /* in rollout.prompts */
+    uint32_t n_prompt;
+    uint64_t tag;
+    size_t prefix_offset; /* forced first tokens, in rollout.prompts */
+    uint32_t n_prefix;
+    uint32_t n_sequences; /* made or added so far; their indices ascend, not always adjacent */
+} pgrad__group;
+
+typedef struct pgrad__data_item {
+    uint32_t group;
+    char *key, *text;
+    size_t length;
+} pgrad__data_item;
+
+struct pgrad_rollout {
+    pgrad_context *context;
+    atomic_uint references;
+    pgrad_model *model;
+    pgrad_tokenizer *tokenizer; /* NULL: none */
+    pgrad_rollout_params params;
+    uint32_t max_sequences; /* max_prompts * group_size */
+    pgrad__group *groups;
+    uint32_t n_groups;
+    pgrad_token *prompts; /* ids of all prompts and prefixes */
+    size_t n_prompt_ids, prompt_capacity;
+    pgrad__sequence *sequences;
+    uint32_t n_sequences;
+    pgrad_token *tokens;             /* [max_sequences, max_new_tokens] */
+    float *arrays[PGRAD__N_ARRAYS];  /* likewise, by PGRAD_LOGPROBS .. */
+    char *text;
+    size_t text_length, text_capacity;
+    pgrad__data_item *data;
+    size_t n_data, data_capacity;
+    /* filled by pgrad_reward_apply */
+    int has_rewards, has_token_rewards, has_advantages;
+    uint32_t n_components;
+    char component_names[PGRAD__MAX_COMPONENTS][PGRAD__REWARD_NAME];
+    double *component_scores; /* [PGRAD__MAX_COMPONENTS, max_sequences]; NaN: not applicable */
+    struct pgrad__generator *generator; /* generate.c: cache, pass, logits; made in create */
+    pgrad__pass *pass;                  /* score.c */
+};
+
+/* Values of array `which` of sequence i. */
+static inline float *pgrad__rollout_values(const pgrad_rollout *rollout, uint32_t which, uint32_t i)
+{
+    return rollout->arrays[which] + (size_t)i * rollout->params.max_new_tokens;
+}
+
+static inline pgrad_token *pgrad__rollout_ids(const pgrad_rollout *rollout, uint32_t i)
+{
+    return rollout->tokens + (size_t)i * rollout->params.max_new_tokens;
+}
+
+/* 1 when the sequence counts: finished, with at least one token. */
+static inline int pgrad__sequence_counts(const pgrad__sequence *sequence)
+{
+    return sequence->finish != PGRAD_FINISH_NONE && sequence->n_tokens > 0;
+}
+
+/* Lays sequences indices[0..n) out as a batch: prompt and completion tokens without the last one, targets
+ * = completion tokens. Arrays live in the builder and are reused; offsets[j] is the first target of
+ * indices[j]. */
+typedef struct pgrad__batch_builder {
+    pgrad_context *context;
+    pgrad_token *tokens, *targets;
+    uint32_t *target_rows;
+    float *inverse_tau;
+    pgrad__attention_sequence *sequences;
+    size_t *offsets;
+    size_t row_capacity, target_capacity, sequence_capacity;
+    pgrad__batch batch;
+} pgrad__batch_builder;
+
+pgrad_status pgrad__batch_build(pgrad__batch_builder *builder, const pgrad_rollout *rollout,
+                                const uint32_t *indices, size_t n, int supervised);
+void pgrad__batch_builder_free(pgrad__batch_builder *builder);
+
+/* Rows sequence i takes in a batch. */
+size_t pgrad__batch_rows(const pgrad_rollout *rollout, uint32_t i);
+
+#endif

@@ -1,0 +1,154 @@
+#include "train/prompts.h"
+
+#include <string.h>
+
+#include <policygrad/chat.h>
+#include <policygrad/tokenizer.h>
+
+#include "base/alloc.h"
+#include "base/fail.h"
+#include "base/rng.h"
+
+static pgrad_status check_source(const pgrad_prompts *prompts, const pgrad_tokenizer *tokenizer)
+{
+    if (prompts->struct_size < sizeof *prompts)
+        return pgrad__fail(PGRAD_E_INVALID, "prompts.struct_size: expected at least %zu, found %zu",
+                           sizeof *prompts, prompts->struct_size);
+    if (prompts->n == 0)
+        return pgrad__fail(PGRAD_E_INVALID, "prompts.n: expected at least 1, found 0");
+    if (prompts->n > UINT32_MAX)
+        return pgrad__fail(PGRAD_E_LIMIT, "prompts.n: at most %u, found %zu", UINT32_MAX, prompts->n);
+    if ((prompts->texts == NULL) == (prompts->ids == NULL))
+        return pgrad__fail(PGRAD_E_INVALID, "prompts: exactly one of texts and ids must be given");
+    if (prompts->ids != NULL && prompts->n_ids == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "prompts.n_ids: needed beside ids");
+    if (prompts->texts != NULL && tokenizer == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "prompts.texts: needs a tokenizer");
+    if (prompts->n_columns > 0 && (prompts->column_names == NULL || prompts->columns == NULL))
+        return pgrad__fail(PGRAD_E_INVALID, "prompts.columns: %u announced, none given",
+                           prompts->n_columns);
+    return PGRAD_OK;
+}
+
+/* Encodes text i behind the ids there are; E_BUFFER with *n when there is no room. */
+static pgrad_status encode(const pgrad__prompt_set *set, pgrad_tokenizer *tokenizer, size_t i, size_t *n)
+{
+    const pgrad_prompts *prompts = set->source;
+    const char *text = prompts->texts[i];
+    pgrad_token *out = set->ids + set->n_ids;
+    size_t room = set->capacity - set->n_ids;
+    if (!prompts->chat)
+        return pgrad_tokenizer_encode(tokenizer, text, strlen(text), PGRAD_ENCODE_ADD, out, room, n);
+    pgrad_message messages[2];
+    size_t n_messages = 0;
+    if (prompts->system != NULL)
+        messages[n_messages++] =
+            (pgrad_message){"system", prompts->system, strlen(prompts->system)};
+    messages[n_messages++] = (pgrad_message){"user", text, strlen(text)};
+    return pgrad_chat_format(tokenizer, messages, n_messages, PGRAD_CHAT_GENERATE, out, room, n);
+}
+
+static pgrad_status append_prompt(pgrad__prompt_set *set, pgrad_tokenizer *tokenizer, size_t i)
+{
+    const pgrad_prompts *prompts = set->source;
+    size_t n = 0;
+    if (prompts->ids != NULL) {
+        n = prompts->n_ids[i];
+        PGRAD__TRY(pgrad__reserve(set->context, &set->ids, &set->capacity, set->n_ids + n,
+                                  sizeof(pgrad_token)));
+        if (n > 0)
+            memcpy(set->ids + set->n_ids, prompts->ids[i], n * sizeof(pgrad_token));
+    } else {
+        if (prompts->texts[i] == NULL)
+            return pgrad__fail(PGRAD_E_INVALID, "prompts.texts[%zu] is NULL", i);
+        pgrad_status status = encode(set, tokenizer, i, &n);
+        if (status == PGRAD_E_BUFFER) {
+            PGRAD__TRY(pgrad__reserve(set->context, &set->ids, &set->capacity, set->n_ids + n,
+                                      sizeof(pgrad_token)));
+            status = encode(set, tokenizer, i, &n);
+        }
+        if (status != PGRAD_OK)
+            return pgrad__fail_in(status, "prompts.texts[%zu]: ", i);
+    }
+    if (n == 0)
+        return pgrad__fail(PGRAD_E_INVALID, "prompt %zu is empty: a model needs at least one token", i);
+    if (n > UINT32_MAX)
+        return pgrad__fail(PGRAD_E_LIMIT, "prompt %zu has %zu tokens", i, n);
+    set->n_ids += n;
+    set->offsets[i + 1] = set->n_ids;
+    if (n > set->max_tokens)
+        set->max_tokens = (uint32_t)n;
+    return PGRAD_OK;
+}
+
+/* Fisher-Yates, a pure function of (seed, epoch). */
+static void shuffle(pgrad__prompt_set *set)
+{
+    for (size_t i = 0; i < set->source->n; i++)
+        set->order[i] = (uint32_t)i;
+    for (size_t i = set->source->n - 1; i > 0; i--) {
+        size_t j = (size_t)pgrad__uniform_below(set->seed, set->epoch, i, i + 1);
+        uint32_t swap = set->order[i];
+        set->order[i] = set->order[j];
+        set->order[j] = swap;
+    }
+}
+
+pgrad_status pgrad__prompt_set_init(pgrad__prompt_set *set, pgrad_context *context,
+                                    pgrad_tokenizer *tokenizer, const pgrad_prompts *prompts,
+                                    uint64_t seed)
+{
+    pgrad_status status = PGRAD_OK;
+    memset(set, 0, sizeof *set);
+    set->context = context;
+    set->source = prompts;
+    set->seed = seed;
+    PGRAD__GO(check_source(prompts, tokenizer));
+    PGRAD__GO(pgrad__calloc(context, prompts->n + 1, sizeof(size_t), &set->offsets));
+    PGRAD__GO(pgrad__alloc(context, prompts->n, sizeof(uint32_t), &set->order));
+    for (size_t i = 0; i < prompts->n; i++)
+        PGRAD__GO(append_prompt(set, tokenizer, i));
+    shuffle(set);
+    return PGRAD_OK;
+fail:
+    pgrad__prompt_set_free(set);
+    return status;
+}
+
+void pgrad__prompt_set_free(pgrad__prompt_set *set)
+{
+    if (set->context == NULL)
+        return;
+    pgrad__free(set->context, set->ids);
+    pgrad__free(set->context, set->offsets);
+    pgrad__free(set->context, set->order);
+    memset(set, 0, sizeof *set);
+}
+
+pgrad_status pgrad__prompt_set_add(const pgrad__prompt_set *set, size_t i, pgrad_rollout *rollout)
+{
+    const pgrad_prompts *prompts = set->source;
+    uint32_t group;
+    PGRAD__TRY(pgrad_rollout_add_prompt(rollout, set->ids + set->offsets[i],
+                                        set->offsets[i + 1] - set->offsets[i], NULL, &group));
+    if (prompts->texts != NULL)
+        PGRAD__TRY(pgrad_rollout_set_data(rollout, group, "prompt", prompts->texts[i],
+                                          strlen(prompts->texts[i])));
+    for (uint32_t column = 0; column < prompts->n_columns; column++) {
+        const char *text = prompts->columns[column][i];
+        if (text != NULL)
+            PGRAD__TRY(pgrad_rollout_set_data(rollout, group, prompts->column_names[column], text,
+                                              strlen(text)));
+    }
+    return PGRAD_OK;
+}
+
+size_t pgrad__prompt_set_next(pgrad__prompt_set *set)
+{
+    if (set->cursor == set->source->n) {
+        set->epoch++;
+        set->cursor = 0;
+        shuffle(set);
+    }
+    return set->order[set->cursor++];
+}

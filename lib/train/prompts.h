@@ -1,0 +1,32 @@
+/* The prompts of a run as ids, and the order in which steps take them. Not the host's view, which is
+ * pgrad_prompts. */
+#ifndef PGRAD_TRAIN_PROMPTS_H
+#define PGRAD_TRAIN_PROMPTS_H
+
+#include <policygrad/rollout.h>
+#include <policygrad/trainer.h>
+
+typedef struct pgrad__prompt_set {
+    pgrad_context *context;
+    const pgrad_prompts *source;
+    pgrad_token *ids; /* one prompt after another */
+    size_t n_ids, capacity;
+    size_t *offsets; /* [n + 1] */
+    uint32_t max_tokens; /* of the longest */
+    uint32_t *order; /* a permutation of 0 .. n - 1, made anew for every epoch */
+    uint64_t seed, epoch, cursor;
+} pgrad__prompt_set;
+
+/* Encodes all prompts. E_INVALID names the prompt. The set is zeroed first. */
+pgrad_status pgrad__prompt_set_init(pgrad__prompt_set *set, pgrad_context *context,
+                                    pgrad_tokenizer *tokenizer, const pgrad_prompts *prompts,
+                                    uint64_t seed);
+void pgrad__prompt_set_free(pgrad__prompt_set *set);
+
+/* Adds prompt i with its columns to a rollout. */
+pgrad_status pgrad__prompt_set_add(const pgrad__prompt_set *set, size_t i, pgrad_rollout *rollout);
+
+/* The next prompt: every one once per epoch, in an order that is a function of (seed, epoch). */
+size_t pgrad__prompt_set_next(pgrad__prompt_set *set);
+
+#endif

@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""Holds the shared library against what was decided: exports = version map = headers, NEEDED within the list,
+nothing imported that prints, ends the process or reads the environment.
+
+usage: symbols.py ROOT LIBRARY"""
+import pathlib
+import re
+import subprocess
+import sys
+
+NEEDED = {"libc.so.6", "libm.so.6", "libz.so.1", "libjansson.so.4", "libpcre2-8.so.0", "libutf8proc.so.2",
+          "libutf8proc.so.3", "libblis.so.4", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
+# What our objects may call although it can end the process: the compiler's own checks.
+ALLOWED = {"__stack_chk_fail", "__vsnprintf_chk", "__snprintf_chk", "__memcpy_chk", "__memset_chk",
+           "__memmove_chk", "__strcpy_chk", "__read_chk", "__pread_chk"}
+FORBIDDEN = re.compile(
+    r"^(abort|exit|_exit|_Exit|quick_exit|atexit|__assert_fail|.*printf.*|puts|putchar|fputs|fputc|fwrite|perror"
+    r"|getenv|secure_getenv|setenv|putenv|unsetenv|longjmp|siglongjmp|rand|srand|strtok|setlocale"
+    r"|signal|sigaction|system|popen|raise|kill)$")
+PRINTS_TO_BUFFER = {"snprintf", "vsnprintf"}
+SANITIZER = re.compile(r"^(__asan|__ubsan|__tsan|__sanitizer)")
+
+
+def run(*command):
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def main():
+    root, library = pathlib.Path(sys.argv[1]), sys.argv[2]
+    bad = []
+    text = (root / "lib/policygrad.map").read_text()
+    mapped = set(re.findall(r"^\s+(pgrad_\w+);", text, re.M))
+    declared = set()
+    for header in (root / "include").rglob("*.h"):
+        body = re.sub(r"/\*.*?\*/", " ", header.read_text(), flags=re.S)
+        declared |= set(re.findall(r"PGRAD_API\b[^;]*?\b(pgrad_\w+)\s*\(", body))
+    exported = set()
+    for line in run("nm", "-D", "--defined-only", library).splitlines():
+        kind, name = line.split()[-2:]
+        if kind != "A":
+            exported.add(name.split("@")[0])
+    for label, ours, theirs in (("in the headers, not in the map", declared, mapped),
+                                ("in the map, not in the headers", mapped, declared),
+                                ("in the map, not exported", mapped, exported),
+                                ("exported, not in the map", exported, mapped)):
+        for name in sorted(ours - theirs):
+            bad.append(f"{name}: {label}")
+    needed = set(re.findall(r"\(NEEDED\).*\[(.*?)\]", run("readelf", "-d", library)))
+    sanitized = any("asan" in name or "ubsan" in name for name in needed)
+    if not sanitized:
+        bad += [f"NEEDED {name}: not one of those decided" for name in sorted(needed - NEEDED)]
+        undefined = run("nm", "-D", "--undefined-only", library).splitlines()
+        for name in sorted({line.split()[-1].split("@")[0] for line in undefined}):
+            if name in ALLOWED or name in PRINTS_TO_BUFFER or SANITIZER.match(name):
+                continue
+            if FORBIDDEN.match(name):
+                bad.append(f"{name}: imported; the library must not")
+        if "TEXTREL" in run("readelf", "-d", library):
+            bad.append("text relocations")
+        if re.search(r"GNU_STACK.*\n?.*RWE", run("readelf", "-lW", library)):
+            bad.append("executable stack")
+    print("\n".join(bad) if bad else f"{len(exported)} symbols: map, headers and library agree")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""Makes the tiny models of tests/golden and the numbers PyTorch gives for them.
+
+    python3 tests/golden/make_models.py
+
+needs torch, transformers, safetensors, gguf and numpy; the versions used last are in versions.json. Each
+model is a Hugging Face folder with random weights (norms and biases too, so that a forgotten one shows),
+and beside it golden.safetensors, all f32:
+
+    tokens.0, tokens.1   the ids of two sequences of different length
+    logits.0, logits.1   of each
+    loss                 mean over all next tokens of both of -log p
+    grad.NAME            its gradient for every tensor
+    losses               the same loss before each of ten steps of AdamW (lr 1e-3, betas 0.9 and 0.999,
+                         eps 1e-8, no decay, no clipping)
+"""
+import importlib.metadata
+import json
+import pathlib
+
+import gguf
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import save_file
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+def randomize(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.dim() > 1:
+                parameter.copy_(0.15 * noise)
+            elif name.endswith("bias"):
+                parameter.copy_(0.1 * noise)
+            else:
+                parameter.copy_(1.0 + 0.2 * noise)
+
+
+def mean_loss(model, sequences):
+    total, count = 0.0, 0
+    for tokens in sequences:
+        logits = model(tokens[None, :]).logits[0]
+        total = total + torch.nn.functional.cross_entropy(logits[:-1], tokens[1:], reduction="sum")
+        count += len(tokens) - 1
+    return total / count
+
+
+def make(name, model, lengths, seed):
+    randomize(model, seed)
+    model.eval()
+    folder = HERE / name
+    model.save_pretrained(folder)
+    generator = torch.Generator().manual_seed(seed + 1)
+    vocab = model.config.vocab_size
+    sequences = [torch.randint(0, vocab, (n,), generator=generator) for n in lengths]
+    golden = {}
+    for i, tokens in enumerate(sequences):
+        golden[f"tokens.{i}"] = tokens.float()
+        with torch.no_grad():
+            golden[f"logits.{i}"] = model(tokens[None, :]).logits[0].clone()
+    loss = mean_loss(model, sequences)
+    loss.backward()
+    golden["loss"] = loss.detach().reshape(1)
+    for parameter_name, parameter in model.named_parameters():
+        golden[f"grad.{parameter_name}"] = parameter.grad.clone()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8,
+                                  weight_decay=0.0)
+    losses = []
+    for _ in range(10):
+        optimizer.zero_grad()
+        loss = mean_loss(model, sequences)
+        loss.backward()
+        losses.append(loss.item())
+        optimizer.step()
+    golden["losses"] = torch.tensor(losses)
+    save_file({k: v.contiguous() for k, v in golden.items()}, folder / "golden.safetensors")
+
+
+def shard(name, out):
+    """The same model in several files."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(HERE / name, dtype=torch.float32)
+    model.save_pretrained(HERE / out, max_shard_size="40KB")
+
+
+LLAMA_NAMES = {
+    "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output",
+    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down"}
+GPT2_NAMES = {
+    "wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm", "ln_1": "attn_norm",
+    "ln_2": "ffn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output",
+    "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}
+
+
+def gguf_name(name, names, layer_prefix):
+    stem, _, kind = name.rpartition(".")
+    if stem.startswith(layer_prefix):
+        layer, _, part = stem[len(layer_prefix):].partition(".")
+        return f"blk.{layer}.{names[part]}.{kind}"
+    return f"{names[stem.removeprefix('transformer.')]}.{kind}"
+
+
+def permute(weight, n_heads):
+    """Rows of a head from halves to pairs, as the format's own converter does."""
+    rows = weight.shape[0]
+    return (weight.reshape(n_heads, 2, rows // n_heads // 2, *weight.shape[1:])
+            .swapaxes(1, 2).reshape(weight.shape))
+
+
+def llama_gguf(name, out):
+    model = transformers.AutoModelForCausalLM.from_pretrained(HERE / name, dtype=torch.float32)
+    config = model.config
+    writer = gguf.GGUFWriter(str(HERE / out), "llama")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    for tensor_name, tensor in model.state_dict().items():
+        array = tensor.numpy()
+        if ".q_proj." in tensor_name:
+            array = permute(array, config.num_attention_heads)
+        if ".k_proj." in tensor_name:
+            array = permute(array, config.num_key_value_heads)
+        writer.add_tensor(gguf_name(tensor_name, LLAMA_NAMES, "model.layers."),
+                          np.ascontiguousarray(array))
+    finish_gguf(writer)
+
+
+def gpt2_gguf(name, out):
+    """Matrices in f16, [out, in]; vectors and positions in f32, as the format's converter leaves them."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(HERE / name, dtype=torch.float32)
+    config = model.config
+    writer = gguf.GGUFWriter(str(HERE / out), "gpt2")
+    writer.add_context_length(config.n_positions)
+    writer.add_embedding_length(config.n_embd)
+    writer.add_block_count(config.n_layer)
+    writer.add_feed_forward_length(4 * config.n_embd)
+    writer.add_head_count(config.n_head)
+    writer.add_layer_norm_eps(config.layer_norm_epsilon)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
+    for tensor_name, tensor in model.state_dict().items():
+        if tensor_name == "lm_head.weight":
+            continue
+        array = tensor.numpy()
+        if any(part in tensor_name for part in ("c_attn.w", "c_proj.w", "c_fc.w")):
+            array = array.T
+        if array.ndim == 2 and "wpe" not in tensor_name:
+            array = array.astype(np.float16)
+        writer.add_tensor(gguf_name(tensor_name, GPT2_NAMES, "transformer.h."),
+                          np.ascontiguousarray(array))
+    finish_gguf(writer)
+
+
+def finish_gguf(writer):
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def main():
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    gpt2 = transformers.GPT2Config(vocab_size=97, n_positions=64, n_embd=32, n_layer=2, n_head=4,
+                                   bos_token_id=96, eos_token_id=96, attn_implementation="eager",
+                                   resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    make("tiny_gpt2", transformers.GPT2LMHeadModel(gpt2), (64, 9), 1)
+    for name, tied in (("tiny_llama", False), ("tiny_llama_tied", True)):
+        llama = transformers.LlamaConfig(vocab_size=101, hidden_size=32, intermediate_size=48,
+                                         num_hidden_layers=2, num_attention_heads=4,
+                                         num_key_value_heads=2, head_dim=8,
+                                         max_position_embeddings=256, rms_norm_eps=1e-5,
+                                         bos_token_id=1, eos_token_id=2, tie_word_embeddings=tied,
+                                         attention_bias=tied, mlp_bias=tied,
+                                         attn_implementation="eager")
+        make(name, transformers.LlamaForCausalLM(llama), (75, 13), 3 + tied)
+    shard("tiny_llama", "tiny_llama_sharded")
+    llama_gguf("tiny_llama", "tiny_llama.gguf")
+    gpt2_gguf("tiny_gpt2", "tiny_gpt2_f16.gguf")
+    versions = {name: importlib.metadata.version(name)
+                for name in ("torch", "transformers", "safetensors", "gguf", "numpy")}
+    for path in HERE.glob("*/*.safetensors"):
+        path.chmod(0o644)
+    (HERE / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+#!/bin/sh
+# The test command: installs what is missing, builds, runs all tests.
+#
+#   sh tests/run.sh                 everything, in build/
+#   BUILD=DIR sh tests/run.sh       in another folder
+#   MESON_ARGS='-Db_sanitize=address,undefined' SHORT=1 BUILD=build-asan sh tests/run.sh
+#
+# SHORT=1 gives the slow families their short form. Tests of real models look for files in .models
+# (tests/fetch_models.sh fills it) and skip, saying so, where they are absent.
+set -eu
+cd "$(dirname "$0")/.."
+
+sh tests/packages.sh check@check c++:g++ python3:python3
+build=${BUILD:-build}
+if [ ! -f "$build/build.ninja" ]; then
+    # shellcheck disable=SC2086
+    meson setup "$build" ${MESON_ARGS:-} >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
+    rm -f "$build.log"
+fi
+ninja -C "$build" --quiet
+
+export PGRAD_TEST_MODELS="${PGRAD_TEST_MODELS:-$PWD/.models}"
+[ -z "${SHORT:-}" ] || export PGRAD_TEST_SHORT=1
+[ -d "$PGRAD_TEST_MODELS" ] || echo "no $PGRAD_TEST_MODELS: tests of real models skip (sh tests/fetch_models.sh)"
+
+status=0
+meson test -C "$build" --no-rebuild --print-errorlogs ${TEST_ARGS:-} || status=$?
+python3 - "$build/meson-logs/testlog.json" <<'PY'
+import json, sys
+results = [json.loads(line)["result"] for line in open(sys.argv[1])]
+passed = results.count("OK") + results.count("EXPECTEDFAIL")
+skipped = results.count("SKIP")
+print(f"{passed} passed, {len(results) - passed - skipped} failed, {skipped} skipped")
+PY
+exit $status
