@@ -162,7 +162,7 @@ void pgrad__gated_forward(pgrad_context *context, pgrad__activation kind, const 
 void pgrad__gated_backward(pgrad_context *context, pgrad__activation kind, const float *dy,
                            const float *gate, const float *up, size_t n, float *dgate, float *dup);
 /* y += x. */
-void pgrad__add(pgrad_context *context, const float *x, size_t n, float *y);
+void pgrad__add_to(pgrad_context *context, const float *x, size_t n, float *y);
 
 /* ---- rotary embedding (rope.c) ---- */
 

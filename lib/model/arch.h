@@ -94,7 +94,7 @@ typedef struct pgrad__arch {
     const char *prefix;     /* of all names but the head's; files may lack it */
     const char *activation_key;
     pgrad__config initial; /* what the family fixes, and defaults of optional keys */
-    const pgrad__size_key *sizes;
+    const pgrad__size_key *sizes; /* the number of layers first: GGUF arrays by layer need it */
     size_t n_sizes;
     const pgrad__real_key *reals;
     size_t n_reals;

@@ -6,11 +6,11 @@
 #define STEM(part) offsetof(pgrad__stem, part)
 
 static const pgrad__size_key sizes[] = {
+    {"num_hidden_layers", NULL, "block_count", FIELD(n_layers), PGRAD__MAX_LAYERS, 0},
     {"vocab_size", NULL, "vocab_size", FIELD(n_vocab), PGRAD__MAX_VOCAB, 0},
     {"max_position_embeddings", NULL, "context_length", FIELD(n_context), PGRAD__MAX_CONTEXT, 1},
     {"hidden_size", NULL, "embedding_length", FIELD(n_embd), PGRAD__MAX_EMBD, 0},
     {"intermediate_size", NULL, "feed_forward_length", FIELD(n_ff), PGRAD__MAX_FF, 0},
-    {"num_hidden_layers", NULL, "block_count", FIELD(n_layers), PGRAD__MAX_LAYERS, 0},
     {"num_attention_heads", NULL, "attention.head_count", FIELD(n_heads), PGRAD__MAX_HEADS, 0},
     {"num_key_value_heads", NULL, "attention.head_count_kv", FIELD(n_kv_heads), PGRAD__MAX_HEADS, 1},
     {"head_dim", NULL, "attention.key_length", FIELD(head_dim), PGRAD__MAX_HEAD_DIM, 1},

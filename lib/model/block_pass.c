@@ -2,10 +2,10 @@
  *     h = norm1(x); q, k, v = W_qkv h (+ b), rotated; x' = x + W_o attention(q, k, v) (+ b)
  *     h' = norm2(x'); y = x' + W_d (act(W_g h') W_u h') (+ b), or y = x' + W_d act(W_u h') (+ b).
  * Residuals are added inside the products: bits do not depend on whether x, x' and y share memory. */
+#include "model/pass.h"
+
 #include <math.h>
 #include <string.h>
-
-#include "model/pass.h"
 
 #include "base/fail.h"
 

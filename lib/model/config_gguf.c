@@ -1,4 +1,6 @@
 /* The GGUF side of config.h, and the config.json made of it. */
+#include "model/arch.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -6,7 +8,6 @@
 #include "base/alloc.h"
 #include "base/context.h"
 #include "base/fail.h"
-#include "model/arch.h"
 
 #define KEY_MAX 96
 
@@ -19,12 +20,16 @@ static const char *arch_key(char buffer[KEY_MAX], const pgrad__arch *arch, const
 
 /* A number, or an array of one number repeated (some writers give head counts by layer). */
 static pgrad_status read_size(const pgrad__gguf *gguf, const char *key, const char *origin,
-                              uint32_t max, uint32_t *out)
+                              uint32_t n_layers, uint32_t max, uint32_t *out)
 {
     size_t n;
     uint32_t value;
     if (pgrad__gguf_array_count(gguf, key, &n) == PGRAD_OK) {
         int32_t first = 0;
+        if (n != n_layers)
+            return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected a number, or one for each of %u layers, "
+                                               "found %zu",
+                               origin, key, n_layers, n);
         for (size_t i = 0; i < n; i++) {
             int32_t item;
             PGRAD__TRY(pgrad__gguf_array_i32(gguf, key, i, &item));
@@ -53,7 +58,7 @@ static pgrad_status read_sizes(pgrad__config *config, const pgrad__gguf *gguf, c
         uint32_t *field = (uint32_t *)(void *)((char *)config + key->field);
         arch_key(name, arch, key->gguf);
         if (pgrad__gguf_has(gguf, name)) {
-            PGRAD__TRY(read_size(gguf, name, origin, key->max, field));
+            PGRAD__TRY(read_size(gguf, name, origin, config->n_layers, key->max, field));
             continue;
         }
         if (key->field == offsetof(pgrad__config, n_vocab)) {

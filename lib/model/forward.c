@@ -1,6 +1,6 @@
-#include <string.h>
-
 #include "model/pass.h"
+
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/fail.h"

@@ -1,8 +1,8 @@
 /* Final norm and output head over the target rows, in chunks: the [n_targets, n_vocab] matrix of logits
  * never exists. logits z = W norm(x); logprob, lse, entropy of z / tau. */
-#include <string.h>
-
 #include "model/pass.h"
+
+#include <string.h>
 
 #include "base/fail.h"
 

@@ -12,11 +12,6 @@
 
 #define CONFIG_LIMIT ((size_t)16 << 20) /* bytes of a config.json */
 
-void pgrad_model_params_init(pgrad_model_params *params, size_t size)
-{
-    pgrad__params_init("model", params, size);
-}
-
 /* ---- making and freeing ---- */
 
 void pgrad__model_retain(pgrad_model *model)
@@ -117,8 +112,8 @@ static pgrad_status no_weights(pgrad_context *context, const checkpoint_paths *p
                        text);
 }
 
-static pgrad_status find_paths(pgrad_context *context, const char *path, int is_folder,
-                               checkpoint_paths *paths)
+static pgrad_status find_configs(pgrad_context *context, const char *path, int is_folder,
+                                 checkpoint_paths *paths)
 {
     const char *slash = strrchr(path, '/');
     if (is_folder)
@@ -129,17 +124,23 @@ static pgrad_status find_paths(pgrad_context *context, const char *path, int is_
         PGRAD__TRY(pgrad__copy_text(context, path, slash == path ? 1 : (size_t)(slash - path),
                                     &paths->folder));
     PGRAD__TRY(pgrad__path_join(context, paths->folder, "config.json", &paths->config));
-    PGRAD__TRY(pgrad__path_join(context, paths->folder, "generation_config.json", &paths->generation));
+    return pgrad__path_join(context, paths->folder, "generation_config.json", &paths->generation);
+}
+
+/* A single file before an index, as transformers does. */
+static pgrad_status find_weights(pgrad_context *context, const char *path, int is_folder,
+                                 checkpoint_paths *paths)
+{
+    char text[PGRAD__PATH_MAX];
     if (!is_folder)
         return pgrad__copy_text(context, path, strlen(path), &paths->weights);
     PGRAD__TRY(pgrad__path_join(context, paths->folder, "model.safetensors", &paths->weights));
     PGRAD__TRY(pgrad__path_join(context, paths->folder, "model.safetensors.index.json", &paths->index));
     int has_index = pgrad__path_kind(paths->index) != PGRAD__PATH_NONE;
     if (pgrad__path_kind(paths->weights) != PGRAD__PATH_NONE) {
-        char text[PGRAD__PATH_MAX];
         if (has_index)
-            pgrad__log_line(context, PGRAD_LOG_WARNING, "%s: model.safetensors is read, the index beside "
-                                                        "it is not",
+            pgrad__log_line(context, PGRAD_LOG_WARNING,
+                            "%s: model.safetensors is read, the index beside it is not",
                             pgrad__path_text(text, paths->folder));
         return PGRAD_OK;
     }
@@ -186,8 +187,9 @@ static pgrad_status load_checkpoint(pgrad_model *model, const char *path, int is
     pgrad_status status;
     checkpoint_paths paths = {0};
     pgrad__tensor_set set = {0};
-    PGRAD__GO(find_paths(model->context, path, is_folder, &paths));
+    PGRAD__GO(find_configs(model->context, path, is_folder, &paths));
     PGRAD__GO(read_configs(model, &paths));
+    PGRAD__GO(find_weights(model->context, path, is_folder, &paths));
     PGRAD__GO(apply_params(model, params));
     if (paths.weights != NULL)
         PGRAD__GO(pgrad__safetensors_open(model->context, paths.weights, &set));

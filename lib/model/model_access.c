@@ -1,11 +1,12 @@
 /* The public calls that look into a model or change single tensors, and those that run it. */
+#include "model/weights.h"
+
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "base/params_check.h"
 #include "base/pool.h"
-#include "model/weights.h"
 
 uint32_t pgrad__model_eos(const pgrad_model *model, pgrad_token out[8])
 {

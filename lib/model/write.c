@@ -1,10 +1,11 @@
 /* A model as a Hugging Face folder. */
+#include "model/weights.h"
+
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "io/safetensors.h"
-#include "model/weights.h"
 
 static pgrad_status check_finite(const pgrad_model *model)
 {

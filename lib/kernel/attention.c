@@ -1,0 +1,327 @@
+/* Attention forward: one code for prefill, decode and training.
+ *
+ * A task is one kv head and some query rows: rows of one span, or of several spans that share their first
+ * pages. The g = H / n_kv_heads query heads of the kv head lie one after another for each row, so that a
+ * tile of keys is read once for all of them. What a row computes depends on its own q, position and pages
+ * alone. */
+#include "kernel/attention.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/fail.h"
+#include "base/pool.h"
+#include "base/real.h"
+
+enum {
+    TILE = PGRAD__KEY_TILE,
+    BLOCK_ROWS = 48 /* query rows of a task, at least; a multiple of every narrow side */
+};
+
+size_t pgrad__kv_block_floats(const pgrad__kernels *kernels, uint32_t head_dim)
+{
+    return pgrad__round_16((size_t)TILE * head_dim + TILE * pgrad__padded_dim(kernels, head_dim));
+}
+
+/* ---- storing keys and values ---- */
+
+typedef struct store_job {
+    const pgrad__kernels *kernels;
+    const pgrad__attention_shape *shape;
+    const float *k, *v;
+    size_t ldkv;
+    uint32_t n_rows, first_position;
+    float *const *pages;
+} store_job;
+
+static void store_task(void *argument, size_t head, uint32_t worker)
+{
+    const store_job *job = argument;
+    const size_t wide = job->kernels->wide, head_dim = job->shape->head_dim;
+    const size_t block = pgrad__kv_block_floats(job->kernels, job->shape->head_dim);
+    (void)worker;
+    for (size_t row = 0; row < job->n_rows; row++) {
+        const size_t position = job->first_position + row, slot = position % TILE;
+        const float *k = job->k + row * job->ldkv + head * head_dim;
+        const float *v = job->v + row * job->ldkv + head * head_dim;
+        float *base = job->pages[position / TILE] + head * block;
+        float *to = base + slot / wide * head_dim * wide + slot % wide;
+        for (size_t d = 0; d < head_dim; d++)
+            to[d * wide] = k[d];
+        to = base + TILE * head_dim + slot * wide;
+        for (size_t d = 0; d < head_dim; d += wide)
+            memcpy(to + d * TILE, v + d, pgrad__min(wide, head_dim - d) * sizeof *to);
+    }
+}
+
+void pgrad__kv_store(pgrad_context *context, const pgrad__attention_shape *shape, const float *k,
+                     const float *v, size_t ldkv, uint32_t n_rows, uint32_t first_position,
+                     float *const *pages)
+{
+    store_job job = {pgrad__kernels_of(context), shape, k, v, ldkv, n_rows, first_position, pages};
+    pgrad__parallel(context, shape->n_kv_heads, store_task, &job);
+}
+
+/* ---- forward ---- */
+
+typedef struct job {
+    const pgrad__kernels *kernels;
+    const pgrad__attention_shape *shape;
+    const float *q;
+    size_t ldq;
+    const pgrad__attention_span *spans;
+    size_t n_spans;
+    float *o;
+    size_t ldo;
+    float *lse;
+    size_t group_heads; /* g */
+    size_t max_rows;    /* virtual rows of the largest task */
+    float *scratch;
+    size_t scratch_floats;
+} job;
+
+/* A worker's scratch for a task of n virtual rows; virtual row v is query row v / g, head v % g. */
+typedef struct rows {
+    size_t n;
+    float *q;        /* [n, head_dim] */
+    float *packed_q; /* the same in narrow panels */
+    float *s;        /* [n, TILE] */
+    float *packed_s;
+    float *tile;     /* [n, padded] P.V of one tile */
+    float *sum;      /* [n, padded] o */
+    float *m, *l;    /* [n] */
+} rows;
+
+static size_t padded_rows(const pgrad__kernels *kernels, size_t n)
+{
+    return pgrad__panel_count(n, kernels->narrow) * kernels->narrow;
+}
+
+static size_t scratch_floats(const job *j)
+{
+    const size_t n = pgrad__round_16(padded_rows(j->kernels, j->max_rows));
+    const size_t padded = pgrad__padded_dim(j->kernels, j->shape->head_dim);
+    return n * (2 * pgrad__round_16(j->shape->head_dim) + 2 * TILE + 2 * padded + 2) + 8 * PGRAD__SLACK;
+}
+
+static rows cut_scratch(const job *j, uint32_t worker, size_t n_rows)
+{
+    const size_t n = pgrad__round_16(padded_rows(j->kernels, j->max_rows));
+    const size_t padded = pgrad__padded_dim(j->kernels, j->shape->head_dim);
+    const size_t dim = n * pgrad__round_16(j->shape->head_dim);
+    rows r = {.n = n_rows, .q = j->scratch + worker * j->scratch_floats};
+    r.packed_q = r.q + dim + PGRAD__SLACK;
+    r.s = r.packed_q + dim + PGRAD__SLACK;
+    r.packed_s = r.s + n * TILE + PGRAD__SLACK;
+    r.tile = r.packed_s + n * TILE + PGRAD__SLACK;
+    r.sum = r.tile + n * padded + PGRAD__SLACK;
+    r.m = r.sum + n * padded + PGRAD__SLACK;
+    r.l = r.m + n;
+    return r;
+}
+
+/* C [v0 .. v1, cols] = rows v0 .. v1 of x [n, depth] times wide panels. Few rows go unpacked. */
+static void multiply(const job *j, size_t v0, size_t v1, size_t depth, const float *x,
+                     const float *packed, const float *wide_panels, size_t cols, float *c, size_t ldc)
+{
+    const size_t wide = j->kernels->wide, narrow = j->kernels->narrow;
+    if (v1 - v0 <= j->kernels->rows_max) {
+        for (size_t k = 0; k < depth; k += PGRAD__KC)
+            for (size_t i = 0; i < cols; i += wide)
+                j->kernels->rows(v1 - v0, pgrad__min(PGRAD__KC, depth - k), x + v0 * depth + k, depth,
+                                 wide_panels + i * depth + k * wide, c + v0 * ldc + i, ldc, k > 0);
+        return;
+    }
+    const size_t first = v0 / narrow * narrow; /* rows in front are computed and not used */
+    pgrad__tile_product(j->kernels, padded_rows(j->kernels, v1 - first), cols, depth,
+                        packed + first * depth, depth, wide_panels, depth, c + first * ldc, ldc, 0);
+}
+
+/* One tile of keys for virtual rows v0 .. v1 at positions from first_position on: S, softmax, P.V. */
+static void add_tile(const job *j, const rows *r, const float *page, size_t kv_head, size_t v0, size_t v1,
+                     const size_t *visible)
+{
+    const pgrad__vector_ops *vec = j->kernels->vec;
+    const size_t head_dim = j->shape->head_dim, padded = pgrad__padded_dim(j->kernels, j->shape->head_dim);
+    const float *keys = page + kv_head * pgrad__kv_block_floats(j->kernels, j->shape->head_dim);
+    const float *values = keys + TILE * head_dim;
+    float factor[BLOCK_ROWS];
+    multiply(j, v0, v1, head_dim, r->q, r->packed_q, keys, TILE, r->s, TILE);
+    for (size_t v = v0; v < v1; v += BLOCK_ROWS) {
+        size_t end = pgrad__min(v + BLOCK_ROWS, v1);
+        for (size_t i = v; i < end; i++) {
+            vec->attention_row(r->s + i * TILE, visible[i / j->group_heads], j->shape->scale, r->m + i,
+                               r->l + i, factor + (i - v));
+            vec->scale(factor[i - v], head_dim, r->sum + i * padded);
+        }
+    }
+    if (v1 - v0 > j->kernels->rows_max) {
+        size_t first = v0 / j->kernels->narrow * j->kernels->narrow;
+        pgrad__pack_narrow(j->kernels, r->s + first * TILE, TILE, v1 - first, TILE,
+                           r->packed_s + first * TILE);
+    }
+    multiply(j, v0, v1, TILE, r->s, r->packed_s, values, padded, r->tile, padded);
+    for (size_t v = v0; v < v1; v++)
+        vec->add(r->tile + v * padded, head_dim, r->sum + v * padded);
+}
+
+/* The query rows of a task: rows [first, end) counted over the spans [span, span_end). */
+typedef struct task_rows {
+    size_t span, span_end, kv_head, first, end;
+} task_rows;
+
+static void gather_queries(const job *j, const task_rows *t, rows *r)
+{
+    const size_t g = j->group_heads, head_dim = j->shape->head_dim;
+    size_t counted = 0, v = 0;
+    for (size_t span = t->span; span < t->span_end; span++)
+        for (uint32_t row = 0; row < j->spans[span].n_rows; row++, counted++) {
+            if (counted < t->first || counted >= t->end)
+                continue;
+            memcpy(r->q + v * head_dim,
+                   j->q + (j->spans[span].first_row + row) * j->ldq + t->kv_head * g * head_dim,
+                   g * head_dim * sizeof(float));
+            v += g;
+        }
+    if (v > j->kernels->rows_max)
+        pgrad__pack_narrow(j->kernels, r->q, head_dim, v, head_dim, r->packed_q);
+    const size_t padded = pgrad__padded_dim(j->kernels, j->shape->head_dim);
+    memset(r->sum, 0, v * padded * sizeof(float));
+    for (size_t i = 0; i < v; i++) {
+        r->m[i] = -INFINITY;
+        r->l[i] = 0.0f;
+    }
+}
+
+/* The span's own pages, for its rows [row, row_end) of this task, which are virtual rows from v on. */
+static void attend_span(const job *j, const rows *r, const task_rows *t,
+                        const pgrad__attention_span *span, size_t row, size_t row_end, size_t v,
+                        size_t *visible)
+{
+    const size_t g = j->group_heads, first = span->first_position + row;
+    const size_t last = span->first_position + row_end - 1, first_index = v / g;
+    for (size_t page = span->n_shared_pages; page * TILE <= last; page++) {
+        size_t start = page * TILE > first ? page * TILE - first : 0; /* rows before see none of it */
+        for (size_t i = start; i < row_end - row; i++)
+            visible[first_index + i] = pgrad__min(TILE, first + i - page * TILE + 1);
+        add_tile(j, r, span->pages[page], t->kv_head, v + start * g, v + (row_end - row) * g, visible);
+    }
+}
+
+static void write_outputs(const job *j, const rows *r, const task_rows *t,
+                          const pgrad__attention_span *span, size_t row, size_t row_end, size_t v)
+{
+    const size_t g = j->group_heads, head_dim = j->shape->head_dim;
+    const size_t padded = pgrad__padded_dim(j->kernels, j->shape->head_dim);
+    for (size_t i = row; i < row_end; i++)
+        for (size_t h = 0; h < g; h++, v++) {
+            const size_t at = span->first_row + i, head = t->kv_head * g + h;
+            const float inverse = 1.0f / r->l[v];
+            float *o = j->o + at * j->ldo + head * head_dim;
+            for (size_t d = 0; d < head_dim; d++)
+                o[d] = r->sum[v * padded + d] * inverse;
+            if (j->lse != NULL)
+                j->lse[at * j->shape->n_heads + head] =
+                    (float)((double)r->m[v] + pgrad__log((double)r->l[v]));
+        }
+}
+
+static void attend(const job *j, const task_rows *t, uint32_t worker)
+{
+    const size_t g = j->group_heads;
+    size_t visible[4 * BLOCK_ROWS];
+    rows r = cut_scratch(j, worker, (t->end - t->first) * g);
+    gather_queries(j, t, &r);
+    if (j->spans[t->span].group != 0 && t->span_end - t->span > 1) {
+        for (size_t i = 0; i < t->end - t->first; i++)
+            visible[i] = TILE;
+        for (uint32_t page = 0; page < j->spans[t->span].n_shared_pages; page++)
+            add_tile(j, &r, j->spans[t->span].pages[page], t->kv_head, 0, r.n, visible);
+    }
+    size_t counted = 0, v = 0;
+    for (size_t s = t->span; s < t->span_end; s++) {
+        pgrad__attention_span span = j->spans[s];
+        size_t row = counted < t->first ? t->first - counted : 0;
+        size_t row_end = counted + span.n_rows > t->end ? t->end - counted : span.n_rows;
+        counted += span.n_rows;
+        if (row >= row_end || row >= span.n_rows || counted <= t->first || counted - span.n_rows >= t->end)
+            continue;
+        if (t->span_end - t->span == 1)
+            span.n_shared_pages = 0; /* alone: all pages are its own */
+        attend_span(j, &r, t, &span, row, row_end, v, visible);
+        write_outputs(j, &r, t, &span, row, row_end, v);
+        v += (row_end - row) * g;
+    }
+}
+
+/* ---- tasks ---- */
+
+/* The spans that are computed together from `span` on: a group, while its rows fit a task. */
+static size_t batch_end(const job *j, size_t span)
+{
+    size_t end = span + 1, n = j->spans[span].n_rows;
+    if (j->spans[span].group == 0 || j->spans[span].n_shared_pages == 0)
+        return end;
+    while (end < j->n_spans && j->spans[end].group == j->spans[span].group &&
+           n + j->spans[end].n_rows <= 4 * BLOCK_ROWS)
+        n += j->spans[end++].n_rows;
+    return end;
+}
+
+static size_t batch_rows(const job *j, size_t span, size_t end)
+{
+    size_t n = 0;
+    for (; span < end; span++)
+        n += j->spans[span].n_rows;
+    return n;
+}
+
+/* Query rows of a task: a whole group, or a block of a single span. */
+static size_t block_of(size_t span, size_t end, size_t n)
+{
+    return end - span > 1 ? n : BLOCK_ROWS;
+}
+
+/* Task numbers run over batches, blocks, kv heads; a walk over the spans finds one. */
+static void attention_task(void *argument, size_t task, uint32_t worker)
+{
+    const job *j = argument;
+    const size_t kv_heads = j->shape->n_kv_heads;
+    size_t block = task / kv_heads;
+    for (size_t span = 0; span < j->n_spans;) {
+        size_t end = batch_end(j, span), n = batch_rows(j, span, end), size = block_of(span, end, n);
+        size_t blocks = pgrad__panel_count(n, size);
+        if (block < blocks) {
+            task_rows t = {span, end, task % kv_heads, block * size, pgrad__min(n, (block + 1) * size)};
+            attend(j, &t, worker);
+            return;
+        }
+        block -= blocks;
+        span = end;
+    }
+}
+
+pgrad_status pgrad__attention_forward(pgrad_context *context, pgrad__workspace *workspace,
+                                      const pgrad__attention_shape *shape, const float *q, size_t ldq,
+                                      const pgrad__attention_span *spans, size_t n_spans, float *o,
+                                      size_t ldo, float *lse)
+{
+    job j = {.kernels = pgrad__kernels_of(context), .shape = shape, .q = q, .ldq = ldq, .spans = spans,
+             .n_spans = n_spans, .o = o, .ldo = ldo, .lse = lse,
+             .group_heads = shape->n_heads / shape->n_kv_heads};
+    size_t blocks = 0;
+    for (size_t span = 0; span < n_spans;) {
+        size_t end = batch_end(&j, span), n = batch_rows(&j, span, end), size = block_of(span, end, n);
+        blocks += pgrad__panel_count(n, size);
+        if (pgrad__min(n, size) * j.group_heads > j.max_rows)
+            j.max_rows = pgrad__min(n, size) * j.group_heads;
+        span = end;
+    }
+    if (blocks == 0)
+        return PGRAD_OK;
+    j.scratch_floats = pgrad__round_16(scratch_floats(&j));
+    PGRAD__TRY(pgrad__workspace_reserve(workspace, pgrad__n_workers(context) * j.scratch_floats,
+                                        &j.scratch));
+    pgrad__parallel(context, blocks * shape->n_kv_heads, attention_task, &j);
+    return PGRAD_OK;
+}

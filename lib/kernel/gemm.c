@@ -1,0 +1,187 @@
+/* Y[t, o] = sum_i X[t, i] W[o, i] + b[o]: the product of every forward pass.
+ *
+ * X is packed once, by all threads. A task is a chunk of weight panels times a block of rows: the chunk
+ * stays in the second-level cache while the rows go past it. The order of a sum is that of kernel.h
+ * whatever the tasks are. */
+#include "kernel/kernel.h"
+#include "kernel/panels.h"
+#include "kernel/vec.h"
+
+#include "base/fail.h"
+#include "base/pool.h"
+
+enum { CHUNK_PANELS = 8, BLOCK_ROWS = 240, TASKS_PER_THREAD = 4 };
+
+/* ---- packing the rows ---- */
+
+typedef struct pack_job {
+    const pgrad__kernels *kernels;
+    const float *x;
+    size_t ldx, n_rows, depth;
+    float *packed;
+} pack_job;
+
+static void pack_task(void *argument, size_t task, uint32_t worker)
+{
+    const pack_job *job = argument;
+    const size_t narrow = job->kernels->narrow, first = task * narrow;
+    (void)worker;
+    job->kernels->vec->pack_transposed(job->x + first * job->ldx, job->ldx,
+                                       pgrad__min(narrow, job->n_rows - first), job->depth, narrow,
+                                       job->packed + first * job->depth);
+}
+
+void pgrad__pack_rows(pgrad_context *context, const float *x, size_t ldx, size_t n_rows, size_t depth,
+                      float *packed)
+{
+    pack_job job = {pgrad__kernels_of(context), x, ldx, n_rows, depth, packed};
+    pgrad__parallel(context, pgrad__panel_count(n_rows, job.kernels->narrow), pack_task, &job);
+}
+
+/* ---- the product ---- */
+
+typedef struct job {
+    const pgrad__kernels *kernels;
+    const float *x; /* packed, or as given when there are few rows */
+    size_t ldx, n_rows, depth;
+    const pgrad__product *products;
+    size_t n_products;
+    size_t chunk;      /* panels of a task */
+    size_t block_rows; /* rows of a task */
+    size_t n_blocks;
+} job;
+
+/* The part of a product a task computes. */
+typedef struct part {
+    const pgrad__product *product;
+    size_t first_panel, n_panels, first_row, n_rows;
+} part;
+
+static size_t chunks_of(const job *j, const pgrad__product *product)
+{
+    return pgrad__panel_count(pgrad__panel_count(product->weight->n_out, j->kernels->wide), j->chunk);
+}
+
+static part find_part(const job *j, size_t task)
+{
+    size_t chunk = task / j->n_blocks, block = task % j->n_blocks;
+    const pgrad__product *product = j->products;
+    while (chunk >= chunks_of(j, product))
+        chunk -= chunks_of(j, product++);
+    part p = {.product = product, .first_panel = chunk * j->chunk, .first_row = block * j->block_rows};
+    size_t panels = pgrad__panel_count(product->weight->n_out, j->kernels->wide);
+    p.n_panels = pgrad__min(j->chunk, panels - p.first_panel);
+    p.n_rows = pgrad__min(j->block_rows, j->n_rows - p.first_row);
+    return p;
+}
+
+static void add_bias(const job *j, const part *p)
+{
+    const pgrad__product *product = p->product;
+    if (product->bias == NULL)
+        return;
+    size_t first = p->first_panel * j->kernels->wide;
+    size_t n = pgrad__min(p->n_panels * j->kernels->wide, product->weight->n_out - first);
+    for (size_t t = p->first_row; t < p->first_row + p->n_rows; t++)
+        j->kernels->vec->add(product->bias + first, n, product->y + t * product->ldy + first);
+}
+
+static void panel_task(void *argument, size_t task, uint32_t worker)
+{
+    const job *j = argument;
+    const part p = find_part(j, task);
+    const size_t wide = j->kernels->wide, narrow = j->kernels->narrow, depth = j->depth;
+    const pgrad__matrix *weight = p.product->weight;
+    (void)worker;
+    for (size_t k = 0; k < depth; k += PGRAD__KC) {
+        size_t n_k = pgrad__min(PGRAD__KC, depth - k);
+        int accumulate = k > 0 || p.product->accumulate;
+        for (size_t t = p.first_row; t < p.first_row + p.n_rows; t += narrow) {
+            size_t rows = pgrad__min(narrow, p.first_row + p.n_rows - t);
+            for (size_t panel = p.first_panel; panel < p.first_panel + p.n_panels; panel++) {
+                size_t o = panel * wide;
+                pgrad__tile(j->kernels, n_k, j->x + t * depth + k * narrow,
+                            weight->data + (panel * depth + k) * wide,
+                            p.product->y + t * p.product->ldy + o, p.product->ldy, rows,
+                            pgrad__min(wide, weight->n_out - o), accumulate);
+            }
+        }
+    }
+    add_bias(j, &p);
+}
+
+/* Few rows: every panel is read once and nothing is packed. */
+static void row_panel(const job *j, const pgrad__product *product, size_t panel)
+{
+    const size_t wide = j->kernels->wide, depth = j->depth, o = panel * wide;
+    const float *data = product->weight->data + panel * depth * wide;
+    const size_t cols = pgrad__min(wide, product->weight->n_out - o);
+    _Alignas(64) float tile[PGRAD__MAX_NARROW * PGRAD__MAX_WIDE];
+    float *y = product->y + o, *c = cols == wide ? y : tile;
+    size_t ldc = cols == wide ? product->ldy : wide;
+    if (c == tile && product->accumulate)
+        for (size_t t = 0; t < j->n_rows; t++)
+            for (size_t i = 0; i < cols; i++)
+                tile[t * wide + i] = y[t * product->ldy + i];
+    for (size_t k = 0; k < depth; k += PGRAD__KC)
+        j->kernels->rows(j->n_rows, pgrad__min(PGRAD__KC, depth - k), j->x + k, j->ldx, data + k * wide,
+                         c, ldc, k > 0 || product->accumulate);
+    if (c == tile)
+        for (size_t t = 0; t < j->n_rows; t++)
+            for (size_t i = 0; i < cols; i++)
+                y[t * product->ldy + i] = tile[t * wide + i];
+}
+
+static void row_task(void *argument, size_t task, uint32_t worker)
+{
+    const job *j = argument;
+    const part p = find_part(j, task);
+    (void)worker;
+    for (size_t panel = p.first_panel; panel < p.first_panel + p.n_panels; panel++)
+        row_panel(j, p.product, panel);
+    add_bias(j, &p);
+}
+
+static size_t count_tasks(const job *j)
+{
+    size_t chunks = 0;
+    for (size_t i = 0; i < j->n_products; i++)
+        chunks += chunks_of(j, &j->products[i]);
+    return chunks * j->n_blocks;
+}
+
+/* Chunks as large as the cache likes them, smaller where that leaves threads without work. */
+static void choose_tasks(job *j, pgrad_context *context)
+{
+    size_t threads = pgrad__n_workers(context) - 1;
+    j->block_rows = j->n_rows <= BLOCK_ROWS + BLOCK_ROWS / 2
+                        ? pgrad__panel_count(j->n_rows, j->kernels->narrow) * j->kernels->narrow
+                        : BLOCK_ROWS;
+    j->n_blocks = pgrad__panel_count(j->n_rows, j->block_rows);
+    j->chunk = CHUNK_PANELS;
+    while (j->chunk > 1 && count_tasks(j) < TASKS_PER_THREAD * threads)
+        j->chunk /= 2;
+}
+
+pgrad_status pgrad__matmul(pgrad_context *context, pgrad__workspace *workspace, const float *x,
+                           size_t ldx, size_t n_rows, const pgrad__product *products,
+                           size_t n_products)
+{
+    const pgrad__kernels *kernels = pgrad__kernels_of(context);
+    if (n_rows == 0)
+        return PGRAD_OK;
+    job j = {.kernels = kernels, .x = x, .ldx = ldx, .n_rows = n_rows, .depth = products[0].weight->n_in,
+             .products = products, .n_products = n_products};
+    choose_tasks(&j, context);
+    if (n_rows <= kernels->rows_max) {
+        pgrad__parallel(context, count_tasks(&j), row_task, &j);
+        return PGRAD_OK;
+    }
+    float *packed;
+    size_t rows = pgrad__panel_count(n_rows, kernels->narrow) * kernels->narrow;
+    PGRAD__TRY(pgrad__workspace_reserve(workspace, rows * j.depth, &packed));
+    pgrad__pack_rows(context, x, ldx, n_rows, j.depth, packed);
+    j.x = packed;
+    pgrad__parallel(context, count_tasks(&j), panel_task, &j);
+    return PGRAD_OK;
+}

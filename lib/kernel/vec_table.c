@@ -1,0 +1,36 @@
+/* The table of the set this file is built for. */
+#include "kernel/vec_functions.h"
+
+#define TABLE_PASTE(set) pgrad__vector_ops_##set
+#define TABLE_EXPAND(set) TABLE_PASTE(set)
+
+const pgrad__vector_ops TABLE_EXPAND(PGRAD__SET) = {
+    .layernorm_row = PGRAD__VEC(layernorm_row),
+    .layernorm_row_backward = PGRAD__VEC(layernorm_row_backward),
+    .rmsnorm_row = PGRAD__VEC(rmsnorm_row),
+    .rmsnorm_row_backward = PGRAD__VEC(rmsnorm_row_backward),
+    .norm_columns_backward = PGRAD__VEC(norm_columns_backward),
+    .activation = PGRAD__VEC(activation),
+    .activation_backward = PGRAD__VEC(activation_backward),
+    .gated = PGRAD__VEC(gated),
+    .gated_backward = PGRAD__VEC(gated_backward),
+    .add = PGRAD__VEC(add),
+    .scale = PGRAD__VEC(scale),
+    .add_scaled = PGRAD__VEC(add_scaled),
+    .rope_head = PGRAD__VEC(rope_head),
+    .softmax_row_stats = PGRAD__VEC(softmax_row_stats),
+    .softmax_row_grad = PGRAD__VEC(softmax_row_grad),
+    .attention_row = PGRAD__VEC(attention_row),
+    .attention_row_recompute = PGRAD__VEC(attention_row_recompute),
+    .attention_row_backward = PGRAD__VEC(attention_row_backward),
+    .dot = PGRAD__VEC(dot),
+    .exp = PGRAD__VEC(exp),
+    .panel_sumsq = PGRAD__VEC(panel_sumsq),
+    .block_sumsq = PGRAD__VEC(block_sumsq),
+    .all_finite = PGRAD__VEC(all_finite),
+    .adam = PGRAD__VEC(adam),
+    .sgd = PGRAD__VEC(sgd),
+    .product_rows = PGRAD__VEC(product_rows),
+    .pack_transposed = PGRAD__VEC(pack_transposed),
+    .pack_straight = PGRAD__VEC(pack_straight),
+};

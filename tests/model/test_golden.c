@@ -1,0 +1,175 @@
+/* Logits, every gradient and ten training losses against PyTorch: tests/golden/make_models.py. */
+#include "model_test.h"
+
+static const char *const models[] = {"tiny_gpt2", "tiny_llama", "tiny_llama_tied"};
+
+/* Logits are sums over a few dozen products of size one, two layers deep: f32 rounding in either
+ * implementation moves them by some 1e-6; 2e-5 leaves room for another order of sums in PyTorch. */
+#define LOGITS_ERROR 2e-5
+/* Gradients: relative to the tensor's norm, as single elements may cancel to nearly nothing. */
+#define GRADIENT_ERROR 2e-5
+#define LOSS_ERROR 1e-5
+
+START_TEST(logits_equal)
+{
+    const char *name = models[_i];
+    pgrad_context *context = test_context(PGRAD_KERNELS_AUTO, 2);
+    pgrad_model *model = golden_model(context, name);
+    pgrad__tensor_set set;
+    test_batch b;
+    golden_open(context, name, &set);
+    golden_batch(&set, &b);
+    for (size_t s = 0; s < 2; s++) {
+        char key[32];
+        size_t n, rows = b.lengths[s];
+        snprintf(key, sizeof key, "logits.%zu", s);
+        float *expected = golden_read(&set, key, &n);
+        ck_assert_uint_eq(n, rows * model->config.n_vocab);
+        float *found = malloc(n * sizeof *found);
+        OK(pgrad_model_logits(model, b.tokens + b.sequences[s].first_row, rows, PGRAD_LOGITS_ALL, found,
+                              n));
+        double worst = 0.0;
+        for (size_t i = 0; i < n; i++)
+            worst = fmax(worst, fabs((double)expected[i] - (double)found[i]));
+        ck_assert_msg(worst <= LOGITS_ERROR, "%s: logits of sequence %zu differ by %g", name, s, worst);
+        ck_assert_msg(worst > 0.0 || n == 0, "compared with itself?");
+        free(found);
+        free(expected);
+    }
+    pgrad__tensor_set_free(&set);
+    pgrad_model_free(model);
+    pgrad_context_free(context);
+}
+END_TEST
+
+static void check_gradient(pgrad_model *model, const pgrad__tensor_set *set, const char *name)
+{
+    char key[256];
+    size_t n, n_found;
+    snprintf(key, sizeof key, "grad.%s", name);
+    float *expected = golden_read(set, key, &n);
+    float *found = malloc(n * sizeof *found);
+    OK(pgrad_model_grad_read(model, name, found, n, &n_found));
+    ck_assert_uint_eq(n, n_found);
+    double norm = 0.0, found_norm = 0.0, product = 0.0, worst = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        double a = (double)expected[i], c = (double)found[i];
+        norm += a * a;
+        found_norm += c * c;
+        product += a * c;
+        worst = fmax(worst, fabs(a - c));
+    }
+    norm = sqrt(norm);
+    double cosine = product / (norm * sqrt(found_norm));
+    /* A key's bias moves all scores of a row alike: its gradient is rounding and nothing else. */
+    if (norm < 1e-6) {
+        ck_assert_msg(worst < 1e-6, "%s: %g instead of zero", name, worst);
+    } else {
+        ck_assert_msg(worst <= GRADIENT_ERROR * norm, "%s: differs by %g, norm %g", name, worst, norm);
+        ck_assert_msg(1.0 - cosine < 1e-9, "%s: cosine %.12f", name, cosine);
+    }
+    free(found);
+    free(expected);
+}
+
+START_TEST(gradients_equal)
+{
+    const char *name = models[_i];
+    pgrad_context *context = test_context(PGRAD_KERNELS_AUTO, 2);
+    pgrad_model *model = golden_model(context, name);
+    pgrad__tensor_set set;
+    pgrad__pass *pass = NULL;
+    test_batch b;
+    size_t n;
+    golden_open(context, name, &set);
+    golden_batch(&set, &b);
+    OK(pgrad__pass_create(model, &pass));
+    double loss = run_backward(model, pass, &b);
+    float *expected = golden_read(&set, "loss", &n);
+    ck_assert_msg(fabs(loss - (double)expected[0]) < LOSS_ERROR, "%s: loss %.8f instead of %.8f", name,
+                  loss, (double)expected[0]);
+    free(expected);
+    /* Every tensor has a gradient there, and there is none beside. */
+    size_t n_gradients = 0;
+    for (size_t i = 0; i < set.n_tensors; i++)
+        n_gradients += strncmp(set.tensors[i].name, "grad.", 5) == 0;
+    ck_assert_uint_eq(n_gradients, model->n_tensors);
+    for (uint32_t i = 0; i < model->n_tensors; i++)
+        check_gradient(model, &set, model->tensors[i].name);
+    pgrad__pass_free(pass);
+    pgrad__tensor_set_free(&set);
+    pgrad_model_free(model);
+    pgrad_context_free(context);
+}
+END_TEST
+
+/* AdamW by the kernel alone: lr 1e-3, no decay. */
+static void adam_step(pgrad_model *model, float **m, float **v, int t)
+{
+    double beta1 = 0.9, beta2 = 0.999;
+    pgrad__adam adam = {.grad_scale = 1.0f,
+                        .decay = 1.0f,
+                        .beta1 = (float)beta1,
+                        .beta2 = (float)beta2,
+                        .step_size = (float)(1e-3 / (1.0 - pow(beta1, t))),
+                        .inverse_root = (float)(1.0 / sqrt(1.0 - pow(beta2, t))),
+                        .epsilon = 1e-8f};
+    for (uint32_t i = 0; i < model->n_tensors; i++) {
+        pgrad__tensor *tensor = &model->tensors[i];
+        ck_assert_int_eq(pgrad__adam_update(model->context, &adam, tensor->floats, tensor->data,
+                                            tensor->grad, m[i], v[i], 1),
+                         1);
+    }
+}
+
+START_TEST(training_losses_equal)
+{
+    const char *name = models[_i];
+    pgrad_context *context = test_context(PGRAD_KERNELS_AUTO, 2);
+    pgrad_model *model = golden_model(context, name);
+    pgrad__tensor_set set;
+    pgrad__pass *pass = NULL;
+    test_batch b;
+    size_t n;
+    golden_open(context, name, &set);
+    golden_batch(&set, &b);
+    OK(pgrad__pass_create(model, &pass));
+    float **m = calloc(model->n_tensors, sizeof *m), **v = calloc(model->n_tensors, sizeof *v);
+    for (uint32_t i = 0; i < model->n_tensors; i++) {
+        m[i] = calloc(model->tensors[i].floats, sizeof(float));
+        v[i] = calloc(model->tensors[i].floats, sizeof(float));
+    }
+    float *expected = golden_read(&set, "losses", &n);
+    ck_assert_uint_eq(n, 10);
+    for (int t = 0; t < 10; t++) {
+        double loss = run_backward(model, pass, &b);
+        ck_assert_msg(fabs(loss - (double)expected[t]) < LOSS_ERROR, "%s: step %d: %.8f instead of %.8f",
+                      name, t, loss, (double)expected[t]);
+        adam_step(model, m, v, t + 1);
+    }
+    ck_assert(expected[9] < expected[0] - 0.01f); /* it did move */
+    free(expected);
+    for (uint32_t i = 0; i < model->n_tensors; i++) {
+        free(m[i]);
+        free(v[i]);
+    }
+    free(m);
+    free(v);
+    pgrad__pass_free(pass);
+    pgrad__tensor_set_free(&set);
+    pgrad_model_free(model);
+    pgrad_context_free(context);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("golden");
+    TCase *tests = tcase_create("golden");
+    tcase_set_timeout(tests, 120);
+    tcase_add_loop_test(tests, logits_equal, 0, 3);
+    tcase_add_loop_test(tests, gradients_equal, 0, 3);
+    tcase_add_loop_test(tests, training_losses_equal, 0, 3);
+    suite_add_tcase(suite, tests);
+    return run_suite(suite);
+}

@@ -1,0 +1,592 @@
+/* Loading and saving: folders, single files, shards, GGUF, other element types; what is refused. */
+#include "model_test.h"
+
+#include "io/gguf.h"
+#include "model/weights.h"
+
+static pgrad_context *context;
+
+static void setup(void)
+{
+    context = test_context(PGRAD_KERNELS_AUTO, 2);
+    ck_assert_ptr_nonnull(context);
+}
+
+static void teardown(void)
+{
+    pgrad_context_free(context);
+}
+
+/* Every tensor of both: the same names, shapes and bits. */
+static void same_weights(pgrad_model *a, pgrad_model *b)
+{
+    ck_assert_uint_eq(a->n_tensors, b->n_tensors);
+    for (uint32_t i = 0; i < a->n_tensors; i++) {
+        const pgrad__tensor *left = &a->tensors[i], *right = pgrad__tensor_by_name(b, left->name);
+        ck_assert_msg(right != NULL, "no '%s'", left->name);
+        ck_assert_uint_eq(left->floats, right->floats);
+        ck_assert_msg(memcmp(left->data, right->data, left->floats * sizeof(float)) == 0, "'%s' differs",
+                      left->name);
+    }
+}
+
+static float *logits_of(pgrad_model *model, size_t *n)
+{
+    pgrad_token tokens[70];
+    for (int i = 0; i < 60; i++)
+        tokens[i] = (i * 37 + 5) % 97;
+    *n = 60 * model->config.n_vocab;
+    float *out = malloc(*n * sizeof *out);
+    OK(pgrad_model_logits(model, tokens, 60, PGRAD_LOGITS_ALL, out, *n));
+    return out;
+}
+
+static void same_logits(pgrad_model *a, pgrad_model *b)
+{
+    size_t n, m;
+    float *left = logits_of(a, &n), *right = logits_of(b, &m);
+    ck_assert_uint_eq(n, m);
+    ck_assert(memcmp(left, right, n * sizeof *left) == 0);
+    free(left);
+    free(right);
+}
+
+START_TEST(shards_are_the_same_model)
+{
+    pgrad_model *whole = golden_model(context, "tiny_llama");
+    pgrad_model *file = golden_model(context, "tiny_llama/model.safetensors");
+    pgrad_model *shards = golden_model(context, "tiny_llama_sharded");
+    same_weights(whole, file);
+    same_weights(whole, shards);
+    pgrad_model_free(shards);
+    pgrad_model_free(file);
+    pgrad_model_free(whole);
+}
+END_TEST
+
+START_TEST(gguf_is_the_same_model)
+{
+    pgrad_model *whole = golden_model(context, "tiny_llama");
+    pgrad_model *gguf = golden_model(context, "tiny_llama.gguf");
+    ck_assert_int_eq(gguf->config.tied_head, 0);
+    ck_assert(gguf->config.norm_epsilon == whole->config.norm_epsilon);
+    same_weights(whole, gguf); /* query and key rows are in another order in the file */
+    same_logits(whole, gguf);
+    /* The config made for it says the same. */
+    pgrad__json *json = NULL;
+    pgrad__config config;
+    OK(pgrad__json_parse(context, gguf->config_text, gguf->config_length, "made", &json));
+    OK(pgrad__config_read_json(json, "made", &config));
+    pgrad__json_free(json);
+    ck_assert(config.norm_epsilon == whole->config.norm_epsilon);
+    ck_assert(config.rope_theta == whole->config.rope_theta);
+    ck_assert_uint_eq(config.n_ff, whole->config.n_ff);
+    ck_assert_uint_eq(config.n_kv_heads, whole->config.n_kv_heads);
+    ck_assert_int_eq(config.tied_head, 0);
+    pgrad_model_free(gguf);
+    pgrad_model_free(whole);
+}
+END_TEST
+
+START_TEST(gguf_of_gpt2_is_transposed)
+{
+    pgrad_model *whole = golden_model(context, "tiny_gpt2");
+    pgrad_model *gguf = golden_model(context, "tiny_gpt2_f16.gguf");
+    ck_assert_uint_eq(whole->n_tensors, gguf->n_tensors);
+    for (uint32_t i = 0; i < whole->n_tensors; i++) {
+        const pgrad__tensor *a = &whole->tensors[i], *b = &gguf->tensors[i];
+        ck_assert_str_eq(a->name, b->name);
+        ck_assert_uint_eq(a->floats, b->floats);
+        for (size_t j = 0; j < a->floats; j++) { /* f16: 11 bits, subnormal below 6e-5 */
+            double error = fabs((double)a->data[j] - (double)b->data[j]);
+            ck_assert_msg(error <= fabs((double)a->data[j]) / 2048.0 + 3e-8, "%s: %g", a->name, error);
+        }
+    }
+    pgrad_model_free(gguf);
+    pgrad_model_free(whole);
+}
+END_TEST
+
+static void save_into(pgrad_model *model, const char *path, uint32_t dtype)
+{
+    pgrad__folder folder = {0};
+    pgrad_save_params params = {.struct_size = sizeof params, .dtype = dtype};
+    OK(pgrad__folder_open(model->context, path, &folder));
+    OK(pgrad__model_write(model, &params, &folder));
+    OK(pgrad__folder_commit(&folder));
+}
+
+START_TEST(saved_is_the_same_model)
+{
+    static const char *const names[] = {"tiny_gpt2", "tiny_llama", "tiny_llama_tied", "tiny_llama.gguf",
+                                        "tiny_gpt2_f16.gguf"};
+    char folder[512], path[600], text[700];
+    temporary_folder(folder);
+    snprintf(path, sizeof path, "%s/saved", folder);
+    pgrad_model *model = golden_model(context, names[_i]), *again = NULL;
+    save_into(model, path, PGRAD_DTYPE_F32);
+    OK(pgrad_model_load(context, path, NULL, &again));
+    same_weights(model, again);
+    same_logits(model, again);
+    ck_assert_int_eq(again->config.bos, model->config.bos);
+    ck_assert_uint_eq(again->config.n_eos, model->config.n_eos);
+    /* The head of a tied model is written once, and the file is the same each time. */
+    pgrad__tensor_set set = {0};
+    snprintf(text, sizeof text, "%s/model.safetensors", path);
+    OK(pgrad__safetensors_open(context, text, &set));
+    ck_assert_uint_eq(set.n_tensors, model->n_tensors);
+    pgrad__tensor_set_free(&set);
+    pgrad_model_free(again);
+    pgrad_model_free(model);
+    remove_folder(folder);
+}
+END_TEST
+
+START_TEST(bf16_copy_loads)
+{
+    char folder[512], path[600];
+    size_t size;
+    temporary_folder(folder);
+    snprintf(path, sizeof path, "%s/saved", folder);
+    pgrad_model *model = golden_model(context, "tiny_llama_tied"), *again = NULL, *third = NULL;
+    save_into(model, path, PGRAD_DTYPE_BF16);
+    OK(pgrad_model_load(context, path, NULL, &again));
+    for (uint32_t i = 0; i < model->n_tensors; i++) {
+        const pgrad__tensor *a = &model->tensors[i], *b = &again->tensors[i];
+        for (size_t j = 0; j < a->floats; j++)
+            ck_assert(b->data[j] == pgrad__bf16_to_f32(pgrad__f32_to_bf16(a->data[j])));
+    }
+    /* Keys of the source stay, in their order; the element type is told under the key it had. */
+    strcat(path, "/config.json");
+    char *config = get_file(path, &size);
+    const char *first = strstr(config, "\"architectures\""), *last = strstr(config, "\"vocab_size\"");
+    ck_assert(first != NULL && last != NULL && first < last);
+    ck_assert_ptr_nonnull(strstr(config, "\"transformers_version\""));
+    ck_assert_ptr_nonnull(strstr(config, "\"dtype\": \"bfloat16\""));
+    ck_assert_ptr_null(strstr(config, "torch_dtype"));
+    free(config);
+    *strrchr(path, '/') = '\0';
+    /* Saving over it what is representable changes nothing. */
+    save_into(again, path, PGRAD_DTYPE_BF16);
+    OK(pgrad_model_load(context, path, NULL, &third));
+    same_weights(again, third);
+    pgrad_model_free(third);
+    pgrad_model_free(again);
+    pgrad_model_free(model);
+    remove_folder(folder);
+}
+END_TEST
+
+START_TEST(not_finite_is_not_saved)
+{
+    char folder[512], path[600];
+    temporary_folder(folder);
+    snprintf(path, sizeof path, "%s/saved", folder);
+    pgrad_model *model = golden_model(context, "tiny_llama");
+    pgrad__tensor *tensor = pgrad__tensor_by_name(model, "model.layers.1.mlp.up_proj.weight");
+    pgrad__folder out = {0};
+    pgrad_save_params params = {.struct_size = sizeof params};
+    tensor->data[5] = (float)NAN;
+    OK(pgrad__folder_open(context, path, &out));
+    FAILS(PGRAD_E_NUMERIC, "model.layers.1.mlp.up_proj.weight", pgrad__model_write(model, &params, &out));
+    pgrad__folder_abort(&out);
+    ck_assert_int_ne(access(path, F_OK), 0);
+    pgrad_model_free(model);
+    remove_folder(folder);
+}
+END_TEST
+
+/* ---- files that are cut or lie ---- */
+
+/* A copy of tiny_llama whose config has `from` replaced by `to`. */
+static void copy_with(const char *folder, const char *from, const char *to)
+{
+    char path[512], text[4096];
+    size_t size;
+    char *config = get_file(data_path(path, "tiny_llama/config.json"), &size);
+    char *at = strstr(config, from);
+    ck_assert_msg(at != NULL, "'%s' is not in the config", from);
+    int n = snprintf(text, sizeof text, "%.*s%s%s", (int)(at - config), config, to, at + strlen(from));
+    put_file(folder, "config.json", text, (size_t)n);
+    free(config);
+    char *weights = get_file(data_path(path, "tiny_llama/model.safetensors"), &size);
+    put_file(folder, "model.safetensors", weights, size);
+    free(weights);
+}
+
+START_TEST(shapes_must_match)
+{
+    static const struct {
+        const char *from, *to;
+        pgrad_status code;
+        const char *text;
+    } cases[] = {
+        {"\"vocab_size\": 101", "\"vocab_size\": 102", PGRAD_E_MISMATCH,
+         "'model.embed_tokens.weight': expected shape [102, 32] from the config, found [101, 32]"},
+        {"\"intermediate_size\": 48", "\"intermediate_size\": 47", PGRAD_E_MISMATCH, "[47, 32]"},
+        {"\"num_key_value_heads\": 2", "\"num_key_value_heads\": 4", PGRAD_E_MISMATCH, "k_proj"},
+        {"\"head_dim\": 8", "\"head_dim\": 16", PGRAD_E_MISMATCH, "q_proj"},
+        {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", PGRAD_E_MISMATCH,
+         "9 of 30 tensors are missing: 'model.layers.2.input_layernorm.weight'"},
+        {"\"mlp_bias\": false", "\"mlp_bias\": true", PGRAD_E_MISMATCH, "6 of 27 tensors are missing"},
+        {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1024", PGRAD_E_MISMATCH, ", ..."},
+    };
+    char folder[512];
+    temporary_folder(folder);
+    pgrad_model *model = NULL;
+    copy_with(folder, cases[_i].from, cases[_i].to);
+    FAILS(cases[_i].code, cases[_i].text, pgrad_model_load(context, folder, NULL, &model));
+    ck_assert_ptr_null(model);
+    remove_folder(folder);
+}
+END_TEST
+
+static char log_text[4096];
+
+static void keep_log(void *user, int32_t level, const char *line)
+{
+    (void)user;
+    (void)level;
+    strncat(log_text, line, sizeof log_text - strlen(log_text) - 2);
+    strcat(log_text, "\n");
+}
+
+START_TEST(tied_head_rules)
+{
+    char folder[512], path[512];
+    size_t size;
+    pgrad_model *model = NULL;
+    log_text[0] = '\0';
+    OK(pgrad_context_set_log(context, keep_log, NULL, PGRAD_LOG_WARNING));
+    temporary_folder(folder);
+    /* Tied, and a head beside: the embedding wins, with a word about it. */
+    copy_with(folder, "\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true");
+    OK(pgrad_model_load(context, folder, NULL, &model));
+    ck_assert_ptr_eq(model->stem->head, model->stem->embedding);
+    ck_assert_msg(strstr(log_text, "lm_head.weight") != NULL, "'%s'", log_text);
+    pgrad_model_free(model);
+    model = NULL;
+    /* Not tied and no head: refused, with a hint. */
+    char *weights = get_file(data_path(path, "tiny_llama_tied/model.safetensors"), &size);
+    char *config = get_file(data_path(path, "tiny_llama_tied/config.json"), &size);
+    char *at = strstr(config, "\"tie_word_embeddings\": true");
+    memcpy(at, "\"tie_word_embeddings\":false", 26);
+    put_file(folder, "config.json", config, strlen(config));
+    free(weights);
+    weights = get_file(data_path(path, "tiny_llama_tied/model.safetensors"), &size);
+    put_file(folder, "model.safetensors", weights, size);
+    FAILS(PGRAD_E_MISMATCH, "'lm_head.weight' is missing; set tie_word_embeddings",
+          pgrad_model_load(context, folder, NULL, &model));
+    free(weights);
+    free(config);
+    remove_folder(folder);
+}
+END_TEST
+
+START_TEST(cut_files_are_refused)
+{
+    static const char *const names[] = {"tiny_llama/model.safetensors", "tiny_llama.gguf"};
+    char folder[512], path[512], target[700];
+    size_t size, config_size;
+    temporary_folder(folder);
+    char *data = get_file(data_path(path, names[_i]), &size);
+    char *config = get_file(data_path(path, "tiny_llama/config.json"), &config_size);
+    put_file(folder, "config.json", config, config_size);
+    const char *name = _i == 0 ? "model.safetensors" : "model.gguf";
+    snprintf(target, sizeof target, "%s/%s", folder, name);
+    for (size_t cut = 0; cut < size; cut += cut < 3000 ? 97 : 4001) {
+        pgrad_model *model = NULL;
+        put_file(folder, name, data, cut);
+        pgrad_status status = pgrad_model_load(context, target, NULL, &model);
+        ck_assert_msg(status == PGRAD_E_FORMAT || status == PGRAD_E_LIMIT, "cut at %zu: %s: %s", cut,
+                      pgrad_status_name(status), pgrad_error_message());
+        ck_assert_ptr_null(model);
+    }
+    free(config);
+    free(data);
+    remove_folder(folder);
+}
+END_TEST
+
+START_TEST(paths_that_are_no_model)
+{
+    char folder[512], path[700];
+    pgrad_model *model = NULL;
+    temporary_folder(folder);
+    snprintf(path, sizeof path, "%s/none", folder);
+    FAILS(PGRAD_E_IO, "none", pgrad_model_load(context, path, NULL, &model));
+    FAILS(PGRAD_E_IO, "config.json", pgrad_model_load(context, folder, NULL, &model));
+    size_t size;
+    char *config = get_file(data_path(path, "tiny_llama/config.json"), &size);
+    put_file(folder, "config.json", config, size);
+    FAILS(PGRAD_E_IO, "model.safetensors", pgrad_model_load(context, folder, NULL, &model));
+    put_file(folder, "pytorch_model.bin", "x", 1);
+    FAILS(PGRAD_E_UNSUPPORTED, "pytorch_model.bin", pgrad_model_load(context, folder, NULL, &model));
+    FAILS(PGRAD_E_INVALID, "NULL", pgrad_model_load(context, NULL, NULL, &model));
+    ck_assert_ptr_null(model);
+    free(config);
+    remove_folder(folder);
+}
+END_TEST
+
+/* ---- params, tensors, copies ---- */
+
+START_TEST(context_of_params)
+{
+    char path[512];
+    pgrad_model *model = NULL;
+    pgrad_model_params params;
+    pgrad_model_params_init(&params, sizeof params);
+    data_path(path, "tiny_llama");
+    params.n_context = 257;
+    FAILS(PGRAD_E_INVALID, "256", pgrad_model_load(context, path, &params, &model));
+    params.n_context = 20;
+    params.frozen = 1;
+    OK(pgrad_model_load(context, path, &params, &model));
+    pgrad_model_info info = {.struct_size = sizeof info};
+    OK(pgrad_model_get_info(model, &info));
+    ck_assert_uint_eq(info.n_context, 20);
+    ck_assert_uint_eq(info.n_layers, 2);
+    ck_assert_uint_eq(info.n_kv_heads, 2);
+    ck_assert_uint_eq(info.n_tensors, 21);
+    ck_assert_uint_eq(info.n_parameters, 2 * 101 * 32 + 32 + 2 * (64 + 2 * 1024 + 2 * 512 + 3 * 1536));
+    ck_assert_int_eq(info.eos_token, 2);
+    ck_assert_int_eq(info.bos_token, 1);
+    ck_assert_str_eq(info.architecture, "llama");
+    pgrad_token tokens[21] = {1, 2, 3};
+    float *out = malloc(21 * 101 * sizeof *out);
+    FAILS(PGRAD_E_LIMIT, "20", pgrad_model_logits(model, tokens, 21, 0, out, 21 * 101));
+    FAILS(PGRAD_E_BUFFER, "2020", pgrad_model_logits(model, tokens, 20, 0, out, 2019));
+    tokens[7] = 101;
+    FAILS(PGRAD_E_INVALID, "token 7: id 101", pgrad_model_logits(model, tokens, 20, 0, out, 2020));
+    tokens[7] = -1;
+    FAILS(PGRAD_E_INVALID, "token 7", pgrad_model_logits(model, tokens, 20, 0, out, 2020));
+    FAILS(PGRAD_E_STATE, "frozen", pgrad_model_zero_grad(model));
+    pgrad__pass *pass = NULL;
+    test_batch b = {0};
+    batch_add(&b, (pgrad_token[]){1, 2, 3}, 3);
+    OK(pgrad__pass_create(model, &pass));
+    FAILS(PGRAD_E_STATE, "frozen", pgrad__model_backward(model, pass, &b.batch, mean_loss_fn, NULL));
+    pgrad__pass_free(pass);
+    free(out);
+    pgrad_model_free(model);
+}
+END_TEST
+
+START_TEST(tensors_in_and_out)
+{
+    static const char *const names[] = {"tiny_gpt2", "tiny_llama_tied"};
+    pgrad_model *model = golden_model(context, names[_i]);
+    pgrad__tensor_set set = {0};
+    char path[512];
+    snprintf(path, sizeof path, "%s/golden/%s/model.safetensors", PGRAD_TEST_DATA, names[_i]);
+    OK(pgrad__safetensors_open(context, path, &set));
+    for (uint32_t i = 0; i < model->n_tensors; i++) {
+        uint32_t n_dims;
+        uint64_t dims[4] = {1, 1, 1, 1};
+        size_t n, m;
+        const char *name = pgrad_model_tensor_name(model, i, &n_dims, dims);
+        float *expected = golden_read(&set, name, &n), *found = malloc(n * sizeof *found);
+        ck_assert_uint_eq(dims[0] * dims[1], n);
+        OK(pgrad_model_tensor_read(model, name, found, n, &m));
+        ck_assert(memcmp(expected, found, n * sizeof *found) == 0);
+        for (size_t j = 0; j < n; j++)
+            found[j] = (float)j * 0.5f;
+        uint64_t version = model->weight_version;
+        OK(pgrad_model_tensor_write(model, name, found, n));
+        ck_assert_uint_gt(model->weight_version, version);
+        memset(expected, 0, n * sizeof *expected);
+        OK(pgrad_model_tensor_read(model, name, expected, n, &m));
+        ck_assert(memcmp(expected, found, n * sizeof *found) == 0);
+        FAILS(PGRAD_E_MISMATCH, name, pgrad_model_tensor_write(model, name, found, n - 1));
+        found[n / 2] = (float)INFINITY;
+        FAILS(PGRAD_E_NUMERIC, name, pgrad_model_tensor_write(model, name, found, n));
+        FAILS(PGRAD_E_BUFFER, name, pgrad_model_tensor_read(model, name, found, n - 1, &m));
+        ck_assert_uint_eq(m, n);
+        free(expected);
+        free(found);
+    }
+    ck_assert_ptr_null(pgrad_model_tensor_name(model, model->n_tensors, NULL, NULL));
+    FAILS(PGRAD_E_INVALID, "nothing", pgrad_model_tensor_write(model, "nothing", (float[]){0}, 1));
+    pgrad__tensor_set_free(&set);
+    pgrad_model_free(model);
+}
+END_TEST
+
+START_TEST(snapshot_stays)
+{
+    pgrad_model *model = golden_model(context, "tiny_gpt2"), *copy = NULL;
+    OK(pgrad_model_snapshot(model, &copy));
+    same_weights(model, copy);
+    same_logits(model, copy);
+    ck_assert_int_eq(copy->frozen, 1);
+    ck_assert_ptr_null(copy->tensors[0].grad);
+    float before = copy->tensors[0].data[0];
+    model->tensors[0].data[0] += 1.0f;
+    ck_assert(copy->tensors[0].data[0] == before);
+    pgrad_model_free(model); /* in any order */
+    size_t n;
+    free(logits_of(copy, &n));
+    pgrad_model_free(copy);
+}
+END_TEST
+
+START_TEST(busy_is_told)
+{
+    pgrad_model *model = golden_model(context, "tiny_llama"), *copy = NULL;
+    float value[101 * 32];
+    size_t n;
+    OK(pgrad__lock_read(&model->lock, "test"));
+    OK(pgrad_model_tensor_read(model, "model.norm.weight", value, 32, &n));
+    FAILS(PGRAD_E_BUSY, "", pgrad_model_tensor_write(model, "model.norm.weight", value, 32));
+    FAILS(PGRAD_E_BUSY, "", pgrad_model_zero_grad(model));
+    pgrad__unlock_read(&model->lock);
+    OK(pgrad__lock_write(&model->lock, "test"));
+    FAILS(PGRAD_E_BUSY, "", pgrad_model_tensor_read(model, "model.norm.weight", value, 32, &n));
+    FAILS(PGRAD_E_BUSY, "", pgrad_model_snapshot(model, &copy));
+    FAILS(PGRAD_E_BUSY, "", pgrad_model_logits(model, (pgrad_token[]){1}, 1, 0, value, 101));
+    pgrad__unlock_write(&model->lock);
+    pgrad_model_free(model);
+}
+END_TEST
+
+/* ---- creating ---- */
+
+static const char *const small =
+    "{\"model_type\": \"llama\", \"vocab_size\": 61, \"hidden_size\": 40, \"intermediate_size\": 72,"
+    "\"num_hidden_layers\": 3, \"num_attention_heads\": 5, \"num_key_value_heads\": 1,"
+    "\"tie_word_embeddings\": true, \"attention_bias\": true, \"initializer_range\": 0.5}";
+
+START_TEST(created_from_a_seed)
+{
+    pgrad_model *a = NULL, *b = NULL;
+    pgrad_context *other = test_context(PGRAD_KERNELS_GENERIC, 1);
+    OK(pgrad_model_create(context, small, 7, NULL, &a));
+    OK(pgrad_model_create(other, small, 7, NULL, &b));
+    double sum = 0.0, squares = 0.0;
+    size_t n_all = 0;
+    for (uint32_t i = 0; i < a->n_tensors; i++) {
+        const pgrad__tensor *tensor = &a->tensors[i];
+        size_t n = (size_t)pgrad__tensor_elements(tensor), m;
+        float *x = malloc(n * sizeof *x), *y = malloc(n * sizeof *y);
+        OK(pgrad_model_tensor_read(a, tensor->name, x, n, &m));
+        OK(pgrad_model_tensor_read(b, tensor->name, y, n, &m));
+        ck_assert_msg(memcmp(x, y, n * sizeof *x) == 0, "%s", tensor->name);
+        int residual = strstr(tensor->name, "o_proj.weight") || strstr(tensor->name, "down_proj.weight");
+        int matrix = tensor->n_dims == 2;
+        for (size_t j = 0; j < n; j++) {
+            double scale = residual ? 0.5 / sqrt(6.0) : 0.5;
+            if (!matrix) {
+                ck_assert(x[j] == (strstr(tensor->name, "norm") ? 1.0f : 0.0f));
+                continue;
+            }
+            sum += (double)x[j] / scale;
+            squares += (double)x[j] * (double)x[j] / (scale * scale);
+            n_all++;
+        }
+        free(x);
+        free(y);
+    }
+    /* 40,000 normal numbers: mean and variance within four standard errors. */
+    double n = (double)n_all;
+    ck_assert_msg(fabs(sum / n) < 4.0 / sqrt(n), "mean %g of %g", sum / n, n);
+    ck_assert_msg(fabs(squares / n - 1.0) < 4.0 * sqrt(2.0 / n), "variance %g", squares / n);
+    pgrad_model *c = NULL;
+    OK(pgrad_model_create(context, small, 8, NULL, &c));
+    ck_assert(c->tensors[0].data[0] != a->tensors[0].data[0]);
+    pgrad_model_free(c);
+    pgrad_model_free(b);
+    pgrad_model_free(a);
+    pgrad_context_free(other);
+}
+END_TEST
+
+static int32_t stop_at_half(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    int *calls = user;
+    ck_assert_str_eq(what, "load");
+    ck_assert_uint_le(done, total);
+    ++*calls;
+    return 2 * done < total;
+}
+
+START_TEST(loading_can_be_stopped)
+{
+    char path[512];
+    int calls = 0;
+    pgrad_model *model = NULL;
+    OK(pgrad_context_set_progress(context, stop_at_half, &calls));
+    pgrad_status status = pgrad_model_load(context, data_path(path, "tiny_llama"), NULL, &model);
+    ck_assert_int_eq(status, PGRAD_E_CALLBACK);
+    ck_assert_int_gt(calls, 2);
+    OK(pgrad_context_set_progress(context, NULL, NULL));
+    pgrad_context_cancel(context);
+    status = pgrad_model_load(context, path, NULL, &model);
+    ck_assert_int_eq(status, PGRAD_E_CANCELLED);
+    pgrad_context_clear_cancel(context);
+    OK(pgrad_model_load(context, path, NULL, &model));
+    pgrad_model_free(model);
+}
+END_TEST
+
+START_TEST(memory_is_given_back)
+{
+    char path[512];
+    pgrad_context_info before = {.struct_size = sizeof before}, after = {.struct_size = sizeof after};
+    pgrad_context_params params;
+    pgrad_context *limited = NULL;
+    pgrad_context_params_init(&params, sizeof params);
+    params.n_threads = 1;
+    params.memory_limit = (uint64_t)20 << 20;
+    OK(pgrad_context_create(&params, &limited));
+    OK(pgrad_context_get_info(limited, &before));
+    for (int i = 0; i < 3; i++) {
+        pgrad_model *model = NULL;
+        OK(pgrad_model_load(limited, data_path(path, "tiny_llama_sharded"), NULL, &model));
+        size_t n;
+        free(logits_of(model, &n));
+        pgrad_model_free(model);
+        OK(pgrad_model_load(limited, data_path(path, "tiny_gpt2_f16.gguf"), NULL, &model));
+        pgrad_model_free(model);
+    }
+    OK(pgrad_context_get_info(limited, &after));
+    ck_assert_uint_eq(before.memory_now, after.memory_now);
+    pgrad_model *model = NULL; /* 2^17 x 2^7 floats and their gradients: beyond 20 MiB */
+    pgrad_status status = pgrad_model_create(
+        limited,
+        "{\"model_type\": \"gpt2\", \"vocab_size\": 131072, \"n_embd\": 128, \"n_layer\": 1,"
+        "\"n_head\": 2, \"n_positions\": 8}",
+        1, NULL, &model);
+    ck_assert_int_eq(status, PGRAD_E_LIMIT);
+    OK(pgrad_context_get_info(limited, &after));
+    ck_assert_uint_eq(before.memory_now, after.memory_now);
+    pgrad_context_free(limited);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("load");
+    TCase *tests = tcase_create("load");
+    tcase_set_timeout(tests, 120);
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_add_test(tests, shards_are_the_same_model);
+    tcase_add_test(tests, gguf_is_the_same_model);
+    tcase_add_test(tests, gguf_of_gpt2_is_transposed);
+    tcase_add_loop_test(tests, saved_is_the_same_model, 0, 5);
+    tcase_add_test(tests, bf16_copy_loads);
+    tcase_add_test(tests, not_finite_is_not_saved);
+    tcase_add_loop_test(tests, shapes_must_match, 0, 7);
+    tcase_add_test(tests, tied_head_rules);
+    tcase_add_loop_test(tests, cut_files_are_refused, 0, 2);
+    tcase_add_test(tests, paths_that_are_no_model);
+    tcase_add_test(tests, context_of_params);
+    tcase_add_loop_test(tests, tensors_in_and_out, 0, 2);
+    tcase_add_test(tests, snapshot_stays);
+    tcase_add_test(tests, busy_is_told);
+    tcase_add_test(tests, created_from_a_seed);
+    tcase_add_test(tests, loading_can_be_stopped);
+    tcase_add_test(tests, memory_is_given_back);
+    suite_add_tcase(suite, tests);
+    return run_suite(suite);
+}
