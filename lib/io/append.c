@@ -2,23 +2,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
 #include <unistd.h>
 
-#include "base/fail.h"
+#include <policygrad/status.h>
 
-static pgrad_status fail(const char *path, const char *what)
-{
-    char text[PGRAD__PATH_MAX], words[128] = "";
-    const char *said = strerror_r(errno, words, sizeof words);
-    return pgrad__fail(PGRAD_E_IO, "%s: cannot %s: %s", pgrad__path_text(text, path), what, said);
-}
+#include "io/system_error.h"
 
 pgrad_status pgrad__append_open(const char *path, int *descriptor)
 {
     int opened = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
     if (opened < 0)
-        return fail(path, "open for appending");
+        return pgrad__fail_system(path, "open for appending");
     *descriptor = opened;
     return PGRAD_OK;
 }
@@ -31,7 +25,7 @@ pgrad_status pgrad__append_write(int descriptor, const char *path, const char *d
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return fail(path, "write");
+            return pgrad__fail_system(path, "write");
         written += (size_t)n;
     }
     return PGRAD_OK;

@@ -10,7 +10,7 @@ typedef struct pgrad__writer {
     pgrad_context *context;
     int descriptor; /* -1: closed */
     uint64_t size;  /* bytes written so far */
-    char *path;     /* the final path, for messages */
+    char *path;     /* the final path, links resolved */
     char *temporary;
     unsigned char *buffer; /* collects small writes */
     size_t buffered;
@@ -18,11 +18,12 @@ typedef struct pgrad__writer {
 
 pgrad_status pgrad__writer_open(pgrad_context *context, const char *path, pgrad__writer *writer);
 pgrad_status pgrad__writer_write(pgrad__writer *writer, const void *data, size_t size);
-pgrad_status pgrad__writer_commit(pgrad__writer *writer); /* durable and in place, or an error */
+/* Durable and in place, or an error and the old file untouched. Closed in both cases. */
+pgrad_status pgrad__writer_commit(pgrad__writer *writer);
 void pgrad__writer_abort(pgrad__writer *writer);          /* safe on a zeroed or committed one */
 
-/* A folder being built: open writers on paths inside `temporary`, then commit. Existing files of an old
- * folder at the target that the new one lacks are kept. */
+/* A folder being built: open writers on paths inside `temporary`, then commit, which ends it in any
+ * case. What an old folder at the target holds and the new one lacks is kept, sub-folders included. */
 typedef struct pgrad__folder {
     pgrad_context *context;
     char *path;

@@ -41,6 +41,7 @@ const char *pgrad__json_string(const pgrad__json *value, size_t *length);
 int pgrad__json_bool(const pgrad__json *value, int otherwise);
 int pgrad__json_integer(const pgrad__json *value, int64_t *out); /* 1 when exactly integral, "2.0" too */
 int pgrad__json_real(const pgrad__json *value, double *out);
+int pgrad__json_is_real(const pgrad__json *value); /* written with a point or exponent */
 
 /* Members with checks: absent (or null) gives `otherwise` for the optional ones, E_FORMAT for the
  * required; a wrong type or range is E_FORMAT naming origin, key, expected, found. */

@@ -27,7 +27,8 @@ typedef struct pgrad__tensor_set {
     uint32_t n_files;
     pgrad__tensor_view *tensors;
     size_t n_tensors;
-    void *owned; /* names and index, private to the format */
+    void *owned;       /* the block that holds the names, from pgrad__alloc */
+    uint32_t *by_name; /* tensors in the order of their names */
 } pgrad__tensor_set;
 
 /* Finds a tensor by name, NULL when there is none. */
@@ -39,5 +40,9 @@ pgrad_status pgrad__tensor_read(const pgrad__tensor_set *set, const pgrad__tenso
                                 uint64_t first, uint64_t count, float *out);
 
 void pgrad__tensor_set_free(pgrad__tensor_set *set); /* safe on a zeroed one */
+
+/* For the formats, when all tensors are in: sorts the names into by_name. E_FORMAT for a name that is
+ * there twice. */
+pgrad_status pgrad__tensor_set_finish(pgrad__tensor_set *set);
 
 #endif

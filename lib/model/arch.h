@@ -77,7 +77,7 @@ typedef enum pgrad__row_order {
 
 /* One tensor, or one of every layer. '#' in a name is the layer's number. */
 typedef struct pgrad__tensor_rule {
-    const char *hf;   /* without the family's prefix, but for the head */
+    const char *hf; /* without the family's prefix, but for the head */
     const char *gguf;
     pgrad__tensor_kind kind;
     pgrad__extent dims[2]; /* as in the Hugging Face file */
@@ -93,7 +93,7 @@ typedef struct pgrad__arch {
     const char *class_name; /* in `architectures` */
     const char *prefix;     /* of all names but the head's; files may lack it */
     const char *activation_key;
-    pgrad__config initial; /* what the family fixes, and defaults of optional keys */
+    pgrad__config initial;        /* what the family fixes, and defaults of optional keys */
     const pgrad__size_key *sizes; /* the number of layers first: GGUF arrays by layer need it */
     size_t n_sizes;
     const pgrad__real_key *reals;
@@ -103,8 +103,8 @@ typedef struct pgrad__arch {
     const pgrad__tensor_rule *rules;
     size_t n_rules;
     const char *const *ignored; /* ends of names that carry no weights; NULL-terminated */
-    /* Refuses what the family may ask for and this library does not do; fills what the tables cannot
-     * say. */
+    /* Refuses what the family may ask for and this library does not do; fills what the tables
+     * cannot say. */
     pgrad_status (*check_json)(pgrad__config *config, const pgrad__json *json, const char *origin);
     pgrad_status (*check_gguf)(pgrad__config *config, const pgrad__gguf *gguf);
 } pgrad__arch;

@@ -8,7 +8,8 @@
 static const pgrad__size_key sizes[] = {
     {"n_layer", "num_hidden_layers", "block_count", FIELD(n_layers), PGRAD__MAX_LAYERS, 0},
     {"vocab_size", NULL, "vocab_size", FIELD(n_vocab), PGRAD__MAX_VOCAB, 0},
-    {"n_positions", "max_position_embeddings", "context_length", FIELD(n_context), PGRAD__MAX_CONTEXT, 0},
+    {"n_positions", "max_position_embeddings", "context_length", FIELD(n_context),
+     PGRAD__MAX_CONTEXT, 0},
     {"n_embd", "hidden_size", "embedding_length", FIELD(n_embd), PGRAD__MAX_EMBD, 0},
     {"n_head", "num_attention_heads", "attention.head_count", FIELD(n_heads), PGRAD__MAX_HEADS, 0},
     {"n_inner", NULL, "feed_forward_length", FIELD(n_ff), PGRAD__MAX_FF, 1},
@@ -25,7 +26,8 @@ static const pgrad__flag_key flags[] = {
 };
 
 #define VECTOR(hf, gguf, extent, place, initial)                                                   \
-    {hf, gguf, PGRAD__TENSOR_VECTOR, {extent, PGRAD__EXTENT_NONE}, 1, place, PGRAD__ALWAYS, initial, 0}
+    {hf, gguf, PGRAD__TENSOR_VECTOR, {extent, PGRAD__EXTENT_NONE}, 1, place, PGRAD__ALWAYS,        \
+     initial, 0}
 #define CONV1D(hf, gguf, in, out, place, initial)                                                  \
     {hf, gguf, PGRAD__TENSOR_MATRIX_TRANSPOSED, {in, out}, 1, place, PGRAD__ALWAYS, initial, 0}
 

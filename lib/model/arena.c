@@ -16,8 +16,8 @@ void *pgrad__arena_take(pgrad__arena *arena, size_t count, size_t size)
     return arena->base == NULL ? NULL : arena->base + at;
 }
 
-pgrad_status pgrad__arena_plan(pgrad__arena *arena, void (*lay_out)(pgrad__arena *arena, void *user),
-                               void *user)
+pgrad_status pgrad__arena_plan(pgrad__arena *arena,
+                               void (*lay_out)(pgrad__arena *arena, void *user), void *user)
 {
     unsigned char *block = arena->base;
     arena->base = NULL;

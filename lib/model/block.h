@@ -1,5 +1,5 @@
-/* The decoder block both families share, and what stands around it: which tensor plays which part. Not
- * the tensors themselves, which the model's registry owns. */
+/* The decoder block both families share, and what stands around it: which tensor plays which part.
+ * Not the tensors themselves, which the model's registry owns. */
 #ifndef PGRAD_MODEL_BLOCK_H
 #define PGRAD_MODEL_BLOCK_H
 

@@ -1,7 +1,8 @@
 /* The decoder block of both families, forward and backward, in the letters of docs/algorithms.md:
  *     h = norm1(x); q, k, v = W_qkv h (+ b), rotated; x' = x + W_o attention(q, k, v) (+ b)
  *     h' = norm2(x'); y = x' + W_d (act(W_g h') W_u h') (+ b), or y = x' + W_d act(W_u h') (+ b).
- * Residuals are added inside the products: bits do not depend on whether x, x' and y share memory. */
+ * Residuals are added inside the products: bits do not depend on whether x, x' and y share memory.
+ */
 #include "model/pass.h"
 
 #include <math.h>
@@ -43,8 +44,8 @@ void pgrad__norm_backward(const pgrad_model *model, const pgrad__norm *norm, con
         pgrad__layernorm_backward(model->context, dy, x, n_rows, config->n_embd, norm->weight->data,
                                   mean, rstd, dx, norm->weight->grad, norm->bias->grad);
     else
-        pgrad__rmsnorm_backward(model->context, dy, x, n_rows, config->n_embd, norm->weight->data, rstd,
-                                dx, norm->weight->grad);
+        pgrad__rmsnorm_backward(model->context, dy, x, n_rows, config->n_embd, norm->weight->data,
+                                rstd, dx, norm->weight->grad);
 }
 
 /* ---- linear maps that share their input ---- */
@@ -62,8 +63,8 @@ static pgrad_status linears_forward(pgrad__trunk *trunk, const pgrad__linear *li
         products[i].ldy = ldy;
         products[i].accumulate = accumulate;
     }
-    return pgrad__matmul(trunk->model->context, &trunk->pass->workspace, x, ldx, trunk->n_rows, products,
-                         n);
+    return pgrad__matmul(trunk->model->context, &trunk->pass->workspace, x, ldx, trunk->n_rows,
+                         products, n);
 }
 
 /* dW_j += dy_j^T x, db_j += sum dy_j, dx = sum_j W_j^T dy_j. */
@@ -75,8 +76,8 @@ static pgrad_status linears_backward(pgrad__trunk *trunk, const pgrad__linear *l
     pgrad__workspace *workspace = &trunk->pass->workspace;
     for (size_t i = 0; i < n; i++) {
         const pgrad__linear *linear = &linears[i];
-        PGRAD__TRY(pgrad__matmul_grad_weight(context, workspace, columns[i], ldy, x, ldx, trunk->n_rows,
-                                             &linear->weight->grad_matrix));
+        PGRAD__TRY(pgrad__matmul_grad_weight(context, workspace, columns[i], ldy, x, ldx,
+                                             trunk->n_rows, &linear->weight->grad_matrix));
         if (linear->bias != NULL)
             pgrad__bias_grad(context, columns[i], ldy, trunk->n_rows, linear->weight->matrix.n_out,
                              linear->bias->grad);
@@ -86,7 +87,8 @@ static pgrad_status linears_backward(pgrad__trunk *trunk, const pgrad__linear *l
     return PGRAD_OK;
 }
 
-/* Where q, k and v begin in a row of qkv, and how many linear maps write there: three, or one for all. */
+/* Where q, k and v begin in a row of qkv, and how many linear maps write there: three, or one for
+ * all. */
 static size_t qkv_columns(const pgrad_model *model, const pgrad__layer *layer, float *qkv,
                           float *columns[PGRAD__MAX_QKV])
 {
@@ -109,10 +111,12 @@ static void rotate(const pgrad__trunk *trunk, float *const *columns, size_t ld, 
     for (size_t i = 0; i < 2; i++) {
         if (back)
             pgrad__rope_backward(model->context, columns[i], ld, trunk->n_rows, heads[i],
-                                 config->head_dim, trunk->positions, model->rope_cos, model->rope_sin);
+                                 config->head_dim, trunk->positions, model->rope_cos,
+                                 model->rope_sin);
         else
             pgrad__rope_forward(model->context, columns[i], ld, trunk->n_rows, heads[i],
-                                config->head_dim, trunk->positions, model->rope_cos, model->rope_sin);
+                                config->head_dim, trunk->positions, model->rope_cos,
+                                model->rope_sin);
     }
 }
 
@@ -132,18 +136,20 @@ static pgrad_status attention_forward(pgrad__trunk *trunk, uint32_t index, pgrad
     for (size_t i = 0; i < trunk->n_spans; i++) {
         const pgrad__attention_span *span = &trunk->spans[i];
         pgrad__kv_store(model->context, &shape, columns[1] + span->first_row * width,
-                        columns[2] + span->first_row * width, width, span->n_rows, span->first_position,
-                        trunk->pages + trunk->first_page[i]);
+                        columns[2] + span->first_row * width, width, span->n_rows,
+                        span->first_position, trunk->pages + trunk->first_page[i]);
     }
     PGRAD__TRY(pgrad__attention_forward(model->context, &trunk->pass->workspace, &shape, kept->qkv,
                                         width, trunk->spans, trunk->n_spans, kept->attention, query,
                                         kept->lse));
     if (kept->middle != kept->input)
         memcpy(kept->middle, kept->input, trunk->n_rows * embd * sizeof(float));
-    return linears_forward(trunk, &layer->output, 1, kept->attention, query, &kept->middle, embd, 1);
+    return linears_forward(trunk, &layer->output, 1, kept->attention, query, &kept->middle, embd,
+                           1);
 }
 
-static pgrad_status attention_backward(pgrad__trunk *trunk, uint32_t index, pgrad__activations *kept)
+static pgrad_status attention_backward(pgrad__trunk *trunk, uint32_t index,
+                                       pgrad__activations *kept)
 {
     pgrad_model *model = trunk->model;
     const pgrad__layer *layer = &model->layers[index];
@@ -153,8 +159,8 @@ static pgrad_status attention_backward(pgrad__trunk *trunk, uint32_t index, pgra
     (void)qkv_columns(model, layer, kept->qkv, columns);
     size_t n = qkv_columns(model, layer, trunk->d_qkv, d_columns);
     float *d_attention = trunk->d_hidden;
-    PGRAD__TRY(linears_backward(trunk, &layer->output, 1, kept->attention, query, &trunk->d_stream, embd,
-                                d_attention, query));
+    PGRAD__TRY(linears_backward(trunk, &layer->output, 1, kept->attention, query, &trunk->d_stream,
+                                embd, d_attention, query));
     pgrad__attention_shape shape = pgrad__layer_attention(&model->config, index);
     pgrad__attention_grads grads = {.q = columns[0],
                                     .k = columns[1],
@@ -194,8 +200,8 @@ static void activate(const pgrad__trunk *trunk, const pgrad__activations *kept)
     const pgrad__config *config = &trunk->model->config;
     size_t n = trunk->n_rows * config->n_ff;
     if (config->gated)
-        pgrad__gated_forward(trunk->model->context, config->activation, kept->expand[0], kept->expand[1],
-                             n, trunk->hidden);
+        pgrad__gated_forward(trunk->model->context, config->activation, kept->expand[0],
+                             kept->expand[1], n, trunk->hidden);
     else
         pgrad__activation_forward(trunk->model->context, config->activation, kept->expand[0], n,
                                   trunk->hidden);
@@ -209,8 +215,8 @@ static pgrad_status mlp_forward(pgrad__trunk *trunk, uint32_t index, pgrad__acti
     size_t embd = model->config.n_embd, ff = model->config.n_ff;
     pgrad__norm_forward(model, &layer->mlp_norm, kept->middle, trunk->n_rows, trunk->normed,
                         kept->mean[1], kept->rstd[1]);
-    PGRAD__TRY(linears_forward(trunk, layer->expand, n_expand(model), trunk->normed, embd, kept->expand,
-                               ff, 0));
+    PGRAD__TRY(linears_forward(trunk, layer->expand, n_expand(model), trunk->normed, embd,
+                               kept->expand, ff, 0));
     activate(trunk, kept);
     if (output != kept->middle)
         memcpy(output, kept->middle, trunk->n_rows * embd * sizeof(float));
@@ -224,15 +230,15 @@ static pgrad_status mlp_backward(pgrad__trunk *trunk, uint32_t index, pgrad__act
     const pgrad__layer *layer = &model->layers[index];
     size_t embd = config->n_embd, ff = config->n_ff, n = trunk->n_rows * ff;
     activate(trunk, kept);
-    PGRAD__TRY(linears_backward(trunk, &layer->contract, 1, trunk->hidden, ff, &trunk->d_stream, embd,
-                                trunk->d_hidden, ff));
+    PGRAD__TRY(linears_backward(trunk, &layer->contract, 1, trunk->hidden, ff, &trunk->d_stream,
+                                embd, trunk->d_hidden, ff));
     /* The gradients take the place of what they are of. */
     if (config->gated)
         pgrad__gated_backward(model->context, config->activation, trunk->d_hidden, kept->expand[0],
                               kept->expand[1], n, kept->expand[0], kept->expand[1]);
     else
-        pgrad__activation_backward(model->context, config->activation, trunk->d_hidden, kept->expand[0],
-                                   n, trunk->d_hidden);
+        pgrad__activation_backward(model->context, config->activation, trunk->d_hidden,
+                                   kept->expand[0], n, trunk->d_hidden);
     float *const plain[1] = {trunk->d_hidden};
     pgrad__norm_forward(model, &layer->mlp_norm, kept->middle, trunk->n_rows, trunk->normed,
                         kept->mean[1], kept->rstd[1]);

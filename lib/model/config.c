@@ -57,8 +57,8 @@ pgrad_status pgrad__config_finish(pgrad__config *config, const char *origin)
                            PGRAD__MAX_HEAD_DIM, config->head_dim);
     uint64_t query = (uint64_t)config->n_heads * config->head_dim;
     if (query > PGRAD__MAX_EMBD)
-        return pgrad__fail(PGRAD_E_LIMIT, "%s: %u heads of %u: expected at most %u together", origin,
-                           config->n_heads, config->head_dim, PGRAD__MAX_EMBD);
+        return pgrad__fail(PGRAD_E_LIMIT, "%s: %u heads of %u: expected at most %u together",
+                           origin, config->n_heads, config->head_dim, PGRAD__MAX_EMBD);
     if (config->attention_scale == 0.0f)
         config->attention_scale = 1.0f / sqrtf((float)config->head_dim);
     return PGRAD_OK;
@@ -67,8 +67,8 @@ pgrad_status pgrad__config_finish(pgrad__config *config, const char *origin)
 static pgrad_status add_eos(pgrad__config *config, int64_t id, const char *origin, const char *key)
 {
     if (id < 0 || id >= (int64_t)config->n_vocab)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected a token below %u, found %lld", origin, key,
-                           config->n_vocab, (long long)id);
+        return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected a token below %u, found %lld", origin,
+                           key, config->n_vocab, (long long)id);
     for (uint32_t i = 0; i < config->n_eos; i++) {
         if (config->eos[i] == (pgrad_token)id)
             return PGRAD_OK;
@@ -107,7 +107,8 @@ const char *pgrad__activation_name(pgrad__activation kind)
     return "";
 }
 
-static pgrad_status read_activation(pgrad__config *config, const pgrad__json *json, const char *origin)
+static pgrad_status read_activation(pgrad__config *config, const pgrad__json *json,
+                                    const char *origin)
 {
     const char *key = config->arch->activation_key;
     const pgrad__json *value = pgrad__json_get(json, key);
@@ -118,7 +119,8 @@ static pgrad_status read_activation(pgrad__config *config, const pgrad__json *js
     if (name == NULL)
         return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected a string", origin, key);
     for (size_t i = 0; i < N_ACTIVATIONS; i++) {
-        if (strlen(activations[i].name) == length && memcmp(activations[i].name, name, length) == 0) {
+        if (strlen(activations[i].name) == length &&
+            memcmp(activations[i].name, name, length) == 0) {
             config->activation = activations[i].kind;
             return PGRAD_OK;
         }
@@ -127,7 +129,8 @@ static pgrad_status read_activation(pgrad__config *config, const pgrad__json *js
                        (int)(length < 64 ? length : 64), name);
 }
 
-static pgrad_status find_family(const pgrad__json *json, const char *origin, const pgrad__arch **out)
+static pgrad_status find_family(const pgrad__json *json, const char *origin,
+                                const pgrad__arch **out)
 {
     char list[256];
     size_t length;
@@ -159,7 +162,8 @@ static pgrad_status refuse_foreign(const pgrad__json *json, const char *origin)
     const pgrad__json *quantization = pgrad__json_get(json, "quantization_config");
     if (quantization != NULL) {
         size_t length;
-        const char *method = pgrad__json_string(pgrad__json_get(quantization, "quant_method"), &length);
+        const char *method =
+            pgrad__json_string(pgrad__json_get(quantization, "quant_method"), &length);
         return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: quantization_config (%.*s) is not supported",
                            origin, method == NULL ? 1 : (int)(length < 64 ? length : 64),
                            method == NULL ? "?" : method);
@@ -198,7 +202,8 @@ static pgrad_status read_ends(pgrad__config *config, const pgrad__json *json, co
     int is_list = pgrad__json_type(eos) == PGRAD__JSON_ARRAY;
     size_t n = is_list ? pgrad__json_count(eos) : 1;
     if (n == 0)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected a token, found an empty list", origin, key);
+        return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected a token, found an empty list", origin,
+                           key);
     for (size_t i = 0; i < n; i++) {
         int64_t id;
         if (!pgrad__json_integer(is_list ? pgrad__json_at(eos, i) : eos, &id))
@@ -222,7 +227,8 @@ static pgrad_status read_begin(pgrad__config *config, const pgrad__json *json, c
     return PGRAD_OK;
 }
 
-pgrad_status pgrad__config_read_json(const pgrad__json *json, const char *origin, pgrad__config *out)
+pgrad_status pgrad__config_read_json(const pgrad__json *json, const char *origin,
+                                     pgrad__config *out)
 {
     if (pgrad__json_type(json) != PGRAD__JSON_OBJECT)
         return pgrad__fail(PGRAD_E_FORMAT, "%s: expected a JSON object", origin);
@@ -279,7 +285,8 @@ static pgrad_status read_rope(pgrad__config *config, const pgrad__json *rope, co
     PGRAD__TRY(pgrad__json_optional_real(rope, origin, "rope_theta", 1.0, 1e15, config->rope_theta,
                                          &config->rope_theta));
     double part;
-    PGRAD__TRY(pgrad__json_optional_real(rope, origin, "partial_rotary_factor", 0.0, 1.0, 1.0, &part));
+    PGRAD__TRY(
+        pgrad__json_optional_real(rope, origin, "partial_rotary_factor", 0.0, 1.0, 1.0, &part));
     if (part != 1.0)
         return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: %s.partial_rotary_factor is not supported",
                            origin, name);
@@ -290,9 +297,11 @@ pgrad_status pgrad__config_rope_json(pgrad__config *config, const pgrad__json *j
                                      const char *origin)
 {
     double part;
-    PGRAD__TRY(pgrad__json_optional_real(json, origin, "partial_rotary_factor", 0.0, 1.0, 1.0, &part));
+    PGRAD__TRY(
+        pgrad__json_optional_real(json, origin, "partial_rotary_factor", 0.0, 1.0, 1.0, &part));
     if (part != 1.0)
-        return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: partial_rotary_factor is not supported", origin);
+        return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: partial_rotary_factor is not supported",
+                           origin);
     static const char *const names[] = {"rope_scaling", "rope_parameters"};
     for (size_t i = 0; i < 2; i++) {
         const pgrad__json *rope = pgrad__json_get(json, names[i]);

@@ -27,15 +27,17 @@ static pgrad_status read_size(const pgrad__gguf *gguf, const char *key, const ch
     if (pgrad__gguf_array_count(gguf, key, &n) == PGRAD_OK) {
         int32_t first = 0;
         if (n != n_layers)
-            return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected a number, or one for each of %u layers, "
-                                               "found %zu",
+            return pgrad__fail(PGRAD_E_FORMAT,
+                               "%s: %s: expected a number, or one for each of %u layers, "
+                               "found %zu",
                                origin, key, n_layers, n);
         for (size_t i = 0; i < n; i++) {
             int32_t item;
             PGRAD__TRY(pgrad__gguf_array_i32(gguf, key, i, &item));
             if (i > 0 && item != first)
                 return pgrad__fail(PGRAD_E_UNSUPPORTED,
-                                   "%s: %s: different numbers by layer are not supported", origin, key);
+                                   "%s: %s: different numbers by layer are not supported", origin,
+                                   key);
             first = item;
         }
         value = first < 0 ? 0 : (uint32_t)first;
@@ -65,7 +67,8 @@ static pgrad_status read_sizes(pgrad__config *config, const pgrad__gguf *gguf, c
             /* Many writers leave the vocabulary's size to the embedding. */
             const pgrad__tensor_view *view =
                 pgrad__tensor_find(pgrad__gguf_tensors(gguf), "token_embd.weight");
-            if (view != NULL && view->n_dims == 2 && view->dims[0] >= 1 && view->dims[0] <= key->max) {
+            if (view != NULL && view->n_dims == 2 && view->dims[0] >= 1 &&
+                view->dims[0] <= key->max) {
                 *field = (uint32_t)view->dims[0];
                 continue;
             }
@@ -97,7 +100,8 @@ static pgrad_status read_reals(pgrad__config *config, const pgrad__gguf *gguf, c
     return PGRAD_OK;
 }
 
-/* Special tokens: one outside the vocabulary is told and ignored, as the format's other readers do. */
+/* Special tokens: one outside the vocabulary is told and ignored, as the format's other readers do.
+ */
 static pgrad_status read_token(pgrad_context *context, const pgrad__gguf *gguf, const char *key,
                                uint32_t n_vocab, pgrad_token *out)
 {
@@ -121,7 +125,8 @@ static pgrad_status read_tokens(pgrad_context *context, pgrad__config *config,
 {
     static const char *const ends[] = {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
                                        "tokenizer.ggml.eom_token_id"};
-    PGRAD__TRY(read_token(context, gguf, "tokenizer.ggml.bos_token_id", config->n_vocab, &config->bos));
+    PGRAD__TRY(
+        read_token(context, gguf, "tokenizer.ggml.bos_token_id", config->n_vocab, &config->bos));
     for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
         pgrad_token id;
         PGRAD__TRY(read_token(context, gguf, ends[i], config->n_vocab, &id));
@@ -134,7 +139,8 @@ static pgrad_status read_tokens(pgrad_context *context, pgrad__config *config,
     return PGRAD_OK;
 }
 
-static pgrad_status find_family(const pgrad__gguf *gguf, const char *origin, const pgrad__arch **out)
+static pgrad_status find_family(const pgrad__gguf *gguf, const char *origin,
+                                const pgrad__arch **out)
 {
     char list[256];
     const char *name;
@@ -143,8 +149,8 @@ static pgrad_status find_family(const pgrad__gguf *gguf, const char *origin, con
     *out = pgrad__arch_find(name, length);
     if (*out == NULL)
         return pgrad__fail(PGRAD_E_UNSUPPORTED,
-                           "%s: general.architecture: '%.*s' is not supported; supported: %s", origin,
-                           (int)(length < 64 ? length : 64), name, pgrad__arch_list(list));
+                           "%s: general.architecture: '%.*s' is not supported; supported: %s",
+                           origin, (int)(length < 64 ? length : 64), name, pgrad__arch_list(list));
     if (!pgrad__gguf_has(gguf, "general.type"))
         return PGRAD_OK;
     PGRAD__TRY(pgrad__gguf_string(gguf, "general.type", &name, &length));
@@ -190,8 +196,8 @@ pgrad_status pgrad__config_rope_gguf(pgrad__config *config, const pgrad__gguf *g
         if (pgrad__gguf_has(gguf, arch_key(key, arch, lengths[i])))
             PGRAD__TRY(pgrad__gguf_u32(gguf, key, &n));
         if (n != config->head_dim)
-            return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: %s: expected the head's %u, found %u", origin,
-                               key, config->head_dim, n);
+            return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: %s: expected the head's %u, found %u",
+                               origin, key, config->head_dim, n);
     }
     if (pgrad__gguf_has(gguf, arch_key(key, arch, "rope.scaling.type"))) {
         const char *type;
@@ -253,8 +259,8 @@ static void append_ends(pgrad__strbuf *out, const pgrad__config *config)
     if (config->n_eos == 1)
         pgrad__strbuf_format(out, ",\n  \"eos_token_id\": %d", config->eos[0]);
     for (uint32_t i = 0; i < config->n_eos && config->n_eos > 1; i++)
-        pgrad__strbuf_format(out, "%s%d%s", i == 0 ? ",\n  \"eos_token_id\": [" : ", ", config->eos[i],
-                             i + 1 == config->n_eos ? "]" : "");
+        pgrad__strbuf_format(out, "%s%d%s", i == 0 ? ",\n  \"eos_token_id\": [" : ", ",
+                             config->eos[i], i + 1 == config->n_eos ? "]" : "");
 }
 
 pgrad_status pgrad__config_write(pgrad_context *context, const pgrad__config *config, char **text,

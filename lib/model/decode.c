@@ -40,13 +40,14 @@ static pgrad_status check_span(const pgrad_model *model, const pgrad__kv_cache *
                                cache->n_pages);
     }
     if ((size_t)span->n_shared_pages * PGRAD__KEY_TILE > span->first_position)
-        return pgrad__fail(PGRAD_E_INTERNAL, "span %zu: %u shared pages in front of position %u", index,
-                           span->n_shared_pages, span->first_position);
+        return pgrad__fail(PGRAD_E_INTERNAL, "span %zu: %u shared pages in front of position %u",
+                           index, span->n_shared_pages, span->first_position);
     return pgrad__check_tokens(model, span->tokens, span->n_tokens);
 }
 
 /* Lays the spans' tokens out as rows, with the pages of the first layer. */
-static void fill_plan(decode_plan *plan, const pgrad__kv_cache *cache, const pgrad__decode_span *spans)
+static void fill_plan(decode_plan *plan, const pgrad__kv_cache *cache,
+                      const pgrad__decode_span *spans)
 {
     pgrad__trunk *trunk = &plan->trunk;
     size_t row = 0, page = 0, wanted = 0;

@@ -88,8 +88,8 @@ pgrad_status pgrad__check_tokens(const pgrad_model *model, const pgrad_token *to
 {
     for (size_t i = 0; i < n; i++) {
         if (tokens[i] < 0 || (uint32_t)tokens[i] >= model->config.n_vocab)
-            return pgrad__fail(PGRAD_E_INVALID, "token %zu: id %d is outside the vocabulary of %u", i,
-                               tokens[i], model->config.n_vocab);
+            return pgrad__fail(PGRAD_E_INVALID, "token %zu: id %d is outside the vocabulary of %u",
+                               i, tokens[i], model->config.n_vocab);
     }
     return PGRAD_OK;
 }
@@ -121,17 +121,19 @@ static pgrad_status check_batch(const pgrad_model *model, const pgrad__batch *ba
     for (size_t i = 0; i < batch->n_sequences; i++) {
         const pgrad__attention_sequence *sequence = &batch->sequences[i];
         if (sequence->n_rows > model->n_context)
-            return pgrad__fail(PGRAD_E_LIMIT, "sequence %zu: %u tokens, more than the context of %u", i,
+            return pgrad__fail(PGRAD_E_LIMIT,
+                               "sequence %zu: %u tokens, more than the context of %u", i,
                                sequence->n_rows, model->n_context);
         if (sequence->first_row != row || sequence->n_rows == 0)
-            return pgrad__fail(PGRAD_E_INTERNAL, "sequence %zu: expected rows from %zu on, found %u from "
-                                                 "%zu on",
+            return pgrad__fail(PGRAD_E_INTERNAL,
+                               "sequence %zu: expected rows from %zu on, found %u from "
+                               "%zu on",
                                i, row, sequence->n_rows, sequence->first_row);
         row += sequence->n_rows;
     }
     if (row != batch->n_rows)
-        return pgrad__fail(PGRAD_E_INTERNAL, "expected sequences over %zu rows, found %zu", batch->n_rows,
-                           row);
+        return pgrad__fail(PGRAD_E_INTERNAL, "expected sequences over %zu rows, found %zu",
+                           batch->n_rows, row);
     for (size_t i = 0; i < batch->n_targets; i++) {
         if (batch->target_rows[i] >= batch->n_rows ||
             (i > 0 && batch->target_rows[i] <= batch->target_rows[i - 1]))
@@ -151,7 +153,8 @@ static size_t n_pages_of(uint32_t n_positions)
 /* A page of one layer: all kv heads. */
 static size_t page_floats(const pgrad_model *model)
 {
-    return model->config.n_kv_heads * pgrad__kv_block_floats(model->kernels, model->config.head_dim);
+    return model->config.n_kv_heads *
+           pgrad__kv_block_floats(model->kernels, model->config.head_dim);
 }
 
 static void lay_out_batch(pgrad__arena *arena, void *user)
@@ -169,15 +172,15 @@ static void fill_trunk(pgrad__trunk *trunk, const pgrad__batch *batch)
         const pgrad__attention_sequence *sequence = &batch->sequences[i];
         for (uint32_t j = 0; j < sequence->n_rows; j++)
             trunk->positions[sequence->first_row + j] = j;
-        trunk->spans[i] = (pgrad__attention_span){.first_row = sequence->first_row,
-                                                  .n_rows = sequence->n_rows};
+        trunk->spans[i] =
+            (pgrad__attention_span){.first_row = sequence->first_row, .n_rows = sequence->n_rows};
         trunk->first_page[i] = page;
         for (size_t j = 0; j < n_pages_of(sequence->n_rows); j++, page++)
             trunk->pages[page] = trunk->page_scratch + page * floats;
     }
     pgrad__trunk_set_pages(trunk);
-    /* Slots behind a sequence's end stay zero: what an earlier, perhaps diverged, pass left must not
-     * meet a probability of zero. */
+    /* Slots behind a sequence's end stay zero: what an earlier, perhaps diverged, pass left must
+     * not meet a probability of zero. */
     memset(trunk->page_scratch, 0, trunk->page_scratch_floats * sizeof(float));
 }
 

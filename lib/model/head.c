@@ -1,5 +1,5 @@
-/* Final norm and output head over the target rows, in chunks: the [n_targets, n_vocab] matrix of logits
- * never exists. logits z = W norm(x); logprob, lse, entropy of z / tau. */
+/* Final norm and output head over the target rows, in chunks: the [n_targets, n_vocab] matrix of
+ * logits never exists. logits z = W norm(x); logprob, lse, entropy of z / tau. */
 #include "model/pass.h"
 
 #include <string.h>
@@ -10,8 +10,8 @@
 #define LOGITS_BUDGET ((size_t)96 << 20)
 #define MIN_CHUNK 64
 
-/* Rows of a chunk: of the vocabulary alone, whole row blocks where they fit, so that where a chunk ends
- * says nothing about the order of sums over rows. */
+/* Rows of a chunk: of the vocabulary alone, whole row blocks where they fit, so that where a chunk
+ * ends says nothing about the order of sums over rows. */
 static size_t chunk_rows(uint32_t n_vocab)
 {
     size_t rows = LOGITS_BUDGET / ((size_t)n_vocab * sizeof(float));
@@ -62,8 +62,8 @@ pgrad_status pgrad__head_logits(pgrad__head_pass *head, size_t first, size_t n, 
     size_t embd = model->config.n_embd;
     pgrad__product product = {
         .weight = &model->stem->head->matrix, .y = logits, .ldy = model->config.n_vocab};
-    return pgrad__matmul(model->context, &head->pass->workspace, head->normed + first * embd, embd, n,
-                         &product, 1);
+    return pgrad__matmul(model->context, &head->pass->workspace, head->normed + first * embd, embd,
+                         n, &product, 1);
 }
 
 /* The logits of a chunk and their statistics. */
@@ -74,8 +74,9 @@ static pgrad_status chunk_forward(pgrad__head_pass *head, size_t first, size_t n
     size_t vocab = head->model->config.n_vocab;
     PGRAD__TRY(pgrad__check_cancel(head->model->context));
     PGRAD__TRY(pgrad__head_logits(head, first, n, head->logits));
-    pgrad__softmax_stats(head->model->context, head->logits, vocab, n, vocab, batch->inverse_tau + first,
-                         batch->targets + first, logprob, head->lse, entropy);
+    pgrad__softmax_stats(head->model->context, head->logits, vocab, n, vocab,
+                         batch->inverse_tau + first, batch->targets + first, logprob, head->lse,
+                         entropy);
     return PGRAD_OK;
 }
 
@@ -109,8 +110,9 @@ static pgrad_status chunk_backward(pgrad__head_pass *head, size_t first, size_t 
     pgrad__softmax_grad(model->context, head->logits, vocab, n, vocab, batch->inverse_tau + first,
                         batch->targets + first, head->lse, head->entropy, head->d_logprob,
                         head->entropy_weight);
-    PGRAD__TRY(pgrad__matmul_grad_input(model->context, &head->pass->workspace, head->logits, vocab, n,
-                                        &weight->matrix, head->d_normed + first * embd, embd, 0));
+    PGRAD__TRY(pgrad__matmul_grad_input(model->context, &head->pass->workspace, head->logits, vocab,
+                                        n, &weight->matrix, head->d_normed + first * embd, embd,
+                                        0));
     return pgrad__matmul_grad_weight(model->context, &head->pass->workspace, head->logits, vocab,
                                      head->normed + first * embd, embd, n, &weight->grad_matrix);
 }
@@ -137,8 +139,8 @@ pgrad_status pgrad__head_backward(pgrad__head_pass *head, pgrad__loss_fn loss, v
         return PGRAD_OK;
     /* normed has done its part and takes the gradient at the gathered rows. */
     memset(head->normed, 0, total * embd * sizeof(float));
-    pgrad__norm_backward(model, &model->stem->norm, head->d_normed, head->gathered, total, head->mean,
-                         head->rstd, head->normed);
+    pgrad__norm_backward(model, &model->stem->norm, head->d_normed, head->gathered, total,
+                         head->mean, head->rstd, head->normed);
     memset(d_stream, 0, n_rows * embd * sizeof(float));
     for (size_t i = 0; i < total; i++)
         memcpy(d_stream + head->batch->target_rows[i] * embd, head->normed + i * embd,

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/checked.h"
 #include "base/fail.h"
 
 pgrad_status pgrad__kv_cache_create(pgrad_model *model, uint32_t n_pages, pgrad__kv_cache **out)
@@ -17,10 +18,11 @@ pgrad_status pgrad__kv_cache_create(pgrad_model *model, uint32_t n_pages, pgrad_
     cache->n_layers = model->config.n_layers;
     cache->page_floats =
         model->config.n_kv_heads * pgrad__kv_block_floats(model->kernels, model->config.head_dim);
-    cache->layer_floats = cache->page_floats * n_pages;
+    if (!pgrad__mul(cache->page_floats, n_pages, &cache->layer_floats))
+        PGRAD__GO(pgrad__fail(PGRAD_E_LIMIT, "a cache of %u pages is too large", n_pages));
     PGRAD__GO(pgrad__calloc(context, n_pages, sizeof *cache->references, &cache->references));
     PGRAD__GO(pgrad__calloc(context, n_pages, sizeof *cache->available, &cache->available));
-    /* The slack is one row more, so that the product stays in one checked multiplication. */
+    /* Slack for every layer: more than is needed, and one checked product. */
     PGRAD__GO(pgrad__alloc(context, cache->layer_floats + PGRAD__SLACK,
                            cache->n_layers * sizeof(float), &cache->data));
     memset(cache->data + cache->layer_floats * cache->n_layers, 0, PGRAD__SLACK * sizeof(float));

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "base/params_check.h"
+#include "base/pool.h"
 #include "base/real.h"
 #include "io/safetensors.h"
 #include "model/weights.h"
@@ -55,11 +56,14 @@ static pgrad_status make_rope(pgrad_model *model)
     double *frequency = NULL;
     size_t half = config->head_dim / 2;
     PGRAD__GO(pgrad__alloc(model->context, half, sizeof *frequency, &frequency));
-    PGRAD__GO(pgrad__alloc(model->context, model->n_context * half, sizeof(float), &model->rope_cos));
-    PGRAD__GO(pgrad__alloc(model->context, model->n_context * half, sizeof(float), &model->rope_sin));
+    PGRAD__GO(
+        pgrad__alloc(model->context, model->n_context * half, sizeof(float), &model->rope_cos));
+    PGRAD__GO(
+        pgrad__alloc(model->context, model->n_context * half, sizeof(float), &model->rope_sin));
     for (size_t j = 0; j < half; j++)
         frequency[j] = pgrad__pow(config->rope_theta, -2.0 * (double)j / (double)config->head_dim);
-    pgrad__rope_table(frequency, model->n_context, config->head_dim, model->rope_cos, model->rope_sin);
+    pgrad__rope_table(frequency, model->n_context, config->head_dim, model->rope_cos,
+                      model->rope_sin);
 fail:
     pgrad__free(model->context, frequency);
     return status;
@@ -106,9 +110,11 @@ static pgrad_status no_weights(pgrad_context *context, const checkpoint_paths *p
     pgrad__path_text(text, paths->folder);
     if (found)
         return pgrad__fail(PGRAD_E_UNSUPPORTED,
-                           "%s: pytorch_model.bin is not supported; convert it to safetensors", text);
-    return pgrad__fail(PGRAD_E_IO, "%s: expected model.safetensors or model.safetensors.index.json, "
-                                   "found neither",
+                           "%s: pytorch_model.bin is not supported; convert it to safetensors",
+                           text);
+    return pgrad__fail(PGRAD_E_IO,
+                       "%s: expected model.safetensors or model.safetensors.index.json, "
+                       "found neither",
                        text);
 }
 
@@ -135,7 +141,8 @@ static pgrad_status find_weights(pgrad_context *context, const char *path, int i
     if (!is_folder)
         return pgrad__copy_text(context, path, strlen(path), &paths->weights);
     PGRAD__TRY(pgrad__path_join(context, paths->folder, "model.safetensors", &paths->weights));
-    PGRAD__TRY(pgrad__path_join(context, paths->folder, "model.safetensors.index.json", &paths->index));
+    PGRAD__TRY(
+        pgrad__path_join(context, paths->folder, "model.safetensors.index.json", &paths->index));
     int has_index = pgrad__path_kind(paths->index) != PGRAD__PATH_NONE;
     if (pgrad__path_kind(paths->weights) != PGRAD__PATH_NONE) {
         if (has_index)
@@ -202,7 +209,8 @@ fail:
     return status;
 }
 
-static pgrad_status load_gguf(pgrad_model *model, const char *path, const pgrad_model_params *params)
+static pgrad_status load_gguf(pgrad_model *model, const char *path,
+                              const pgrad_model_params *params)
 {
     pgrad__gguf *gguf = NULL;
     PGRAD__TRY(pgrad__gguf_open(model->context, path, &gguf));
@@ -298,13 +306,27 @@ pgrad_status pgrad_model_create(pgrad_context *context, const char *config_json,
     return status;
 }
 
+typedef struct weight_copy {
+    const pgrad_model *from;
+    pgrad_model *to;
+} weight_copy;
+
+static void copy_tensor(void *argument, size_t index, uint32_t worker)
+{
+    const weight_copy *copy = argument;
+    const pgrad__tensor *from = &copy->from->tensors[index];
+    (void)worker;
+    memcpy(copy->to->tensors[index].data, from->data, from->floats * sizeof(float));
+}
+
 static pgrad_status copy_model(const pgrad_model *from, pgrad_model *to)
 {
     to->config = from->config;
     to->n_context = from->n_context;
     to->weight_version = from->weight_version;
     to->frozen = 1;
-    PGRAD__TRY(pgrad__copy_text(to->context, from->config_text, from->config_length, &to->config_text));
+    PGRAD__TRY(
+        pgrad__copy_text(to->context, from->config_text, from->config_length, &to->config_text));
     to->config_length = from->config_length;
     if (from->generation_config_text != NULL) {
         PGRAD__TRY(pgrad__copy_text(to->context, from->generation_config_text,
@@ -313,8 +335,8 @@ static pgrad_status copy_model(const pgrad_model *from, pgrad_model *to)
     }
     PGRAD__TRY(pgrad__tensors_plan(to));
     PGRAD__TRY(pgrad__tensors_allocate(to));
-    for (uint32_t i = 0; i < to->n_tensors; i++)
-        memcpy(to->tensors[i].data, from->tensors[i].data, to->tensors[i].floats * sizeof(float));
+    weight_copy copy = {from, to};
+    pgrad__parallel(to->context, to->n_tensors, copy_tensor, &copy);
     return make_rope(to);
 }
 

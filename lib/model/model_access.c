@@ -76,8 +76,8 @@ static pgrad_status read_tensor(pgrad_model *model, const char *name, int gradie
     uint64_t elements = pgrad__tensor_elements(tensor);
     if (capacity < elements) {
         *n = (size_t)elements;
-        return pgrad__fail(PGRAD_E_BUFFER, "tensor '%s': expected room for %llu floats, found %zu", name,
-                           (unsigned long long)elements, capacity);
+        return pgrad__fail(PGRAD_E_BUFFER, "tensor '%s': expected room for %llu floats, found %zu",
+                           name, (unsigned long long)elements, capacity);
     }
     PGRAD__TRY(pgrad__lock_read(&model->lock, "model"));
     pgrad__tensor_get_rows(model, tensor, gradient, 0, pgrad__tensor_rows(tensor), out);
@@ -92,13 +92,14 @@ pgrad_status pgrad_model_tensor_read(pgrad_model *model, const char *name, float
     return read_tensor(model, name, 0, out, capacity, n);
 }
 
-pgrad_status pgrad_model_grad_read(pgrad_model *model, const char *name, float *out, size_t capacity,
-                                   size_t *n)
+pgrad_status pgrad_model_grad_read(pgrad_model *model, const char *name, float *out,
+                                   size_t capacity, size_t *n)
 {
     return read_tensor(model, name, 1, out, capacity, n);
 }
 
-pgrad_status pgrad_model_tensor_write(pgrad_model *model, const char *name, const float *in, size_t n)
+pgrad_status pgrad_model_tensor_write(pgrad_model *model, const char *name, const float *in,
+                                      size_t n)
 {
     pgrad__scope scope;
     pgrad__tensor *tensor;
@@ -144,8 +145,8 @@ pgrad_status pgrad_model_zero_grad(pgrad_model *model)
 
 /* ---- logits ---- */
 
-static pgrad_status run_logits(pgrad_model *model, const pgrad_token *tokens, size_t n, size_t n_targets,
-                               float *out)
+static pgrad_status run_logits(pgrad_model *model, const pgrad_token *tokens, size_t n,
+                               size_t n_targets, float *out)
 {
     pgrad_context *context = model->context;
     pgrad__pass *pass = NULL;
@@ -171,19 +172,20 @@ fail:
     return status;
 }
 
-pgrad_status pgrad_model_logits(pgrad_model *model, const pgrad_token *tokens, size_t n, uint32_t flags,
-                                float *out, size_t capacity)
+pgrad_status pgrad_model_logits(pgrad_model *model, const pgrad_token *tokens, size_t n,
+                                uint32_t flags, float *out, size_t capacity)
 {
     pgrad__scope scope;
     if (model == NULL || tokens == NULL || out == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "model_logits: an argument is NULL");
     if (n == 0 || flags > PGRAD_LOGITS_LAST)
-        return pgrad__fail(PGRAD_E_INVALID, "model_logits: n %zu, flags %u: expected tokens and a flag "
-                                            "of at most %d",
+        return pgrad__fail(PGRAD_E_INVALID,
+                           "model_logits: n %zu, flags %u: expected tokens and a flag "
+                           "of at most %d",
                            n, flags, PGRAD_LOGITS_LAST);
     if (n > model->n_context)
-        return pgrad__fail(PGRAD_E_LIMIT, "model_logits: %zu tokens, more than the context of %u", n,
-                           model->n_context);
+        return pgrad__fail(PGRAD_E_LIMIT, "model_logits: %zu tokens, more than the context of %u",
+                           n, model->n_context);
     size_t n_targets = flags == PGRAD_LOGITS_LAST ? 1 : n;
     size_t needed = n_targets * model->config.n_vocab; /* 2^24 times 2^22 at most */
     if (capacity < needed)

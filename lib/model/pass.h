@@ -1,5 +1,5 @@
-/* The inside of a pass: the rows it works on, where keys and values go, what is kept for the backward
- * pass. Shared by scoring, training and decoding; not by the layers above. */
+/* The inside of a pass: the rows it works on, where keys and values go, what is kept for the
+ * backward pass. Shared by scoring, training and decoding; not by the layers above. */
 #ifndef PGRAD_MODEL_PASS_H
 #define PGRAD_MODEL_PASS_H
 
@@ -15,13 +15,13 @@ struct pgrad__pass {
 /* What a layer leaves for its backward pass. A pass that only goes forward has one of these for all
  * layers, in which input, middle and output are the same rows. */
 typedef struct pgrad__activations {
-    float *input;      /* [n_rows, E] the residual stream */
-    float *middle;     /* [n_rows, E] behind attention */
-    float *mean[2];    /* [n_rows] of the norms */
+    float *input;   /* [n_rows, E] the residual stream */
+    float *middle;  /* [n_rows, E] behind attention */
+    float *mean[2]; /* [n_rows] of the norms */
     float *rstd[2];
-    float *qkv;        /* [n_rows, (H + 2 K) hd], rotated */
-    float *attention;  /* [n_rows, H hd] */
-    float *lse;        /* [n_rows, H] */
+    float *qkv;                       /* [n_rows, (H + 2 K) hd], rotated */
+    float *attention;                 /* [n_rows, H hd] */
+    float *lse;                       /* [n_rows, H] */
     float *expand[PGRAD__MAX_EXPAND]; /* [n_rows, I] gate and up, or the first alone */
 } pgrad__activations;
 
@@ -31,25 +31,25 @@ typedef struct pgrad__trunk {
     pgrad__pass *pass;
     const pgrad_token *tokens;
     size_t n_rows;
-    uint32_t *positions;             /* [n_rows] */
-    pgrad__attention_span *spans;    /* [n_spans] */
-    size_t *first_page;              /* [n_spans] index of a span's first page in `pages` */
+    uint32_t *positions;          /* [n_rows] */
+    pgrad__attention_span *spans; /* [n_spans] */
+    size_t *first_page;           /* [n_spans] index of a span's first page in `pages` */
     size_t n_spans;
-    float **pages;                   /* of all spans, one after another, for the layer at hand */
+    float **pages; /* of all spans, one after another, for the layer at hand */
     size_t n_pages;
-    size_t page_layer_stride;        /* floats from a layer's page to the next one's; 0: reused */
-    float *page_scratch;             /* of passes that keep no cache */
+    size_t page_layer_stride; /* floats from a layer's page to the next one's; 0: reused */
+    float *page_scratch;      /* of passes that keep no cache */
     size_t page_scratch_floats;
-    int keep;                        /* 1: activations of each layer stay */
-    pgrad__activations *layers;      /* [n_layers], or [1] */
-    float *output;                   /* [n_rows, E] of the last layer */
-    float *normed;                   /* [n_rows, E] scratch */
-    float *hidden;                   /* [n_rows, I] scratch */
+    int keep;                   /* 1: activations of each layer stay */
+    pgrad__activations *layers; /* [n_layers], or [1] */
+    float *output;              /* [n_rows, E] of the last layer */
+    float *normed;              /* [n_rows, E] scratch */
+    float *hidden;              /* [n_rows, I] scratch */
     /* backward */
-    float *d_stream;  /* [n_rows, E] */
-    float *d_normed;  /* [n_rows, E] */
-    float *d_hidden;  /* [n_rows, max(I, H hd)] */
-    float *d_qkv;     /* [n_rows, (H + 2 K) hd] */
+    float *d_stream; /* [n_rows, E] */
+    float *d_normed; /* [n_rows, E] */
+    float *d_hidden; /* [n_rows, max(I, H hd)] */
+    float *d_qkv;    /* [n_rows, (H + 2 K) hd] */
     const pgrad__attention_sequence *sequences;
     size_t n_sequences;
 } pgrad__trunk;
@@ -65,9 +65,9 @@ typedef struct pgrad__head_pass {
     float *gathered; /* [n_targets, E] of the trunk's output */
     float *normed;   /* [n_targets, E] */
     float *mean, *rstd;
-    float *logits;   /* [chunk, V] */
+    float *logits;                                               /* [chunk, V] */
     float *logprob, *lse, *entropy, *d_logprob, *entropy_weight; /* [chunk] */
-    float *d_normed; /* [n_targets, E] backward */
+    float *d_normed;                                             /* [n_targets, E] backward */
 } pgrad__head_pass;
 
 /* with_logits: a chunk of them and what goes with it, for head_score and head_backward. */
@@ -98,7 +98,8 @@ static inline size_t pgrad__query_width(const pgrad__config *config)
 
 pgrad__attention_shape pgrad__layer_attention(const pgrad__config *config, uint32_t layer);
 
-/* Hands out the trunk's arrays; model, n_rows, n_spans, n_pages, page_scratch_floats and keep are set. */
+/* Hands out the trunk's arrays; model, n_rows, n_spans, n_pages, page_scratch_floats and keep are
+ * set. */
 void pgrad__trunk_lay_out(pgrad__trunk *trunk, pgrad__arena *arena);
 
 /* Says where page i of span s is: pages[first_page[s] + i] are set; puts them into the spans. */
@@ -116,8 +117,8 @@ pgrad_status pgrad__batch_pass_plan(pgrad__batch_pass *plan, pgrad_model *model,
 /* Checks ids against the vocabulary: E_INVALID naming the index. */
 pgrad_status pgrad__check_tokens(const pgrad_model *model, const pgrad_token *tokens, size_t n);
 
-/* Embedding and all layers; pages stand at layer 0 and are moved on. Cancel is looked at in front of
- * each layer. */
+/* Embedding and all layers; pages stand at layer 0 and are moved on. Cancel is looked at in front
+ * of each layer. */
 pgrad_status pgrad__trunk_forward(pgrad__trunk *trunk);
 /* From d_stream, the gradient at the last layer's output, down to the embedding. */
 pgrad_status pgrad__trunk_backward(pgrad__trunk *trunk);

@@ -69,8 +69,8 @@ static int walk_next(walk *at, const pgrad__tensor_rule **rule, uint32_t *layer)
         const pgrad__tensor_rule *now = &arch->rules[at->rule];
         *layer = at->layer;
         *rule = now;
-        int last_of_layers = now->per_layer &&
-                             (at->rule + 1 == arch->n_rules || !arch->rules[at->rule + 1].per_layer);
+        int last_of_layers = now->per_layer && (at->rule + 1 == arch->n_rules ||
+                                                !arch->rules[at->rule + 1].per_layer);
         if (now->per_layer && (at->rule == 0 || !arch->rules[at->rule - 1].per_layer))
             at->first_layer_rule = at->rule;
         at->rule++;
@@ -81,8 +81,8 @@ static int walk_next(walk *at, const pgrad__tensor_rule **rule, uint32_t *layer)
     }
 }
 
-static pgrad_status plan_one(pgrad_model *model, pgrad__tensor *tensor, const pgrad__tensor_rule *rule,
-                             uint32_t layer)
+static pgrad_status plan_one(pgrad_model *model, pgrad__tensor *tensor,
+                             const pgrad__tensor_rule *rule, uint32_t layer)
 {
     const pgrad__config *config = &model->config;
     tensor->rule = rule;
@@ -133,13 +133,14 @@ pgrad_status pgrad__tensors_plan(pgrad_model *model)
 
 /* ---- memory ---- */
 
-/* What must be zero: gradients, lanes behind the last output of a matrix, slack. The rest of the weights
- * is written before it is read. */
+/* What must be zero: gradients, lanes behind the last output of a matrix, slack. The rest of the
+ * weights is written before it is read. */
 static void zero_tensor(void *argument, size_t index, uint32_t worker)
 {
     const pgrad_model *model = argument;
     const pgrad__tensor *tensor = &model->tensors[index];
-    size_t end = tensor->floats + PGRAD__SLACK, panel = (size_t)tensor->matrix.n_in * model->kernels->wide;
+    size_t end = tensor->floats + PGRAD__SLACK,
+           panel = (size_t)tensor->matrix.n_in * model->kernels->wide;
     (void)worker;
     memset(tensor->data + (tensor->floats - panel), 0, (panel + PGRAD__SLACK) * sizeof(float));
     if (tensor->grad != NULL)
@@ -274,8 +275,8 @@ static void fill_chunk(void *argument, size_t chunk, uint32_t worker)
     if (status == PGRAD_OK)
         status = task->rows(task->user, task->index, first, n, task->buffers[worker]);
     if (status == PGRAD_OK) {
-        pgrad__tensor_set_rows(task->model, &task->model->tensors[task->index], task->by_outputs, first,
-                               n, task->buffers[worker]);
+        pgrad__tensor_set_rows(task->model, &task->model->tensors[task->index], task->by_outputs,
+                               first, n, task->buffers[worker]);
     } else if (atomic_exchange(&task->failed, 1) == 0) {
         task->status = status;
         pgrad__message_get(task->message);
@@ -318,7 +319,8 @@ static pgrad_status fill_tensor(pgrad_model *model, uint32_t index, int by_outpu
     return PGRAD_OK;
 }
 
-pgrad_status pgrad__tensors_fill(pgrad_model *model, int by_outputs, pgrad__rows_fn rows, void *user)
+pgrad_status pgrad__tensors_fill(pgrad_model *model, int by_outputs, pgrad__rows_fn rows,
+                                 void *user)
 {
     uint64_t done = 0, total = 0;
     for (uint32_t i = 0; i < model->n_tensors; i++)

@@ -19,7 +19,7 @@ typedef struct load {
     pgrad_model *model;
     const pgrad__tensor_set *set;
     int is_gguf;
-    source *sources; /* [n_tensors] */
+    source *sources;     /* [n_tensors] */
     unsigned char *used; /* [set->n_tensors] */
 } load;
 
@@ -41,12 +41,13 @@ static pgrad_status read_rows(void *user, uint32_t index, uint64_t first, uint64
         return pgrad__tensor_read(state->set, view, first * row, n * row, out);
     if (view->n_dims == 1) { /* a bias: its elements are the rows */
         for (uint64_t i = 0; i < row; i++)
-            PGRAD__TRY(pgrad__tensor_read(state->set, view, interleaved(i, from->head_dim), 1, out + i));
+            PGRAD__TRY(
+                pgrad__tensor_read(state->set, view, interleaved(i, from->head_dim), 1, out + i));
         return PGRAD_OK;
     }
     for (uint64_t i = 0; i < n; i++)
-        PGRAD__TRY(pgrad__tensor_read(state->set, view, interleaved(first + i, from->head_dim) * row, row,
-                                      out + i * row));
+        PGRAD__TRY(pgrad__tensor_read(
+            state->set, view, interleaved(first + i, from->head_dim) * row, row, out + i * row));
     return PGRAD_OK;
 }
 
@@ -75,7 +76,8 @@ static const char *shape_text(char buffer[96], uint32_t n_dims, const uint64_t *
     return buffer;
 }
 
-static pgrad_status check_view(const pgrad__tensor *tensor, const pgrad__tensor_view *view, int is_gguf)
+static pgrad_status check_view(const pgrad__tensor *tensor, const pgrad__tensor_view *view,
+                               int is_gguf)
 {
     char expected[96], found[96];
     uint64_t dims[2] = {tensor->dims[0], tensor->dims[1]};
@@ -86,8 +88,9 @@ static pgrad_status check_view(const pgrad__tensor *tensor, const pgrad__tensor_
     int same = view->n_dims == tensor->n_dims && view->dims[0] == dims[0] &&
                (tensor->n_dims == 1 || view->dims[1] == dims[1]);
     if (!same)
-        return pgrad__fail(PGRAD_E_MISMATCH, "tensor '%s': expected shape %s from the config, found %s",
-                           view->name, shape_text(expected, tensor->n_dims, dims),
+        return pgrad__fail(PGRAD_E_MISMATCH,
+                           "tensor '%s': expected shape %s from the config, found %s", view->name,
+                           shape_text(expected, tensor->n_dims, dims),
                            shape_text(found, view->n_dims, view->dims));
     uint32_t block = pgrad__element_block(view->type);
     if (block == 0)
@@ -140,9 +143,11 @@ static pgrad_status match_tensors(load *state)
         state->used[view - state->set->tensors] = 1;
         if (state->is_gguf && model->tensors[i].rule->gguf_rows == PGRAD__ROWS_INTERLEAVED)
             state->sources[i].head_dim = model->config.head_dim;
-        if (state->sources[i].head_dim > 0 && view->n_dims == 1 && pgrad__element_block(view->type) > 1)
-            PGRAD__GO(pgrad__fail(PGRAD_E_UNSUPPORTED, "tensor '%s': a bias of type %s is not supported",
-                                  view->name, view->type_name));
+        if (state->sources[i].head_dim > 0 && view->n_dims == 1 &&
+            pgrad__element_block(view->type) > 1)
+            PGRAD__GO(pgrad__fail(PGRAD_E_UNSUPPORTED,
+                                  "tensor '%s': a bias of type %s is not supported", view->name,
+                                  view->type_name));
     }
     PGRAD__GO(missing.status);
     if (n_missing == 1 && !model->config.tied_head &&
@@ -174,18 +179,20 @@ static void tell_unknown(const load *state)
             pgrad__log_line(model->context, PGRAD_LOG_WARNING,
                             "tensor 'lm_head.weight' is ignored: tie_word_embeddings is set");
         else
-            pgrad__log_line(model->context, PGRAD_LOG_WARNING, "tensor '%.200s' is unknown; ignored",
-                            view->name);
+            pgrad__log_line(model->context, PGRAD_LOG_WARNING,
+                            "tensor '%.200s' is unknown; ignored", view->name);
     }
     if (n_unknown > 8)
-        pgrad__log_line(model->context, PGRAD_LOG_WARNING, "%zu unknown tensors are ignored", n_unknown);
+        pgrad__log_line(model->context, PGRAD_LOG_WARNING, "%zu unknown tensors are ignored",
+                        n_unknown);
 }
 
 pgrad_status pgrad__weights_load(pgrad_model *model, const pgrad__tensor_set *set, int is_gguf)
 {
     load state = {.model = model, .set = set, .is_gguf = is_gguf};
     pgrad_status status;
-    PGRAD__GO(pgrad__calloc(model->context, model->n_tensors, sizeof *state.sources, &state.sources));
+    PGRAD__GO(
+        pgrad__calloc(model->context, model->n_tensors, sizeof *state.sources, &state.sources));
     PGRAD__GO(pgrad__calloc(model->context, set->n_tensors, 1, &state.used));
     PGRAD__GO(match_tensors(&state));
     tell_unknown(&state);

@@ -12,13 +12,14 @@ static pgrad_status check_finite(const pgrad_model *model)
     for (uint32_t i = 0; i < model->n_tensors; i++) {
         const pgrad__tensor *tensor = &model->tensors[i];
         if (!pgrad__all_finite(model->context, tensor->data, tensor->floats))
-            return pgrad__fail(PGRAD_E_NUMERIC, "tensor '%s': a weight is not finite", tensor->name);
+            return pgrad__fail(PGRAD_E_NUMERIC, "tensor '%s': a weight is not finite",
+                               tensor->name);
     }
     return PGRAD_OK;
 }
 
-/* The config as it was read, all keys in their order, with the element type of the new file under the
- * key the config uses already (transformers 4 and 5 spell it differently). */
+/* The config as it was read, all keys in their order, with the element type of the new file under
+ * the key the config uses already (transformers 4 and 5 spell it differently). */
 static pgrad_status write_config(const pgrad_model *model, const char *dtype, pgrad__folder *folder)
 {
     pgrad_context *context = model->context;
@@ -26,7 +27,8 @@ static pgrad_status write_config(const pgrad_model *model, const char *dtype, pg
     char *text = NULL;
     size_t length;
     pgrad_status status;
-    PGRAD__GO(pgrad__json_parse(context, model->config_text, model->config_length, "config.json", &json));
+    PGRAD__GO(
+        pgrad__json_parse(context, model->config_text, model->config_length, "config.json", &json));
     int has_new = pgrad__json_get(json, "dtype") != NULL;
     if (has_new)
         PGRAD__GO(pgrad__json_set_string(json, "dtype", dtype));
@@ -73,7 +75,8 @@ static pgrad_status write_weights(const pgrad_model *model, int as_bf16, pgrad__
     }
     PGRAD__GO(pgrad__path_join(context, folder->temporary, "model.safetensors", &path));
     PGRAD__GO(pgrad__writer_open(context, path, &writer));
-    PGRAD__GO(pgrad__safetensors_write(&writer, entries, model->n_tensors, as_bf16, weight_rows, &from));
+    PGRAD__GO(
+        pgrad__safetensors_write(&writer, entries, model->n_tensors, as_bf16, weight_rows, &from));
     PGRAD__GO(pgrad__writer_commit(&writer));
 fail:
     pgrad__writer_abort(&writer);
@@ -89,7 +92,8 @@ pgrad_status pgrad__model_write(pgrad_model *model, const pgrad_save_params *par
     PGRAD__TRY(check_finite(model));
     PGRAD__TRY(write_config(model, as_bf16 ? "bfloat16" : "float32", folder));
     if (model->generation_config_text != NULL)
-        PGRAD__TRY(pgrad__folder_put(folder, "generation_config.json", model->generation_config_text,
+        PGRAD__TRY(pgrad__folder_put(folder, "generation_config.json",
+                                     model->generation_config_text,
                                      model->generation_config_length));
     return write_weights(model, as_bf16, folder);
 }

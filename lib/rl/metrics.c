@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/fail.h"
+#include "base/number.h"
 
 /* Where each number stands and what it is called: TRL's name where the thing is the same. */
 typedef struct metric {
@@ -145,4 +146,71 @@ double pgrad_metrics_value(const pgrad_step_report *report, uint32_t index)
         return NAN;
     return place < N_METRICS ? number_at(report, METRICS[place].offset)
                              : report->named[place - N_METRICS].value;
+}
+
+/* ---- as JSON ---- */
+
+/* Counts what does not fit, so that the caller learns the size needed. */
+typedef struct sink {
+    char *text;
+    size_t capacity, length;
+} sink;
+
+static void put(sink *out, const char *text, size_t length)
+{
+    if (out->length + length < out->capacity)
+        memcpy(out->text + out->length, text, length);
+    out->length += length;
+}
+
+static void put_text(sink *out, const char *text)
+{
+    put(out, text, strlen(text));
+}
+
+/* Names are ASCII but for a reward's own, where a quote or backslash is escaped. */
+static void put_name(sink *out, const char *name)
+{
+    put_text(out, "\"");
+    for (; *name != '\0'; name++) {
+        if (*name == '"' || *name == '\\')
+            put_text(out, "\\");
+        put(out, (unsigned char)*name < 0x20 ? " " : name, 1);
+    }
+    put_text(out, "\":");
+}
+
+static void put_report(sink *out, const pgrad_step_report *report)
+{
+    char number[32];
+    (void)snprintf(number, sizeof number, "%llu",
+                   holds(report, AT(step) + sizeof report->step) ? (unsigned long long)report->step : 0);
+    put_text(out, "{\"step\":");
+    put_text(out, number);
+    uint32_t n = pgrad_metrics_count(report);
+    for (uint32_t i = 0; i < n; i++) {
+        double value = pgrad_metrics_value(report, i);
+        put_text(out, ",");
+        put_name(out, pgrad_metrics_name(report, i));
+        (void)pgrad__format_real(number, value);
+        put_text(out, isfinite(value) ? number : "null");
+    }
+    put_text(out, "}");
+}
+
+pgrad_status pgrad_metrics_json(const pgrad_step_report *report, char *json, size_t capacity,
+                                size_t *length)
+{
+    if (report == NULL || length == NULL || (json == NULL && capacity > 0))
+        return pgrad__fail(PGRAD_E_INVALID, "metrics_json: an argument is NULL");
+    sink measure = {NULL, 0, 0};
+    put_report(&measure, report);
+    *length = measure.length;
+    if (capacity <= measure.length)
+        return pgrad__fail(PGRAD_E_BUFFER, "metrics_json: %zu bytes are needed, capacity is %zu",
+                           measure.length + 1, capacity);
+    sink out = {json, capacity, 0};
+    put_report(&out, report);
+    json[out.length] = '\0';
+    return PGRAD_OK;
 }

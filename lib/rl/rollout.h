@@ -40,6 +40,20 @@ typedef struct pgrad__data_item {
     size_t length;
 } pgrad__data_item;
 
+/* Lays sequences indices[0..n) out as a batch: prompt and completion tokens without the last one, targets
+ * = completion tokens. Arrays live in the builder and are reused; offsets[j] is the first target of
+ * indices[j]. */
+typedef struct pgrad__batch_builder {
+    pgrad_context *context;
+    pgrad_token *tokens, *targets;
+    uint32_t *target_rows;
+    float *inverse_tau;
+    pgrad__attention_sequence *sequences;
+    size_t *offsets;
+    size_t row_capacity, target_capacity, sequence_capacity;
+    pgrad__batch batch;
+} pgrad__batch_builder;
+
 struct pgrad_rollout {
     pgrad_context *context;
     atomic_uint references;
@@ -64,8 +78,11 @@ struct pgrad_rollout {
     uint32_t n_components;
     char component_names[PGRAD__MAX_COMPONENTS][PGRAD__REWARD_NAME];
     double *component_scores; /* [PGRAD__MAX_COMPONENTS, max_sequences]; NaN: not applicable */
-    struct pgrad__generator *generator; /* generate.c: cache, pass, logits; made in create */
+    struct pgrad__generator *generator; /* generator.h: cache, pass, logits; made in create */
     pgrad__pass *pass;                  /* score.c */
+    pgrad__batch_builder builder;
+    pgrad__workspace scores; /* score.c */
+    int generating; /* a callback is looking at it: no change allowed */
 };
 
 /* Values of array `which` of sequence i. */
@@ -84,20 +101,6 @@ static inline int pgrad__sequence_counts(const pgrad__sequence *sequence)
 {
     return sequence->finish != PGRAD_FINISH_NONE && sequence->n_tokens > 0;
 }
-
-/* Lays sequences indices[0..n) out as a batch: prompt and completion tokens without the last one, targets
- * = completion tokens. Arrays live in the builder and are reused; offsets[j] is the first target of
- * indices[j]. */
-typedef struct pgrad__batch_builder {
-    pgrad_context *context;
-    pgrad_token *tokens, *targets;
-    uint32_t *target_rows;
-    float *inverse_tau;
-    pgrad__attention_sequence *sequences;
-    size_t *offsets;
-    size_t row_capacity, target_capacity, sequence_capacity;
-    pgrad__batch batch;
-} pgrad__batch_builder;
 
 pgrad_status pgrad__batch_build(pgrad__batch_builder *builder, const pgrad_rollout *rollout,
                                 const uint32_t *indices, size_t n, int supervised);

@@ -1,5 +1,5 @@
-/* The same row gives the same bits: alone, in a batch, through the cache in steps or chunks, with a shared
- * prompt; and losses and gradients with any number of threads and every kernel set. */
+/* The same row gives the same bits: alone, in a batch, through the cache in steps or chunks, with a
+ * shared prompt; and losses and gradients with any number of threads and every kernel set. */
 #include "../model/model_test.h"
 
 static const char *const models[] = {"tiny_gpt2", "tiny_llama", "tiny_llama_tied"};
@@ -19,8 +19,8 @@ static void make_tokens(size_t sequence, size_t n, pgrad_token *out)
 static void same_bits(const char *what, const float *a, const float *b, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        ck_assert_msg(memcmp(&a[i], &b[i], sizeof *a) == 0, "%s: element %zu: %.9g and %.9g", what, i,
-                      (double)a[i], (double)b[i]);
+        ck_assert_msg(memcmp(&a[i], &b[i], sizeof *a) == 0, "%s: element %zu: %.9g and %.9g", what,
+                      i, (double)a[i], (double)b[i]);
 }
 
 /* ---- rows ---- */
@@ -121,7 +121,8 @@ START_TEST(through_the_cache)
 }
 END_TEST
 
-/* Many sequences of different lengths step together: the wide kernel, and spans with and without logits. */
+/* Many sequences of different lengths step together: the wide kernel, and spans with and without
+ * logits. */
 START_TEST(decoded_together)
 {
     enum { N = 20, STEPS = 6 };
@@ -139,7 +140,8 @@ START_TEST(decoded_together)
         spans[s] = (pgrad__decode_span){
             .tokens = tokens[s], .n_tokens = (uint32_t)start[s], .pages = &pages[s]};
     }
-    OK(pgrad__model_decode(f.model, f.pass, f.cache, spans, N, NULL)); /* prompts: no logits wanted */
+    OK(pgrad__model_decode(f.model, f.pass, f.cache, spans, N,
+                           NULL)); /* prompts: no logits wanted */
     for (size_t step = 0; step < STEPS; step++) {
         for (size_t s = 0; s < N; s++)
             spans[s] = (pgrad__decode_span){.tokens = tokens[s] + start[s] + step,
@@ -163,7 +165,8 @@ START_TEST(decoded_together)
 }
 END_TEST
 
-/* A prompt computed once: whole pages shared, the border page copied; the group's rows run together. */
+/* A prompt computed once: whole pages shared, the border page copied; the group's rows run
+ * together. */
 START_TEST(shared_prompt)
 {
     enum { G = 5, STEPS = 3 };
@@ -204,8 +207,8 @@ START_TEST(shared_prompt)
                                             .want_logits = 1};
         OK(pgrad__model_decode(f.model, f.pass, f.cache, spans, G, rows));
         for (size_t g = 0; g < G; g++) {
-            OK(pgrad_model_logits(f.model, sequence[g], n_prompt + step + 1, PGRAD_LOGITS_LAST, alone,
-                                  f.vocab));
+            OK(pgrad_model_logits(f.model, sequence[g], n_prompt + step + 1, PGRAD_LOGITS_LAST,
+                                  alone, f.vocab));
             same_bits("shared prompt", rows + g * f.vocab, alone, f.vocab);
         }
     }
@@ -341,7 +344,8 @@ static outcome run(const char *name, uint32_t kernel_set, uint32_t n_threads)
     out.values = malloc((out.n + n_logits) * sizeof *out.values);
     for (uint32_t i = 0; i < f.model->n_tensors; i++) {
         size_t n;
-        OK(pgrad_model_grad_read(f.model, f.model->tensors[i].name, out.values + at, out.n - at, &n));
+        OK(pgrad_model_grad_read(f.model, f.model->tensors[i].name, out.values + at, out.n - at,
+                                 &n));
         at += n;
     }
     memcpy(out.values + at, f.whole, n_logits * sizeof *out.values);

@@ -1,8 +1,8 @@
-/* Runs a model over prompts for compare_smollm2.py. usage: dump_logits MODEL PROMPTS OUT
+/* Runs a model over prompts for compare_smollm2.py. usage: dump_logits MODEL PROMPTS OUT [FOLDER]
  *
- * PROMPTS has one prompt a line, as token ids. OUT gets for each of them, in the machine's byte order:
- * u32 n_tokens, u32 n_vocab, f32 logits [n_tokens, n_vocab], and i32 [32], the tokens that greedy decoding
- * through the cache adds. Seconds of loading go to standard output. */
+ * PROMPTS has one prompt a line, as token ids. OUT gets for each of them, in the machine's byte
+ * order: u32 n_tokens, u32 n_vocab, f32 logits [n_tokens, n_vocab], and i32 [32], the tokens that
+ * greedy decoding through the cache adds. Seconds of loading go to standard output. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,13 +77,27 @@ static int run_prompt(pgrad_model *model, const pgrad_token *prompt, size_t n, F
     return bad;
 }
 
+static int save(pgrad_model *model, const char *path)
+{
+    pgrad__folder folder = {0};
+    pgrad_save_params params;
+    pgrad_save_params_init(&params, sizeof params);
+    if (pgrad__folder_open(model->context, path, &folder) != PGRAD_OK)
+        return failed("save");
+    if (pgrad__model_write(model, &params, &folder) == PGRAD_OK &&
+        pgrad__folder_commit(&folder) == PGRAD_OK)
+        return 0;
+    pgrad__folder_abort(&folder);
+    return failed("save");
+}
+
 int main(int argc, char **argv)
 {
     pgrad_context *context = NULL;
     pgrad_model *model = NULL;
     char line[8192];
-    if (argc != 4) {
-        fprintf(stderr, "usage: dump_logits MODEL PROMPTS OUT\n");
+    if (argc != 4 && argc != 5) {
+        fprintf(stderr, "usage: dump_logits MODEL PROMPTS OUT [FOLDER]\n");
         return 2;
     }
     pgrad_model_params params;
@@ -112,6 +126,8 @@ int main(int argc, char **argv)
         fclose(prompts);
     if (out != NULL && fclose(out) != 0)
         bad = 1;
+    if (!bad && argc == 5)
+        bad = save(model, argv[4]);
     pgrad_model_free(model);
     pgrad_context_free(context);
     return bad;

@@ -15,7 +15,7 @@
 #include "io/safetensors.h"
 #include "model/model.h"
 
-#define OK(call)                                                                                    \
+#define OK(call)                                                                                   \
     do {                                                                                           \
         pgrad_status ok_ = (call);                                                                 \
         ck_assert_msg(ok_ == PGRAD_OK, "%s: %s: %s", #call, pgrad_status_name(ok_),                \
@@ -138,7 +138,8 @@ typedef struct mean_loss {
 } mean_loss;
 
 static inline pgrad_status mean_loss_fn(void *user, size_t first, size_t n, const float *logprob,
-                                        const float *entropy, float *d_logprob, float *entropy_weight)
+                                        const float *entropy, float *d_logprob,
+                                        float *entropy_weight)
 {
     mean_loss *loss = user;
     (void)first;
@@ -173,12 +174,13 @@ static inline void remove_folder(const char *path)
 {
     DIR *folder = opendir(path);
     for (struct dirent *entry; folder != NULL && (entry = readdir(folder)) != NULL;) {
-        char name[1024];
+        char *name;
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
             continue;
-        snprintf(name, sizeof name, "%s/%s", path, entry->d_name);
+        ck_assert_int_gt(asprintf(&name, "%s/%s", path, entry->d_name), 0);
         if (unlink(name) != 0)
             remove_folder(name);
+        free(name);
     }
     if (folder != NULL)
         closedir(folder);

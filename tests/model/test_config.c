@@ -29,23 +29,35 @@ static pgrad_status read_text(const char *text, size_t length, pgrad__config *co
     return status;
 }
 
-/* A config as pairs of key and value; `key` has its value replaced, or is left out (value NULL), or is
- * put behind the others. */
+/* A config as pairs of key and value; `key` has its value replaced, or is left out (value NULL), or
+ * is put behind the others. */
 typedef struct pair {
     const char *key, *value;
 } pair;
 
-static const pair llama[] = {
-    {"model_type", "\"llama\""}, {"vocab_size", "101"},          {"hidden_size", "32"},
-    {"intermediate_size", "48"}, {"num_hidden_layers", "2"},     {"num_attention_heads", "4"},
-    {"num_key_value_heads", "2"}, {"max_position_embeddings", "256"}, {"rms_norm_eps", "1e-05"},
-    {"rope_theta", "10000.0"},   {"hidden_act", "\"silu\""},      {"tie_word_embeddings", "false"},
-    {NULL, NULL}};
-static const pair gpt2[] = {
-    {"model_type", "\"gpt2\""}, {"vocab_size", "97"}, {"n_positions", "64"}, {"n_embd", "32"},
-    {"n_layer", "2"},           {"n_head", "4"},      {"n_inner", "null"},
-    {"activation_function", "\"gelu_new\""},          {"layer_norm_epsilon", "1e-05"},
-    {NULL, NULL}};
+static const pair llama[] = {{"model_type", "\"llama\""},
+                             {"vocab_size", "101"},
+                             {"hidden_size", "32"},
+                             {"intermediate_size", "48"},
+                             {"num_hidden_layers", "2"},
+                             {"num_attention_heads", "4"},
+                             {"num_key_value_heads", "2"},
+                             {"max_position_embeddings", "256"},
+                             {"rms_norm_eps", "1e-05"},
+                             {"rope_theta", "10000.0"},
+                             {"hidden_act", "\"silu\""},
+                             {"tie_word_embeddings", "false"},
+                             {NULL, NULL}};
+static const pair gpt2[] = {{"model_type", "\"gpt2\""},
+                            {"vocab_size", "97"},
+                            {"n_positions", "64"},
+                            {"n_embd", "32"},
+                            {"n_layer", "2"},
+                            {"n_head", "4"},
+                            {"n_inner", "null"},
+                            {"activation_function", "\"gelu_new\""},
+                            {"layer_norm_epsilon", "1e-05"},
+                            {NULL, NULL}};
 
 static pgrad_status read_with(const pair *pairs, const char *key, const char *value,
                               pgrad__config *config)
@@ -59,8 +71,8 @@ static pgrad_status read_with(const pair *pairs, const char *key, const char *va
         const char *now = same ? value : pairs->value;
         replaced |= same;
         if (now != NULL)
-            used += (size_t)snprintf(text + used, sizeof text - used, "%s\"%s\": %s", used > 1 ? "," : "",
-                                     pairs->key, now);
+            used += (size_t)snprintf(text + used, sizeof text - used, "%s\"%s\": %s",
+                                     used > 1 ? "," : "", pairs->key, now);
     }
     if (key != NULL && !replaced && value != NULL)
         used += (size_t)snprintf(text + used, sizeof text - used, ",\"%s\": %s", key, value);
@@ -90,11 +102,11 @@ END_TEST
 
 START_TEST(null_is_absent)
 {
-    static const char *const optional[] = {"num_key_value_heads", "head_dim", "rope_scaling",
-                                           "rope_parameters", "eos_token_id", "bos_token_id",
-                                           "quantization_config", "max_position_embeddings",
-                                           "rms_norm_eps", "rope_theta", "hidden_act",
-                                           "tie_word_embeddings", "attention_bias", "sliding_window"};
+    static const char *const optional[] = {
+        "num_key_value_heads", "head_dim",      "rope_scaling",        "rope_parameters",
+        "eos_token_id",        "bos_token_id",  "quantization_config", "max_position_embeddings",
+        "rms_norm_eps",        "rope_theta",    "hidden_act",          "tie_word_embeddings",
+        "attention_bias",      "sliding_window"};
     pgrad__config config;
     OK(read_with(llama, optional[_i], "null", &config));
     OK(read_with(llama, optional[_i], NULL, &config));
@@ -108,19 +120,31 @@ START_TEST(numbers_are_checked)
 {
     static const char *const llama_keys[] = {"vocab_size", "hidden_size", "intermediate_size",
                                              "num_hidden_layers", "num_attention_heads"};
-    static const char *const gpt2_keys[] = {"vocab_size", "n_positions", "n_embd", "n_layer", "n_head"};
-    static const char *const bad[] = {NULL,       "null", "\"768\"",    "true", "768.5",      "1e400",
-                                      "-1",       "0",    "2147483648", "[1]",  "9223372036854775808",
-                                      "1180591620717411303424", "{}"};
+    static const char *const gpt2_keys[] = {"vocab_size", "n_positions", "n_embd", "n_layer",
+                                            "n_head"};
+    static const char *const bad[] = {NULL,
+                                      "null",
+                                      "\"768\"",
+                                      "true",
+                                      "768.5",
+                                      "1e400",
+                                      "-1",
+                                      "0",
+                                      "2147483648",
+                                      "[1]",
+                                      "9223372036854775808",
+                                      "1180591620717411303424",
+                                      "{}"};
     for (size_t i = 0; i < 2; i++) {
         for (size_t k = 0; k < 5; k++) {
             const char *key = (i ? gpt2_keys : llama_keys)[k];
             for (size_t v = 0; v < sizeof bad / sizeof bad[0]; v++) {
                 pgrad__config config = {.n_layers = 77};
                 pgrad_status status = read_with(i ? gpt2 : llama, key, bad[v], &config);
-                ck_assert_msg(status == PGRAD_E_FORMAT || status == PGRAD_E_LIMIT, "%s = %s: %s", key,
-                              bad[v] ? bad[v] : "nothing", pgrad_status_name(status));
-                /* A number no machine type holds is the parser's to refuse, by its place in the text. */
+                ck_assert_msg(status == PGRAD_E_FORMAT || status == PGRAD_E_LIMIT, "%s = %s: %s",
+                              key, bad[v] ? bad[v] : "nothing", pgrad_status_name(status));
+                /* A number no machine type holds is the parser's to refuse, by its place in the
+                 * text. */
                 if (bad[v] == NULL || (strcmp(bad[v], "1e400") != 0 && strlen(bad[v]) < 19))
                     ck_assert_msg(strstr(pgrad_error_message(), key) != NULL, "%s = %s: %s", key,
                                   bad[v] ? bad[v] : "nothing", pgrad_error_message());
@@ -169,10 +193,11 @@ START_TEST(refused)
         {llama, "rope_scaling", "{\"rope_type\": 3}", PGRAD_E_FORMAT, "rope_type"},
         {llama, "rope_scaling", "[1]", PGRAD_E_FORMAT, "rope_scaling"},
         {llama, "rope_parameters", "{\"rope_type\": \"yarn\"}", PGRAD_E_UNSUPPORTED, "'yarn'"},
-        {llama, "rope_parameters", "{\"rope_type\": \"default\", \"rope_theta\": 0}", PGRAD_E_FORMAT,
-         "rope_theta"},
-        {llama, "rope_parameters", "{\"full_attention\": {\"rope_type\": \"default\"}, \"rope_type\":"
-                                   "\"proportional\"}",
+        {llama, "rope_parameters", "{\"rope_type\": \"default\", \"rope_theta\": 0}",
+         PGRAD_E_FORMAT, "rope_theta"},
+        {llama, "rope_parameters",
+         "{\"full_attention\": {\"rope_type\": \"default\"}, \"rope_type\":"
+         "\"proportional\"}",
          PGRAD_E_UNSUPPORTED, "'proportional'"},
         {llama, "partial_rotary_factor", "0.5", PGRAD_E_UNSUPPORTED, "partial_rotary_factor"},
         {llama, "hidden_act", "\"relu6\"", PGRAD_E_UNSUPPORTED, "'relu6'"},
@@ -198,7 +223,8 @@ START_TEST(refused)
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         pgrad__config config;
-        FAILS(cases[i].code, cases[i].text, read_with(cases[i].base, cases[i].key, cases[i].value, &config));
+        FAILS(cases[i].code, cases[i].text,
+              read_with(cases[i].base, cases[i].key, cases[i].value, &config));
     }
 }
 END_TEST
@@ -224,9 +250,10 @@ START_TEST(accepted)
     ck_assert_int_eq(config.scale_by_layer, 1);
     OK(read_with(gpt2, "activation_function", "\"relu\"", &config));
     ck_assert_int_eq(config.activation, PGRAD__ACTIVATION_RELU);
-    const char *text = "{\"architectures\": [\"GPT2LMHeadModel\"], \"vocab_size\": 5, \"hidden_size\": 4,"
-                       "\"num_hidden_layers\": 1, \"num_attention_heads\": 1,"
-                       "\"max_position_embeddings\": 9}";
+    const char *text =
+        "{\"architectures\": [\"GPT2LMHeadModel\"], \"vocab_size\": 5, \"hidden_size\": 4,"
+        "\"num_hidden_layers\": 1, \"num_attention_heads\": 1,"
+        "\"max_position_embeddings\": 9}";
     OK(read_text(text, strlen(text), &config));
     ck_assert_uint_eq(config.n_context, 9);
     ck_assert_uint_eq(config.n_embd, 4);
@@ -267,10 +294,10 @@ END_TEST
 /* What is written for a config reads as the same config. */
 START_TEST(written_and_read)
 {
-    static const char *const values[] = {"1e-05",      "1e-06",  "9.999999747378752e-06", "0.1",
-                                         "0.00012207", "1.0",    "3.1415927e-7",          "1e-30"};
-    static const char *const thetas[] = {"10000.0", "500000", "1000000.0", "10000.5", "1e12", "8000", "1",
-                                         "123456.789"};
+    static const char *const values[] = {"1e-05",      "1e-06", "9.999999747378752e-06", "0.1",
+                                         "0.00012207", "1.0",   "3.1415927e-7",          "1e-30"};
+    static const char *const thetas[] = {"10000.0", "500000", "1000000.0", "10000.5",
+                                         "1e12",    "8000",   "1",         "123456.789"};
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
         pgrad__config config, again;
         char *text = NULL;
@@ -299,7 +326,12 @@ END_TEST
 
 START_TEST(broken_documents)
 {
-    static const char *const texts[] = {"", "\xef\xbb\xbf", "{", "[]", "7", "{\"model_type\": \"llama\"",
+    static const char *const texts[] = {"",
+                                        "\xef\xbb\xbf",
+                                        "{",
+                                        "[]",
+                                        "7",
+                                        "{\"model_type\": \"llama\"",
                                         "{\"model_type\": \"llama\", \"model_type\": \"llama\"}"};
     pgrad__config config;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
@@ -320,7 +352,8 @@ START_TEST(names_are_expanded)
     pgrad__strbuf_free(&text);
     ck_assert(pgrad__arch_ignores(&pgrad__arch_gpt2, "h.0.attn.bias"));
     ck_assert(!pgrad__arch_ignores(&pgrad__arch_gpt2, "h.0.attn.c_attn.bias"));
-    ck_assert(pgrad__arch_ignores(&pgrad__arch_llama, "model.layers.3.self_attn.rotary_emb.inv_freq"));
+    ck_assert(
+        pgrad__arch_ignores(&pgrad__arch_llama, "model.layers.3.self_attn.rotary_emb.inv_freq"));
 }
 END_TEST
 

@@ -98,7 +98,8 @@ static const entry base[] = {
 static pgrad_status read_with(const entry *change, const char *more, pgrad__config *config)
 {
     static bytes out;
-    uint64_t n_entries = 0, n_tensors = more == NULL ? 1 : 2, dims[2] = {32, 50}, offset = 0, eight = 8;
+    uint64_t n_entries = 0, n_tensors = more == NULL ? 1 : 2, dims[2] = {32, 50}, offset = 0,
+             eight = 8;
     int replaced = 0;
     out.n = 0;
     put(&out, "GGUF", 4);
@@ -215,7 +216,9 @@ START_TEST(refused)
         {{"llama.attention.head_count_kv", U32, 3, NULL, {0}}, PGRAD_E_FORMAT, "key-value"},
         {{"llama.attention.key_length", U32, 9, NULL, {0}}, PGRAD_E_FORMAT, "even"},
         {{"llama.attention.value_length", U32, 16, NULL, {0}}, PGRAD_E_UNSUPPORTED, "value_length"},
-        {{"llama.attention.layer_norm_rms_epsilon", F32, NAN, NULL, {0}}, PGRAD_E_FORMAT, "epsilon"},
+        {{"llama.attention.layer_norm_rms_epsilon", F32, NAN, NULL, {0}},
+         PGRAD_E_FORMAT,
+         "epsilon"},
         {{"llama.attention.layer_norm_rms_epsilon", F32, 0, NULL, {0}}, PGRAD_E_FORMAT, "epsilon"},
         {{"llama.attention.layer_norm_rms_epsilon", U32, 1, NULL, {0}}, PGRAD_E_FORMAT, "epsilon"},
         {{"llama.rope.freq_base", F32, INFINITY, NULL, {0}}, PGRAD_E_FORMAT, "freq_base"},
@@ -248,7 +251,8 @@ START_TEST(tensors_are_checked)
           pgrad_model_load(context, path, NULL, &model));
     entry vocab = {"llama.vocab_size", U32, 51, NULL, {0}};
     OK(read_with(&vocab, NULL, &config));
-    FAILS(PGRAD_E_MISMATCH, "'token_embd.weight': expected shape [51, 32] from the config, found [50, 32]",
+    FAILS(PGRAD_E_MISMATCH,
+          "'token_embd.weight': expected shape [51, 32] from the config, found [50, 32]",
           pgrad_model_load(context, path, NULL, &model));
     ck_assert_ptr_null(model);
 }

@@ -26,12 +26,13 @@ START_TEST(logits_equal)
         float *expected = golden_read(&set, key, &n);
         ck_assert_uint_eq(n, rows * model->config.n_vocab);
         float *found = malloc(n * sizeof *found);
-        OK(pgrad_model_logits(model, b.tokens + b.sequences[s].first_row, rows, PGRAD_LOGITS_ALL, found,
-                              n));
+        OK(pgrad_model_logits(model, b.tokens + b.sequences[s].first_row, rows, PGRAD_LOGITS_ALL,
+                              found, n));
         double worst = 0.0;
         for (size_t i = 0; i < n; i++)
             worst = fmax(worst, fabs((double)expected[i] - (double)found[i]));
-        ck_assert_msg(worst <= LOGITS_ERROR, "%s: logits of sequence %zu differ by %g", name, s, worst);
+        ck_assert_msg(worst <= LOGITS_ERROR, "%s: logits of sequence %zu differ by %g", name, s,
+                      worst);
         ck_assert_msg(worst > 0.0 || n == 0, "compared with itself?");
         free(found);
         free(expected);
@@ -65,7 +66,8 @@ static void check_gradient(pgrad_model *model, const pgrad__tensor_set *set, con
     if (norm < 1e-6) {
         ck_assert_msg(worst < 1e-6, "%s: %g instead of zero", name, worst);
     } else {
-        ck_assert_msg(worst <= GRADIENT_ERROR * norm, "%s: differs by %g, norm %g", name, worst, norm);
+        ck_assert_msg(worst <= GRADIENT_ERROR * norm, "%s: differs by %g, norm %g", name, worst,
+                      norm);
         ck_assert_msg(1.0 - cosine < 1e-9, "%s: cosine %.12f", name, cosine);
     }
     free(found);
@@ -86,8 +88,8 @@ START_TEST(gradients_equal)
     OK(pgrad__pass_create(model, &pass));
     double loss = run_backward(model, pass, &b);
     float *expected = golden_read(&set, "loss", &n);
-    ck_assert_msg(fabs(loss - (double)expected[0]) < LOSS_ERROR, "%s: loss %.8f instead of %.8f", name,
-                  loss, (double)expected[0]);
+    ck_assert_msg(fabs(loss - (double)expected[0]) < LOSS_ERROR, "%s: loss %.8f instead of %.8f",
+                  name, loss, (double)expected[0]);
     free(expected);
     /* Every tensor has a gradient there, and there is none beside. */
     size_t n_gradients = 0;
@@ -143,8 +145,8 @@ START_TEST(training_losses_equal)
     ck_assert_uint_eq(n, 10);
     for (int t = 0; t < 10; t++) {
         double loss = run_backward(model, pass, &b);
-        ck_assert_msg(fabs(loss - (double)expected[t]) < LOSS_ERROR, "%s: step %d: %.8f instead of %.8f",
-                      name, t, loss, (double)expected[t]);
+        ck_assert_msg(fabs(loss - (double)expected[t]) < LOSS_ERROR,
+                      "%s: step %d: %.8f instead of %.8f", name, t, loss, (double)expected[t]);
         adam_step(model, m, v, t + 1);
     }
     ck_assert(expected[9] < expected[0] - 0.01f); /* it did move */

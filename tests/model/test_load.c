@@ -25,8 +25,8 @@ static void same_weights(pgrad_model *a, pgrad_model *b)
         const pgrad__tensor *left = &a->tensors[i], *right = pgrad__tensor_by_name(b, left->name);
         ck_assert_msg(right != NULL, "no '%s'", left->name);
         ck_assert_uint_eq(left->floats, right->floats);
-        ck_assert_msg(memcmp(left->data, right->data, left->floats * sizeof(float)) == 0, "'%s' differs",
-                      left->name);
+        ck_assert_msg(memcmp(left->data, right->data, left->floats * sizeof(float)) == 0,
+                      "'%s' differs", left->name);
     }
 }
 
@@ -99,7 +99,8 @@ START_TEST(gguf_of_gpt2_is_transposed)
         ck_assert_uint_eq(a->floats, b->floats);
         for (size_t j = 0; j < a->floats; j++) { /* f16: 11 bits, subnormal below 6e-5 */
             double error = fabs((double)a->data[j] - (double)b->data[j]);
-            ck_assert_msg(error <= fabs((double)a->data[j]) / 2048.0 + 3e-8, "%s: %g", a->name, error);
+            ck_assert_msg(error <= fabs((double)a->data[j]) / 2048.0 + 3e-8, "%s: %g", a->name,
+                          error);
         }
     }
     pgrad_model_free(gguf);
@@ -118,8 +119,8 @@ static void save_into(pgrad_model *model, const char *path, uint32_t dtype)
 
 START_TEST(saved_is_the_same_model)
 {
-    static const char *const names[] = {"tiny_gpt2", "tiny_llama", "tiny_llama_tied", "tiny_llama.gguf",
-                                        "tiny_gpt2_f16.gguf"};
+    static const char *const names[] = {"tiny_gpt2", "tiny_llama", "tiny_llama_tied",
+                                        "tiny_llama.gguf", "tiny_gpt2_f16.gguf"};
     char folder[512], path[600], text[700];
     temporary_folder(folder);
     snprintf(path, sizeof path, "%s/saved", folder);
@@ -159,7 +160,8 @@ START_TEST(bf16_copy_loads)
     /* Keys of the source stay, in their order; the element type is told under the key it had. */
     strcat(path, "/config.json");
     char *config = get_file(path, &size);
-    const char *first = strstr(config, "\"architectures\""), *last = strstr(config, "\"vocab_size\"");
+    const char *first = strstr(config, "\"architectures\""),
+               *last = strstr(config, "\"vocab_size\"");
     ck_assert(first != NULL && last != NULL && first < last);
     ck_assert_ptr_nonnull(strstr(config, "\"transformers_version\""));
     ck_assert_ptr_nonnull(strstr(config, "\"dtype\": \"bfloat16\""));
@@ -188,7 +190,8 @@ START_TEST(not_finite_is_not_saved)
     pgrad_save_params params = {.struct_size = sizeof params};
     tensor->data[5] = (float)NAN;
     OK(pgrad__folder_open(context, path, &out));
-    FAILS(PGRAD_E_NUMERIC, "model.layers.1.mlp.up_proj.weight", pgrad__model_write(model, &params, &out));
+    FAILS(PGRAD_E_NUMERIC, "model.layers.1.mlp.up_proj.weight",
+          pgrad__model_write(model, &params, &out));
     pgrad__folder_abort(&out);
     ck_assert_int_ne(access(path, F_OK), 0);
     pgrad_model_free(model);
@@ -206,7 +209,8 @@ static void copy_with(const char *folder, const char *from, const char *to)
     char *config = get_file(data_path(path, "tiny_llama/config.json"), &size);
     char *at = strstr(config, from);
     ck_assert_msg(at != NULL, "'%s' is not in the config", from);
-    int n = snprintf(text, sizeof text, "%.*s%s%s", (int)(at - config), config, to, at + strlen(from));
+    int n =
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - config), config, to, at + strlen(from));
     put_file(folder, "config.json", text, (size_t)n);
     free(config);
     char *weights = get_file(data_path(path, "tiny_llama/model.safetensors"), &size);
@@ -228,7 +232,8 @@ START_TEST(shapes_must_match)
         {"\"head_dim\": 8", "\"head_dim\": 16", PGRAD_E_MISMATCH, "q_proj"},
         {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", PGRAD_E_MISMATCH,
          "9 of 30 tensors are missing: 'model.layers.2.input_layernorm.weight'"},
-        {"\"mlp_bias\": false", "\"mlp_bias\": true", PGRAD_E_MISMATCH, "6 of 27 tensors are missing"},
+        {"\"mlp_bias\": false", "\"mlp_bias\": true", PGRAD_E_MISMATCH,
+         "6 of 27 tensors are missing"},
         {"\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1024", PGRAD_E_MISMATCH, ", ..."},
     };
     char folder[512];
@@ -298,8 +303,8 @@ START_TEST(cut_files_are_refused)
         pgrad_model *model = NULL;
         put_file(folder, name, data, cut);
         pgrad_status status = pgrad_model_load(context, target, NULL, &model);
-        ck_assert_msg(status == PGRAD_E_FORMAT || status == PGRAD_E_LIMIT, "cut at %zu: %s: %s", cut,
-                      pgrad_status_name(status), pgrad_error_message());
+        ck_assert_msg(status == PGRAD_E_FORMAT || status == PGRAD_E_LIMIT, "cut at %zu: %s: %s",
+                      cut, pgrad_status_name(status), pgrad_error_message());
         ck_assert_ptr_null(model);
     }
     free(config);
@@ -321,7 +326,8 @@ START_TEST(paths_that_are_no_model)
     put_file(folder, "config.json", config, size);
     FAILS(PGRAD_E_IO, "model.safetensors", pgrad_model_load(context, folder, NULL, &model));
     put_file(folder, "pytorch_model.bin", "x", 1);
-    FAILS(PGRAD_E_UNSUPPORTED, "pytorch_model.bin", pgrad_model_load(context, folder, NULL, &model));
+    FAILS(PGRAD_E_UNSUPPORTED, "pytorch_model.bin",
+          pgrad_model_load(context, folder, NULL, &model));
     FAILS(PGRAD_E_INVALID, "NULL", pgrad_model_load(context, NULL, NULL, &model));
     ck_assert_ptr_null(model);
     free(config);
@@ -349,7 +355,8 @@ START_TEST(context_of_params)
     ck_assert_uint_eq(info.n_layers, 2);
     ck_assert_uint_eq(info.n_kv_heads, 2);
     ck_assert_uint_eq(info.n_tensors, 21);
-    ck_assert_uint_eq(info.n_parameters, 2 * 101 * 32 + 32 + 2 * (64 + 2 * 1024 + 2 * 512 + 3 * 1536));
+    ck_assert_uint_eq(info.n_parameters,
+                      2 * 101 * 32 + 32 + 2 * (64 + 2 * 1024 + 2 * 512 + 3 * 1536));
     ck_assert_int_eq(info.eos_token, 2);
     ck_assert_int_eq(info.bos_token, 1);
     ck_assert_str_eq(info.architecture, "llama");
@@ -366,7 +373,8 @@ START_TEST(context_of_params)
     test_batch b = {0};
     batch_add(&b, (pgrad_token[]){1, 2, 3}, 3);
     OK(pgrad__pass_create(model, &pass));
-    FAILS(PGRAD_E_STATE, "frozen", pgrad__model_backward(model, pass, &b.batch, mean_loss_fn, NULL));
+    FAILS(PGRAD_E_STATE, "frozen",
+          pgrad__model_backward(model, pass, &b.batch, mean_loss_fn, NULL));
     pgrad__pass_free(pass);
     free(out);
     pgrad_model_free(model);
@@ -453,7 +461,8 @@ END_TEST
 /* ---- creating ---- */
 
 static const char *const small =
-    "{\"model_type\": \"llama\", \"vocab_size\": 61, \"hidden_size\": 40, \"intermediate_size\": 72,"
+    "{\"model_type\": \"llama\", \"vocab_size\": 61, \"hidden_size\": 40, \"intermediate_size\": "
+    "72,"
     "\"num_hidden_layers\": 3, \"num_attention_heads\": 5, \"num_key_value_heads\": 1,"
     "\"tie_word_embeddings\": true, \"attention_bias\": true, \"initializer_range\": 0.5}";
 
@@ -472,7 +481,8 @@ START_TEST(created_from_a_seed)
         OK(pgrad_model_tensor_read(a, tensor->name, x, n, &m));
         OK(pgrad_model_tensor_read(b, tensor->name, y, n, &m));
         ck_assert_msg(memcmp(x, y, n * sizeof *x) == 0, "%s", tensor->name);
-        int residual = strstr(tensor->name, "o_proj.weight") || strstr(tensor->name, "down_proj.weight");
+        int residual =
+            strstr(tensor->name, "o_proj.weight") || strstr(tensor->name, "down_proj.weight");
         int matrix = tensor->n_dims == 2;
         for (size_t j = 0; j < n; j++) {
             double scale = residual ? 0.5 / sqrt(6.0) : 0.5;
@@ -532,7 +542,8 @@ END_TEST
 START_TEST(memory_is_given_back)
 {
     char path[512];
-    pgrad_context_info before = {.struct_size = sizeof before}, after = {.struct_size = sizeof after};
+    pgrad_context_info before = {.struct_size = sizeof before},
+                       after = {.struct_size = sizeof after};
     pgrad_context_params params;
     pgrad_context *limited = NULL;
     pgrad_context_params_init(&params, sizeof params);

@@ -1,0 +1,419 @@
+#include "io/atomic_file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/fail.h"
+#include "base/os.h"
+#include "io/file.h"
+#include "io/system_error.h"
+
+enum { BUFFER_SIZE = 1 << 18, MAX_TRIES = 100 };
+
+/* ---- names beside the target ---- */
+
+/* "TARGET.tmp-PROCESS-NUMBER", on the same file system as the target. */
+static pgrad_status temporary_name(pgrad_context *context, const char *path, unsigned number, char **out)
+{
+    char suffix[64];
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    int more = snprintf(suffix, sizeof suffix, ".tmp-%lld-%u", (long long)pgrad__os_process(), number);
+    char *name;
+    PGRAD__TRY(pgrad__alloc(context, length + (size_t)more + 1, 1, &name));
+    memcpy(name, path, length);
+    memcpy(name + length, suffix, (size_t)more + 1);
+    *out = name;
+    return PGRAD_OK;
+}
+
+/* Makes what stands in a folder durable: its entries are only after this. */
+static pgrad_status sync_folder(const char *path)
+{
+    int descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (descriptor < 0)
+        return pgrad__fail_system(path, "open the folder");
+    int failed = fsync(descriptor) != 0 && errno != EINVAL; /* not every file system can */
+    pgrad_status status = failed ? pgrad__fail_system(path, "sync the folder") : PGRAD_OK;
+    (void)close(descriptor);
+    return status;
+}
+
+static pgrad_status sync_parent(pgrad_context *context, const char *path)
+{
+    char *parent;
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    while (length > 0 && path[length - 1] != '/')
+        length--;
+    if (length == 0)
+        return sync_folder(".");
+    PGRAD__TRY(pgrad__copy_text(context, path, length, &parent));
+    pgrad_status status = sync_folder(parent);
+    pgrad__free(context, parent);
+    return status;
+}
+
+/* Where the new one must go: behind symbolic links, so that a link stays one. A path that does not exist
+ * is its own target. */
+static pgrad_status find_target(pgrad_context *context, const char *path, char **out)
+{
+    char resolved[PATH_MAX];
+    const char *target = realpath(path, resolved) != NULL ? resolved : path;
+    return pgrad__copy_text(context, target, strlen(target), out);
+}
+
+/* ---- one file ---- */
+
+/* Creates the temporary, with the permissions of the file it will replace. */
+static pgrad_status create_temporary(pgrad__writer *writer)
+{
+    struct stat old;
+    for (unsigned number = 0; writer->descriptor < 0; number++) {
+        char *name;
+        PGRAD__TRY(temporary_name(writer->context, writer->path, number, &name));
+        writer->descriptor = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (writer->descriptor >= 0) {
+            writer->temporary = name;
+            break;
+        }
+        const int exists = errno == EEXIST;
+        pgrad_status status = pgrad__fail_system(writer->path, "create a file beside it");
+        pgrad__free(writer->context, name);
+        if (!exists || number >= MAX_TRIES)
+            return status;
+    }
+    if (stat(writer->path, &old) == 0)
+        (void)fchmod(writer->descriptor, old.st_mode & 0777);
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad__writer_open(pgrad_context *context, const char *path, pgrad__writer *writer)
+{
+    char text[PGRAD__PATH_MAX];
+    pgrad__writer made = {.context = context, .descriptor = -1};
+    pgrad_status status = PGRAD_OK;
+    int kind = pgrad__path_kind(path);
+    if (kind == PGRAD__PATH_FOLDER || kind == PGRAD__PATH_OTHER)
+        return pgrad__fail(PGRAD_E_IO, "%s: expected a regular file or nothing to write over, found %s",
+                           pgrad__path_text(text, path),
+                           kind == PGRAD__PATH_FOLDER ? "a folder" : "a device, pipe or socket");
+    PGRAD__GO(find_target(context, path, &made.path));
+    PGRAD__GO(pgrad__alloc(context, BUFFER_SIZE, 1, &made.buffer));
+    PGRAD__GO(create_temporary(&made));
+    *writer = made;
+    return PGRAD_OK;
+fail:
+    pgrad__free(context, made.buffer);
+    pgrad__free(context, made.path);
+    return status;
+}
+
+static pgrad_status write_all(pgrad__writer *writer, const unsigned char *data, size_t size)
+{
+    for (size_t done = 0; done < size;) {
+        ssize_t n = write(writer->descriptor, data + done, size - done);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n == 0)
+            errno = ENOSPC;
+        if (n <= 0)
+            return pgrad__fail_system(writer->path, "write");
+        done += (size_t)n;
+    }
+    return PGRAD_OK;
+}
+
+static pgrad_status flush(pgrad__writer *writer)
+{
+    PGRAD__TRY(write_all(writer, writer->buffer, writer->buffered));
+    writer->buffered = 0;
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad__writer_write(pgrad__writer *writer, const void *data, size_t size)
+{
+    if (size > BUFFER_SIZE - writer->buffered)
+        PGRAD__TRY(flush(writer));
+    if (size >= BUFFER_SIZE) {
+        PGRAD__TRY(write_all(writer, data, size));
+    } else if (size > 0) {
+        memcpy(writer->buffer + writer->buffered, data, size);
+        writer->buffered += size;
+    }
+    writer->size += size;
+    return PGRAD_OK;
+}
+
+static pgrad_status close_durably(pgrad__writer *writer)
+{
+    PGRAD__TRY(flush(writer));
+    if (fsync(writer->descriptor) != 0)
+        return pgrad__fail_system(writer->path, "sync");
+    int closed = close(writer->descriptor);
+    writer->descriptor = -1;
+    return closed != 0 ? pgrad__fail_system(writer->path, "close") : PGRAD_OK;
+}
+
+static void release(pgrad__writer *writer)
+{
+    pgrad_context *context = writer->context;
+    pgrad__free(context, writer->temporary);
+    pgrad__free(context, writer->buffer);
+    pgrad__free(context, writer->path);
+    memset(writer, 0, sizeof *writer);
+    writer->descriptor = -1;
+}
+
+pgrad_status pgrad__writer_commit(pgrad__writer *writer)
+{
+    pgrad_status status = close_durably(writer);
+    if (status == PGRAD_OK && rename(writer->temporary, writer->path) != 0)
+        status = pgrad__fail_system(writer->path, "put the new file in place");
+    if (status != PGRAD_OK) {
+        pgrad__writer_abort(writer);
+        return status;
+    }
+    status = sync_parent(writer->context, writer->path);
+    release(writer);
+    return status;
+}
+
+void pgrad__writer_abort(pgrad__writer *writer)
+{
+    if (writer->context == NULL)
+        return;
+    if (writer->descriptor >= 0)
+        (void)close(writer->descriptor);
+    (void)unlink(writer->temporary);
+    release(writer);
+}
+
+/* ---- a folder ---- */
+
+/* What one entry of a folder is asked to do; from and to are its paths in the two folders. */
+typedef pgrad_status (*entry_fn)(pgrad_context *context, const char *from, const char *to);
+
+static pgrad_status visit(pgrad_context *context, const char *folder, const char *other, const char *name,
+                          entry_fn fn)
+{
+    char *from = NULL, *to = NULL;
+    pgrad_status status = PGRAD_OK;
+    PGRAD__GO(pgrad__path_join(context, folder, name, &from));
+    PGRAD__GO(pgrad__path_join(context, other, name, &to));
+    status = fn(context, from, to);
+fail:
+    pgrad__free(context, from);
+    pgrad__free(context, to);
+    return status;
+}
+
+/* Calls fn, which removes the entry, on all entries of a folder; then removes the folder. Goes round
+ * again while entries were found: readdir may miss some while others go. */
+static pgrad_status empty_folder(pgrad_context *context, const char *path, const char *other, entry_fn fn)
+{
+    pgrad_status status = PGRAD_OK;
+    struct dirent *entry;
+    size_t found;
+    DIR *folder = opendir(path);
+    if (folder == NULL)
+        return pgrad__fail_system(path, "open the folder");
+    do {
+        found = 0;
+        rewinddir(folder);
+        while (status == PGRAD_OK && (entry = readdir(folder)) != NULL) {
+            if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+                continue;
+            status = visit(context, path, other, entry->d_name, fn);
+            found++;
+        }
+    } while (status == PGRAD_OK && found > 0);
+    (void)closedir(folder);
+    if (status == PGRAD_OK && rmdir(path) != 0)
+        status = pgrad__fail_system(path, "remove the folder");
+    return status;
+}
+
+/* What stands at a path itself, links not followed. */
+static int kind_of_entry(const char *path)
+{
+    struct stat about;
+    if (lstat(path, &about) != 0)
+        return PGRAD__PATH_NONE;
+    return S_ISDIR(about.st_mode) ? PGRAD__PATH_FOLDER : PGRAD__PATH_FILE;
+}
+
+static pgrad_status remove_entry(pgrad_context *context, const char *from, const char *to)
+{
+    (void)to;
+    if (kind_of_entry(from) == PGRAD__PATH_FOLDER)
+        return empty_folder(context, from, from, remove_entry);
+    return unlink(from) == 0 ? PGRAD_OK : pgrad__fail_system(from, "remove");
+}
+
+/* Moves what the old folder holds and the new one lacks; a file that the new one replaces goes. */
+static pgrad_status keep_entry(pgrad_context *context, const char *from, const char *to)
+{
+    char path[PGRAD__PATH_MAX];
+    const int old = kind_of_entry(from), new = kind_of_entry(to);
+    if (new == PGRAD__PATH_NONE)
+        return rename(from, to) == 0 ? PGRAD_OK : pgrad__fail_system(from, "move to the new folder");
+    if (old != PGRAD__PATH_FOLDER)
+        return unlink(from) == 0 ? PGRAD_OK : pgrad__fail_system(from, "remove the old file");
+    if (new == PGRAD__PATH_FOLDER)
+        return empty_folder(context, from, to, keep_entry);
+    return pgrad__fail(PGRAD_E_IO, "%s: a folder where the new one has a file",
+                       pgrad__path_text(path, from));
+}
+
+/* Makes the folder that is built, with the permissions of the one it will replace. */
+static pgrad_status create_folder(pgrad__folder *folder)
+{
+    struct stat old;
+    for (unsigned number = 0;; number++) {
+        char *name;
+        PGRAD__TRY(temporary_name(folder->context, folder->path, number, &name));
+        if (mkdir(name, 0777) == 0) {
+            folder->temporary = name;
+            break;
+        }
+        const int exists = errno == EEXIST;
+        pgrad_status status = pgrad__fail_system(folder->path, "create a folder beside it");
+        pgrad__free(folder->context, name);
+        if (!exists || number >= MAX_TRIES)
+            return status;
+    }
+    if (stat(folder->path, &old) == 0)
+        (void)chmod(folder->temporary, (old.st_mode & 0777) | S_IRWXU);
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad__folder_open(pgrad_context *context, const char *path, pgrad__folder *folder)
+{
+    char text[PGRAD__PATH_MAX];
+    pgrad__folder made = {.context = context};
+    pgrad_status status = PGRAD_OK;
+    int kind = pgrad__path_kind(path);
+    if (kind == PGRAD__PATH_FILE || kind == PGRAD__PATH_OTHER)
+        return pgrad__fail(PGRAD_E_IO, "%s: expected a folder or nothing, found a file",
+                           pgrad__path_text(text, path));
+    PGRAD__GO(find_target(context, path, &made.path));
+    PGRAD__GO(create_folder(&made));
+    *folder = made;
+    return PGRAD_OK;
+fail:
+    pgrad__free(context, made.path);
+    return status;
+}
+
+pgrad_status pgrad__folder_put(pgrad__folder *folder, const char *name, const void *data, size_t size)
+{
+    pgrad__writer writer = {.descriptor = -1};
+    char *path;
+    PGRAD__TRY(pgrad__path_join(folder->context, folder->temporary, name, &path));
+    pgrad_status status = pgrad__writer_open(folder->context, path, &writer);
+    pgrad__free(folder->context, path);
+    PGRAD__TRY(status);
+    status = pgrad__writer_write(&writer, data, size);
+    if (status != PGRAD_OK) {
+        pgrad__writer_abort(&writer);
+        return status;
+    }
+    return pgrad__writer_commit(&writer);
+}
+
+/* No exchange on this file system: for a moment nothing stands at the path, never a half. */
+static pgrad_status put_in_two_moves(pgrad__folder *folder)
+{
+    char *old;
+    pgrad_status status = PGRAD_OK;
+    PGRAD__TRY(temporary_name(folder->context, folder->path, MAX_TRIES + 1, &old));
+    if (rename(folder->path, old) != 0) {
+        status = pgrad__fail_system(folder->path, "move the old folder aside");
+    } else if (rename(folder->temporary, folder->path) != 0) {
+        status = pgrad__fail_system(folder->path, "put the new folder in place");
+        (void)rename(old, folder->path);
+    } else {
+        pgrad__free(folder->context, folder->temporary);
+        folder->temporary = old;
+        return PGRAD_OK;
+    }
+    pgrad__free(folder->context, old);
+    return status;
+}
+
+/* Puts the new folder where the old one is; *swapped: the old one now stands at the temporary name. */
+static pgrad_status put_in_place(pgrad__folder *folder, int *swapped)
+{
+    *swapped = pgrad__path_kind(folder->path) != PGRAD__PATH_NONE;
+    if (!*swapped) {
+        if (rename(folder->temporary, folder->path) == 0)
+            return PGRAD_OK;
+        return pgrad__fail_system(folder->path, "put the new folder in place");
+    }
+    if (renameat2(AT_FDCWD, folder->temporary, AT_FDCWD, folder->path, RENAME_EXCHANGE) == 0)
+        return PGRAD_OK;
+    if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
+        return pgrad__fail_system(folder->path, "put the new folder in place");
+    return put_in_two_moves(folder);
+}
+
+static void release_folder(pgrad__folder *folder)
+{
+    pgrad__free(folder->context, folder->temporary);
+    pgrad__free(folder->context, folder->path);
+    memset(folder, 0, sizeof *folder);
+}
+
+/* The new folder is in place: brings over what it lacks. Should that fail, the rest stays where it is
+ * and the message tells where. */
+static pgrad_status keep_others(pgrad__folder *folder)
+{
+    char path[PGRAD__PATH_MAX], text[PGRAD__PATH_MAX];
+    pgrad_status status =
+        empty_folder(folder->context, folder->temporary, folder->path, keep_entry);
+    if (status != PGRAD_OK)
+        return pgrad__fail_in(status, "%s: saved, but other files of the old folder are left in %s: ",
+                              pgrad__path_text(path, folder->path),
+                              pgrad__path_text(text, folder->temporary));
+    return sync_folder(folder->path);
+}
+
+pgrad_status pgrad__folder_commit(pgrad__folder *folder)
+{
+    int swapped;
+    pgrad_status status = sync_folder(folder->temporary);
+    if (status == PGRAD_OK)
+        status = put_in_place(folder, &swapped);
+    if (status != PGRAD_OK) {
+        pgrad__folder_abort(folder);
+        return status;
+    }
+    if (swapped)
+        status = keep_others(folder);
+    if (status == PGRAD_OK)
+        status = sync_parent(folder->context, folder->path);
+    release_folder(folder);
+    return status;
+}
+
+void pgrad__folder_abort(pgrad__folder *folder)
+{
+    char message[512];
+    if (folder->context == NULL)
+        return;
+    pgrad__message_get(message); /* of the failure that led here */
+    (void)empty_folder(folder->context, folder->temporary, folder->temporary, remove_entry);
+    pgrad__message_set(message);
+    release_folder(folder);
+}

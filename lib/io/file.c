@@ -1,0 +1,155 @@
+#include "io/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/checked.h"
+#include "base/fail.h"
+#include "io/system_error.h"
+
+/* The kernel transfers at most a little under 2 GiB at once. */
+static const size_t READ_MAX = (size_t)1 << 30;
+
+pgrad_status pgrad__fail_system(const char *path, const char *what)
+{
+    char text[PGRAD__PATH_MAX], words[128] = "";
+    const char *said = strerror_r(errno, words, sizeof words);
+    return pgrad__fail(PGRAD_E_IO, "%s: cannot %s: %s", pgrad__path_text(text, path), what, said);
+}
+
+pgrad_status pgrad__file_open(pgrad_context *context, const char *path, pgrad__file *file)
+{
+    pgrad_status status = PGRAD_OK;
+    pgrad__file opened = {.context = context, .descriptor = -1};
+    char text[PGRAD__PATH_MAX];
+    struct stat about;
+
+    PGRAD__GO(pgrad__copy_text(context, path, strlen(path), &opened.path));
+    /* Without O_NONBLOCK a FIFO would wait for its writer. */
+    do
+        opened.descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    while (opened.descriptor < 0 && errno == EINTR);
+    if (opened.descriptor < 0)
+        PGRAD__GO(pgrad__fail_system(path, "open"));
+    if (fstat(opened.descriptor, &about) != 0)
+        PGRAD__GO(pgrad__fail_system(path, "look at"));
+    if (!S_ISREG(about.st_mode))
+        PGRAD__GO(pgrad__fail(PGRAD_E_FORMAT, "%s: expected a regular file, found %s",
+                              pgrad__path_text(text, path),
+                              S_ISDIR(about.st_mode) ? "a folder" : "a device, pipe or socket"));
+    opened.size = (uint64_t)about.st_size;
+    *file = opened;
+    return PGRAD_OK;
+fail:
+    pgrad__file_close(&opened);
+    return status;
+}
+
+void pgrad__file_close(pgrad__file *file)
+{
+    if (file->path == NULL) /* zeroed: its descriptor is not ours */
+        return;
+    if (file->descriptor >= 0)
+        (void)close(file->descriptor);
+    pgrad__free(file->context, file->path);
+    file->path = NULL;
+    file->descriptor = -1;
+}
+
+pgrad_status pgrad__file_read(pgrad__file *file, uint64_t offset, void *out, size_t size)
+{
+    char text[PGRAD__PATH_MAX];
+    unsigned char *to = out;
+    size_t done = 0;
+    if (offset > file->size || size > file->size - offset)
+        return pgrad__fail(PGRAD_E_FORMAT,
+                           "%s: truncated: expected %zu bytes at offset %llu, the file has %llu",
+                           pgrad__path_text(text, file->path), size, (unsigned long long)offset,
+                           (unsigned long long)file->size);
+    while (done < size) {
+        size_t want = size - done < READ_MAX ? size - done : READ_MAX;
+        ssize_t n = pread(file->descriptor, to + done, want, (off_t)(offset + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return pgrad__fail_system(file->path, "read");
+        if (n == 0)
+            return pgrad__fail(PGRAD_E_FORMAT,
+                               "%s: truncated while it was read: expected %zu bytes at offset %llu, "
+                               "found %zu",
+                               pgrad__path_text(text, file->path), size,
+                               (unsigned long long)offset, done);
+        done += (size_t)n;
+    }
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad__file_load(pgrad_context *context, const char *path, size_t limit, char **out,
+                              size_t *size)
+{
+    pgrad_status status = PGRAD_OK;
+    pgrad__file file = {.descriptor = -1};
+    char text[PGRAD__PATH_MAX], *data = NULL;
+    size_t with_nul = 0;
+
+    PGRAD__TRY(pgrad__file_open(context, path, &file));
+    if (file.size > limit || !pgrad__add((size_t)file.size, 1, &with_nul))
+        PGRAD__GO(pgrad__fail(PGRAD_E_LIMIT, "%s: %llu bytes, at most %zu are read",
+                              pgrad__path_text(text, path), (unsigned long long)file.size, limit));
+    PGRAD__GO(pgrad__alloc(context, with_nul, 1, &data));
+    PGRAD__GO(pgrad__file_read(&file, 0, data, (size_t)file.size));
+    data[file.size] = '\0';
+    *out = data;
+    *size = (size_t)file.size;
+    pgrad__file_close(&file);
+    return PGRAD_OK;
+fail:
+    pgrad__free(context, data);
+    pgrad__file_close(&file);
+    return status;
+}
+
+int pgrad__path_kind(const char *path)
+{
+    struct stat about;
+    if (stat(path, &about) != 0)
+        return PGRAD__PATH_NONE;
+    if (S_ISREG(about.st_mode))
+        return PGRAD__PATH_FILE;
+    return S_ISDIR(about.st_mode) ? PGRAD__PATH_FOLDER : PGRAD__PATH_OTHER;
+}
+
+pgrad_status pgrad__path_join(pgrad_context *context, const char *folder, const char *name, char **out)
+{
+    size_t before = strlen(folder), after = strlen(name), size;
+    size_t slash = before > 0 && folder[before - 1] != '/';
+    char *joined;
+    if (!pgrad__add(before + slash, after + 1, &size))
+        return pgrad__fail(PGRAD_E_LIMIT, "a path of %zu and %zu bytes is too long", before, after);
+    PGRAD__TRY(pgrad__alloc(context, size, 1, &joined));
+    memcpy(joined, folder, before);
+    if (slash)
+        joined[before] = '/';
+    memcpy(joined + before + slash, name, after + 1);
+    *out = joined;
+    return PGRAD_OK;
+}
+
+int pgrad__path_is_plain(const char *name, size_t length)
+{
+    enum { LONGEST_NAME = 255 };
+    if (length == 0 || length > LONGEST_NAME || (length == 1 && name[0] == '.'))
+        return 0;
+    for (size_t i = 0; i < length; i++) {
+        unsigned char byte = (unsigned char)name[i];
+        if (byte < 0x20 || byte == 0x7f || byte == '/' || byte == '\\')
+            return 0;
+        if (byte == '.' && i + 1 < length && name[i + 1] == '.')
+            return 0;
+    }
+    return 1;
+}

@@ -1,0 +1,286 @@
+/* One token from one row of logits. */
+#include <math.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/fail.h"
+#include "base/real.h"
+#include "base/rng.h"
+#include "kernel/vec.h"
+#include "rl/sampler.h"
+
+enum { BLOCK = 256 }; /* of the cumulative sums: part of the definition of a draw */
+
+pgrad_status pgrad__draw_scratch_init(pgrad__draw_scratch *scratch, pgrad_context *context,
+                                      uint32_t n_vocab)
+{
+    pgrad_status status = PGRAD_OK;
+    memset(scratch, 0, sizeof *scratch);
+    scratch->n_vocab = n_vocab;
+    PGRAD__GO(pgrad__alloc(context, n_vocab, sizeof(float), &scratch->weight));
+    PGRAD__GO(pgrad__alloc(context, n_vocab, sizeof(uint32_t), &scratch->heap));
+    PGRAD__GO(pgrad__calloc(context, n_vocab, sizeof(uint32_t), &scratch->seen));
+    return PGRAD_OK;
+fail:
+    pgrad__draw_scratch_free(scratch, context);
+    return status;
+}
+
+void pgrad__draw_scratch_free(pgrad__draw_scratch *scratch, pgrad_context *context)
+{
+    pgrad__free(context, scratch->weight);
+    pgrad__free(context, scratch->heap);
+    pgrad__free(context, scratch->seen);
+    memset(scratch, 0, sizeof *scratch);
+}
+
+/* ---- changing the logits ---- */
+
+static void forbid(float *w, uint32_t n_vocab, const pgrad_token *tokens, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (tokens[i] >= 0 && (uint32_t)tokens[i] < n_vocab)
+            w[tokens[i]] = -INFINITY;
+}
+
+/* z > 0: z / penalty, else z * penalty; once per token however often it came. */
+static void penalize(pgrad__draw_scratch *scratch, const pgrad__draw *draw, float penalty)
+{
+    if (++scratch->mark == 0) { /* the marks came round */
+        memset(scratch->seen, 0, scratch->n_vocab * sizeof *scratch->seen);
+        scratch->mark = 1;
+    }
+    for (int part = 0; part < 2; part++)
+        for (size_t i = 0; i < draw->n_history[part]; i++) {
+            pgrad_token token = draw->history[part][i];
+            if (scratch->seen[token] == scratch->mark)
+                continue;
+            scratch->seen[token] = scratch->mark;
+            float z = scratch->weight[token];
+            scratch->weight[token] = z > 0.0f ? z / penalty : z * penalty;
+        }
+}
+
+/* Copies the logits and changes them by the rules; returns 1 when any rule may have changed the row. */
+static int change_logits(const pgrad_sampler *sampler, pgrad__draw_scratch *scratch,
+                         const pgrad__draw *draw)
+{
+    const pgrad_sampler_params *params = &sampler->params;
+    float *w = scratch->weight;
+    int changed = draw->n_barred > 0 || params->n_forbidden_tokens > 0 || params->n_bias_tokens > 0 ||
+                  params->repetition_penalty != 1.0;
+    memcpy(w, draw->logits, scratch->n_vocab * sizeof *w);
+    if (draw->has_token != NULL) {
+        changed = 1;
+        for (uint32_t j = 0; j < scratch->n_vocab; j++)
+            if (!draw->has_token[j])
+                w[j] = -INFINITY;
+    }
+    forbid(w, scratch->n_vocab, params->forbidden_tokens, params->n_forbidden_tokens);
+    forbid(w, scratch->n_vocab, draw->barred, draw->n_barred);
+    for (size_t i = 0; i < params->n_bias_tokens; i++)
+        if (params->bias_tokens[i] >= 0 && (uint32_t)params->bias_tokens[i] < scratch->n_vocab)
+            w[params->bias_tokens[i]] += params->logit_bias[i];
+    if (params->repetition_penalty != 1.0)
+        penalize(scratch, draw, (float)params->repetition_penalty);
+    return changed;
+}
+
+/* The largest weight, the lowest id among equals; UINT32_MAX when all are -infinity. */
+static uint32_t largest(const float *w, uint32_t n)
+{
+    uint32_t best = UINT32_MAX;
+    float value = -INFINITY;
+    for (uint32_t j = 0; j < n; j++)
+        if (w[j] > value) {
+            value = w[j];
+            best = j;
+        }
+    return best;
+}
+
+/* ---- cutting the tail ---- */
+
+/* Larger weight first, lower id among equals. */
+static int before(const float *w, uint32_t a, uint32_t b)
+{
+    return w[a] != w[b] ? w[a] > w[b] : a < b;
+}
+
+static void sift_down(const float *w, uint32_t *heap, size_t n, size_t i)
+{
+    uint32_t item = heap[i];
+    for (;;) {
+        size_t child = 2 * i + 1;
+        if (child >= n)
+            break;
+        if (child + 1 < n && before(w, heap[child + 1], heap[child]))
+            child++;
+        if (!before(w, heap[child], item))
+            break;
+        heap[i] = heap[child];
+        i = child;
+    }
+    heap[i] = item;
+}
+
+/* Takes the first one off a heap and puts it behind its end: the taken ones end up there in order,
+ * the first taken last. */
+static void take_first(const float *w, uint32_t *heap, size_t n)
+{
+    uint32_t first = heap[0];
+    heap[0] = heap[n - 1];
+    heap[n - 1] = first;
+    sift_down(w, heap, n - 1, 0);
+}
+
+/* top_k, then top_p of what is left: weights of all others become 0. A heap gives the largest one by one, so
+ * the vocabulary is never sorted as a whole. */
+static void cut_tail(const pgrad_sampler_params *params, pgrad__draw_scratch *scratch, double total)
+{
+    float *w = scratch->weight;
+    uint32_t *heap = scratch->heap;
+    size_t n = 0, taken = 0;
+    for (uint32_t j = 0; j < scratch->n_vocab; j++)
+        if (w[j] > 0.0f)
+            heap[n++] = j;
+    for (size_t i = n / 2; i-- > 0;)
+        sift_down(w, heap, n, i);
+    const size_t k = params->top_k != 0 && params->top_k < n ? params->top_k : n;
+    double mass = total, sum = 0.0;
+    if (k < n) {
+        for (mass = 0.0; taken < k; taken++) {
+            take_first(w, heap, n - taken);
+            mass += (double)w[heap[n - taken - 1]];
+        }
+    }
+    size_t kept = 0;
+    while (kept < k && !(kept > 0 && sum >= params->top_p * mass)) {
+        if (kept == taken) {
+            take_first(w, heap, n - taken);
+            taken++;
+        }
+        sum += (double)w[heap[n - ++kept]];
+    }
+    for (size_t i = 0; i < n - kept; i++)
+        w[heap[i]] = 0.0f;
+}
+
+/* ---- drawing ---- */
+
+/* Sums blocks of 256 and then the blocks, in order; with `target` non-negative also finds the first j whose
+ * cumulative sum is above it. */
+static double cumulate(const float *w, uint32_t n, double target, uint32_t *found)
+{
+    double total = 0.0;
+    for (uint32_t first = 0; first < n; first += BLOCK) {
+        uint32_t end = first + BLOCK < n ? first + BLOCK : n;
+        double block = 0.0;
+        for (uint32_t j = first; j < end; j++)
+            block += (double)w[j];
+        if (target >= 0.0 && total + block > target) {
+            double sum = 0.0;
+            for (uint32_t j = first; j < end; j++) {
+                if (!(w[j] > 0.0f))
+                    continue;
+                sum += (double)w[j];
+                *found = j; /* the last one of the block if rounding hides the border */
+                if (total + sum > target)
+                    break;
+            }
+            return total;
+        }
+        total += block;
+    }
+    return total;
+}
+
+static uint32_t inverse_cdf(const float *w, uint32_t n, double total, double r)
+{
+    uint32_t found = UINT32_MAX;
+    (void)cumulate(w, n, r * total, &found);
+    for (uint32_t j = n; found == UINT32_MAX && j-- > 0;) /* r total rounded up to the total */
+        if (w[j] > 0.0f)
+            found = j;
+    return found;
+}
+
+/* weight <- exp(weight / tau - max). */
+static void to_weights(const pgrad__kernels *kernels, pgrad__draw_scratch *scratch, float inverse_tau,
+                       float max)
+{
+    float *w = scratch->weight;
+    for (uint32_t j = 0; j < scratch->n_vocab; j++)
+        w[j] = w[j] * inverse_tau - max;
+    kernels->vec->exp(w, scratch->n_vocab, w);
+}
+
+static void draw_token(const pgrad_sampler *sampler, const pgrad__kernels *kernels,
+                       pgrad__draw_scratch *scratch, const pgrad__draw *draw, float inverse_tau,
+                       pgrad__drawn *out)
+{
+    const pgrad_sampler_params *params = &sampler->params;
+    const uint32_t n = scratch->n_vocab;
+    int changed = change_logits(sampler, scratch, draw);
+    uint32_t best = largest(scratch->weight, n);
+    if (best == UINT32_MAX) {
+        out->failure = PGRAD__DRAW_NO_TOKEN;
+        return;
+    }
+    if (params->temperature == 0.0) {
+        out->token = (pgrad_token)best;
+        out->logprob_sampled = 0.0f; /* the only token */
+        return;
+    }
+    to_weights(kernels, scratch, inverse_tau, scratch->weight[best] * inverse_tau);
+    double total = cumulate(scratch->weight, n, -1.0, NULL);
+    if (params->top_k != 0 || params->top_p < 1.0 || params->min_p > 0.0) {
+        changed = 1;
+        if (params->top_k != 0 || params->top_p < 1.0)
+            cut_tail(params, scratch, total);
+        for (uint32_t j = 0; j < n; j++) /* the largest weight is 1 */
+            if ((double)scratch->weight[j] < params->min_p)
+                scratch->weight[j] = 0.0f;
+        total = cumulate(scratch->weight, n, -1.0, NULL);
+    }
+    double r = pgrad__uniform(params->seed, draw->sequence, draw->position, 0);
+    out->token = (pgrad_token)inverse_cdf(scratch->weight, n, total, r);
+    if (changed)
+        out->logprob_sampled = (float)pgrad__log((double)scratch->weight[out->token] / total);
+    else
+        out->logprob_sampled = NAN; /* the same number as logprob */
+}
+
+pgrad__drawn pgrad__sampler_draw(const pgrad_sampler *sampler, const pgrad__kernels *kernels,
+                                 pgrad__draw_scratch *scratch, const pgrad__draw *draw)
+{
+    const double tau = sampler->params.temperature;
+    const float inverse_tau = tau == 0.0 ? 1.0f : (float)(1.0 / tau);
+    pgrad__drawn out = {.token = -1};
+    float lse;
+    kernels->vec->softmax_row_stats(draw->logits, scratch->n_vocab, inverse_tau, &lse, &out.entropy);
+    if (!isfinite(lse)) {
+        out.failure = PGRAD__DRAW_NOT_FINITE;
+        return out;
+    }
+    draw_token(sampler, kernels, scratch, draw, inverse_tau, &out);
+    if (out.failure != PGRAD__DRAW_OK)
+        return out;
+    out.logprob = draw->logits[out.token] * inverse_tau - lse; /* as pgrad__softmax_stats has it */
+    if (isnan(out.logprob_sampled))
+        out.logprob_sampled = out.logprob;
+    return out;
+}
+
+pgrad_status pgrad__draw_fail(pgrad__draw_failure failure, const float *logits, uint32_t n_vocab,
+                              const char *what)
+{
+    if (failure == PGRAD__DRAW_NO_TOKEN)
+        return pgrad__fail(PGRAD_E_NUMERIC, "%s: no token is left to sample: all are forbidden", what);
+    uint32_t j = 0;
+    while (j < n_vocab && !isnan(logits[j]) && !(logits[j] == INFINITY))
+        j++;
+    if (j == n_vocab)
+        return pgrad__fail(PGRAD_E_NUMERIC, "%s: all %u logits are -infinity", what, n_vocab);
+    return pgrad__fail(PGRAD_E_NUMERIC, "%s: logit %u is %g", what, j, (double)logits[j]);
+}

@@ -1,0 +1,308 @@
+#include "rl/reward.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/fail.h"
+
+/* ---- what callbacks call ---- */
+
+float *pgrad_scores_data(pgrad_scores *scores)
+{
+    return scores == NULL ? NULL : scores->data;
+}
+
+pgrad_status pgrad_scores_set_tokens(pgrad_scores *scores, uint32_t i, const float *values, size_t n)
+{
+    if (scores == NULL || values == NULL || i >= scores->count)
+        return pgrad__fail(PGRAD_E_INVALID, "scores_set_tokens: index: expected below %u, found %u",
+                           scores == NULL ? 0 : scores->count, i);
+    const uint32_t n_tokens = scores->rollout->sequences[scores->first + i].n_tokens;
+    if (n != n_tokens)
+        return pgrad__fail(PGRAD_E_MISMATCH, "scores_set_tokens: sequence %u has %u tokens, found %zu values",
+                           scores->first + i, n_tokens, n);
+    double sum = 0.0;
+    for (size_t t = 0; t < n; t++) {
+        if (!isfinite(values[t]))
+            return pgrad__fail(PGRAD_E_NUMERIC, "scores_set_tokens: sequence %u, token %zu: score %g",
+                               scores->first + i, t, (double)values[t]);
+        sum += (double)values[t];
+    }
+    memcpy(scores->tokens + (size_t)i * scores->rollout->params.max_new_tokens, values, n * sizeof *values);
+    scores->kind[i] = PGRAD__SCORE_TOKENS;
+    scores->data[i] = (float)sum;
+    return PGRAD_OK;
+}
+
+void pgrad_scores_skip(pgrad_scores *scores, uint32_t i)
+{
+    if (scores != NULL && i < scores->count)
+        scores->kind[i] = PGRAD__SCORE_SKIPPED;
+}
+
+void pgrad_scores_fail(pgrad_scores *scores, uint32_t sequence, const char *text)
+{
+    if (scores == NULL || text == NULL)
+        return;
+    size_t length = strlen(text);
+    if (length >= sizeof scores->failure)
+        length = sizeof scores->failure - 1;
+    memcpy(scores->failure, text, length);
+    scores->failure[length] = '\0';
+    scores->failed_sequence = sequence;
+}
+
+/* ---- life ---- */
+
+pgrad_status pgrad_reward_create(pgrad_context *context, const char *name, pgrad_reward_fn fn, void *user,
+                                 void (*destroy)(void *), pgrad_reward **out)
+{
+    pgrad__scope scope;
+    pgrad_reward *reward;
+    if (name == NULL || fn == NULL || out == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "reward_create: %s is NULL",
+                           name == NULL ? "name" : fn == NULL ? "fn" : "out");
+    size_t length = strlen(name);
+    if (length == 0 || length >= PGRAD__REWARD_NAME)
+        return pgrad__fail(PGRAD_E_INVALID, "reward_create: name: expected 1 to %d bytes, found %zu",
+                           PGRAD__REWARD_NAME - 1, length);
+    PGRAD__TRY(pgrad__enter(context, &scope));
+    pgrad_status status = pgrad__calloc(context, 1, sizeof *reward, &reward);
+    if (status == PGRAD_OK) {
+        pgrad__context_retain(context);
+        reward->context = context;
+        atomic_init(&reward->references, 1);
+        memcpy(reward->name, name, length);
+        reward->fn = fn;
+        reward->user = user;
+        reward->destroy = destroy;
+        *out = reward;
+    }
+    pgrad__leave(&scope);
+    return status;
+}
+
+/* Flattens: a sum of sums is one sum of plain rewards. */
+static pgrad_status add_component(pgrad_reward *sum, pgrad_reward *reward, double weight)
+{
+    if (reward->fn == NULL) {
+        for (uint32_t i = 0; i < reward->n_components; i++)
+            PGRAD__TRY(add_component(sum, reward->components[i].reward,
+                                     weight * reward->components[i].weight));
+        return PGRAD_OK;
+    }
+    if (sum->n_components == PGRAD__MAX_COMPONENTS)
+        return pgrad__fail(PGRAD_E_LIMIT, "reward_combine: at most %d plain rewards", PGRAD__MAX_COMPONENTS);
+    atomic_fetch_add(&reward->references, 1);
+    sum->components[sum->n_components++] = (pgrad__component){reward, weight};
+    return PGRAD_OK;
+}
+
+static pgrad_status combine(pgrad_reward *sum, pgrad_reward *const *rewards, const double *weights,
+                            uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        if (rewards[i] == NULL || rewards[i]->context != sum->context)
+            return pgrad__fail(PGRAD_E_INVALID, "reward_combine: rewards[%u] is NULL, or of another context",
+                               i);
+        if (!isfinite(weights[i]))
+            return pgrad__fail(PGRAD_E_INVALID, "reward_combine: weights[%u]: expected a finite number, "
+                               "found %g", i, weights[i]);
+        PGRAD__TRY(add_component(sum, rewards[i], weights[i]));
+    }
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad_reward_combine(pgrad_context *context, pgrad_reward *const *rewards,
+                                  const double *weights, uint32_t n, pgrad_reward **out)
+{
+    pgrad__scope scope;
+    pgrad_reward *sum;
+    if (rewards == NULL || weights == NULL || out == NULL || n == 0)
+        return pgrad__fail(PGRAD_E_INVALID, "reward_combine: an argument is NULL, or n is 0");
+    PGRAD__TRY(pgrad__enter(context, &scope));
+    pgrad_status status = pgrad__calloc(context, 1, sizeof *sum, &sum);
+    if (status == PGRAD_OK) {
+        pgrad__context_retain(context);
+        sum->context = context;
+        atomic_init(&sum->references, 1);
+        status = combine(sum, rewards, weights, n);
+        if (status == PGRAD_OK)
+            *out = sum;
+        else
+            pgrad_reward_free(sum);
+    }
+    pgrad__leave(&scope);
+    return status;
+}
+
+void pgrad_reward_free(pgrad_reward *reward)
+{
+    if (reward == NULL || atomic_fetch_sub(&reward->references, 1) != 1)
+        return;
+    pgrad_context *context = reward->context;
+    for (uint32_t i = 0; i < reward->n_components; i++)
+        pgrad_reward_free(reward->components[i].reward);
+    if (reward->destroy != NULL)
+        reward->destroy(reward->user);
+    pgrad__free(context, reward);
+    pgrad_context_free(context);
+}
+
+/* ---- applying ---- */
+
+static pgrad_status callback_failed(const pgrad_reward *reward, const pgrad_scores *scores, int32_t result)
+{
+    if (scores->failure[0] == '\0')
+        return pgrad__fail(PGRAD_E_CALLBACK,
+                           "reward '%s', sequences %u to %u: the function returned %d, %u means success",
+                           reward->name, scores->first, scores->first + scores->count - 1, result,
+                           scores->count);
+    if (scores->failed_sequence == UINT32_MAX)
+        return pgrad__fail(PGRAD_E_CALLBACK, "reward '%s': %s", reward->name, scores->failure);
+    return pgrad__fail(PGRAD_E_CALLBACK, "reward '%s', sequence %u: %s", reward->name,
+                       scores->failed_sequence, scores->failure);
+}
+
+static pgrad_status check_scores(const pgrad_reward *reward, const pgrad_scores *scores)
+{
+    for (uint32_t i = 0; i < scores->count; i++) {
+        float value = scores->data[i];
+        if (scores->kind[i] == PGRAD__SCORE_SKIPPED || isfinite(value))
+            continue;
+        return pgrad__fail(PGRAD_E_NUMERIC, "reward '%s', sequence %u: the score is %s", reward->name,
+                           scores->first + i,
+                           isnan(value) ? "NaN: it was not set (pgrad_scores_skip says \"not applicable\")"
+                                        : "infinite");
+    }
+    return PGRAD_OK;
+}
+
+/* Adds weight times a component's scores of a run of sequences. */
+static void add_scores(pgrad_rollout *rollout, const pgrad_scores *scores, const pgrad__component *part,
+                       uint32_t component)
+{
+    for (uint32_t i = 0; i < scores->count; i++) {
+        const uint32_t s = scores->first + i;
+        pgrad__sequence *sequence = &rollout->sequences[s];
+        double *score = &rollout->component_scores[(size_t)component * rollout->max_sequences + s];
+        if (scores->kind[i] == PGRAD__SCORE_SKIPPED)
+            continue;
+        *score = (double)scores->data[i];
+        sequence->reward = (isnan(sequence->reward) ? 0.0 : sequence->reward) + part->weight * *score;
+        float *rewards = pgrad__rollout_values(rollout, PGRAD_REWARDS, s);
+        if (scores->kind[i] == PGRAD__SCORE_TOKENS) {
+            const float *tokens = scores->tokens + (size_t)i * rollout->params.max_new_tokens;
+            rollout->has_token_rewards = 1;
+            for (uint32_t t = 0; t < sequence->n_tokens; t++)
+                rewards[t] += (float)(part->weight * (double)tokens[t]);
+        } else {
+            rewards[sequence->n_tokens - 1] += (float)(part->weight * *score);
+        }
+        sequence->filled |= 1u << PGRAD_REWARDS;
+    }
+}
+
+static pgrad_status call(const pgrad__component *part, pgrad_rollout *rollout, pgrad_scores *scores,
+                         uint32_t component)
+{
+    const pgrad_reward *reward = part->reward;
+    for (uint32_t i = 0; i < scores->count; i++)
+        scores->data[i] = NAN;
+    memset(scores->kind, PGRAD__SCORE_PLAIN, scores->count);
+    scores->failure[0] = '\0';
+    scores->failed_sequence = UINT32_MAX;
+    pgrad__scope scope; /* a callback that changes the rounding mode changes nothing here */
+    rollout->generating = 1;
+    int32_t result = reward->fn(reward->user, rollout, scores->first, scores->count, scores);
+    rollout->generating = 0;
+    PGRAD__TRY(pgrad__enter(rollout->context, &scope));
+    if (result != (int32_t)scores->count || scores->failure[0] != '\0')
+        return callback_failed(reward, scores, result);
+    PGRAD__TRY(check_scores(reward, scores));
+    add_scores(rollout, scores, part, component);
+    return PGRAD_OK;
+}
+
+static void clear_rewards(pgrad_rollout *rollout)
+{
+    rollout->has_rewards = rollout->has_token_rewards = rollout->has_advantages = 0;
+    rollout->n_components = 0;
+    for (uint32_t i = 0; i < rollout->n_sequences; i++) {
+        rollout->sequences[i].reward = NAN;
+        rollout->sequences[i].filled &= ~(1u << PGRAD_REWARDS | 1u << PGRAD_ADVANTAGES);
+        memset(pgrad__rollout_values(rollout, PGRAD_REWARDS, i), 0,
+               rollout->sequences[i].n_tokens * sizeof(float));
+    }
+}
+
+/* Runs of finished sequences: the others are never shown to a reward function. */
+static int next_run(const pgrad_rollout *rollout, uint32_t *first, uint32_t *count)
+{
+    uint32_t i = *first + *count;
+    while (i < rollout->n_sequences && !pgrad__sequence_counts(&rollout->sequences[i]))
+        i++;
+    *first = i;
+    while (i < rollout->n_sequences && pgrad__sequence_counts(&rollout->sequences[i]))
+        i++;
+    *count = i - *first;
+    return *count > 0;
+}
+
+static pgrad_status apply_component(const pgrad__component *part, pgrad_rollout *rollout,
+                                    pgrad_scores *scores)
+{
+    const uint32_t component = rollout->n_components++;
+    memcpy(rollout->component_names[component], part->reward->name, PGRAD__REWARD_NAME);
+    for (uint32_t i = 0; i < rollout->n_sequences; i++)
+        rollout->component_scores[(size_t)component * rollout->max_sequences + i] = NAN;
+    scores->first = scores->count = 0;
+    int any = 0;
+    while (next_run(rollout, &scores->first, &scores->count)) {
+        any = 1;
+        PGRAD__TRY(call(part, rollout, scores, component));
+    }
+    if (!any)
+        return pgrad__fail(PGRAD_E_STATE, "reward_apply: there are no finished completions");
+    return PGRAD_OK;
+}
+
+static pgrad_status apply(pgrad_reward *reward, pgrad_rollout *rollout)
+{
+    const size_t n = rollout->n_sequences;
+    pgrad_scores scores = {.rollout = rollout};
+    pgrad__component alone = {reward, 1.0};
+    const pgrad__component *parts = reward->fn != NULL ? &alone : reward->components;
+    const uint32_t n_parts = reward->fn != NULL ? 1 : reward->n_components;
+    pgrad_status status = PGRAD_OK;
+    PGRAD__GO(pgrad__alloc(rollout->context, n, sizeof(float), &scores.data));
+    PGRAD__GO(pgrad__alloc(rollout->context, n, 1, &scores.kind));
+    PGRAD__GO(pgrad__alloc(rollout->context, n * rollout->params.max_new_tokens, sizeof(float),
+                           &scores.tokens));
+    clear_rewards(rollout);
+    for (uint32_t i = 0; i < n_parts; i++)
+        PGRAD__GO(apply_component(&parts[i], rollout, &scores));
+    rollout->has_rewards = 1;
+fail:
+    if (status != PGRAD_OK)
+        clear_rewards(rollout);
+    pgrad__free(rollout->context, scores.data);
+    pgrad__free(rollout->context, scores.kind);
+    pgrad__free(rollout->context, scores.tokens);
+    return status;
+}
+
+pgrad_status pgrad_reward_apply(pgrad_reward *reward, pgrad_rollout *rollout)
+{
+    pgrad__scope scope;
+    if (reward == NULL || rollout == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "reward_apply: %s is NULL",
+                           reward == NULL ? "reward" : "rollout");
+    if (rollout->generating)
+        return pgrad__fail(PGRAD_E_BUSY, "reward_apply: called from inside a callback of the rollout");
+    PGRAD__TRY(pgrad__enter(rollout->context, &scope));
+    pgrad_status status = apply(reward, rollout);
+    pgrad__leave(&scope);
+    return status;
+}

@@ -1,0 +1,439 @@
+#include "rl/rollout.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/checked.h"
+#include "base/fail.h"
+#include "base/params_check.h"
+#include "rl/generator.h"
+
+/* ---- life ---- */
+
+static void release(pgrad_rollout *rollout)
+{
+    pgrad_context *context = rollout->context;
+    pgrad__generator_free(rollout);
+    pgrad__pass_free(rollout->pass);
+    pgrad__batch_builder_free(&rollout->builder);
+    pgrad__workspace_free(&rollout->scores);
+    pgrad_rollout_clear(rollout);
+    for (int i = 0; i < PGRAD__N_ARRAYS; i++)
+        pgrad__free(context, rollout->arrays[i]);
+    pgrad__free(context, rollout->groups);
+    pgrad__free(context, rollout->prompts);
+    pgrad__free(context, rollout->sequences);
+    pgrad__free(context, rollout->tokens);
+    pgrad__free(context, rollout->text);
+    pgrad__free(context, rollout->data);
+    pgrad__free(context, rollout->component_scores);
+    pgrad_tokenizer_free(rollout->tokenizer);
+    pgrad_model_free(rollout->model);
+    pgrad__free(context, rollout);
+}
+
+static pgrad_status check_fit(const pgrad_model *model, pgrad_tokenizer *tokenizer,
+                              const pgrad_rollout_params *params)
+{
+    if (tokenizer != NULL && pgrad_tokenizer_count(tokenizer) > model->config.n_vocab)
+        return pgrad__fail(PGRAD_E_MISMATCH, "rollout: the tokenizer has ids up to %u, the model %u rows",
+                           pgrad_tokenizer_count(tokenizer) - 1, model->config.n_vocab);
+    if ((uint64_t)params->group_size * params->max_prompts > UINT32_MAX / 2)
+        return pgrad__fail(PGRAD_E_LIMIT, "rollout: %u groups of %u sequences are too many",
+                           params->max_prompts, params->group_size);
+    return PGRAD_OK;
+}
+
+static pgrad_status take_memory(pgrad_rollout *rollout)
+{
+    pgrad_context *context = rollout->context;
+    const size_t n = rollout->max_sequences, per = rollout->params.max_new_tokens;
+    size_t values;
+    if (!pgrad__mul(n, per, &values))
+        return pgrad__fail(PGRAD_E_LIMIT, "rollout: %zu sequences of %zu tokens are too many", n, per);
+    PGRAD__TRY(pgrad__calloc(context, rollout->params.max_prompts, sizeof *rollout->groups,
+                             &rollout->groups));
+    rollout->prompt_capacity = (size_t)rollout->params.max_prompts * rollout->params.max_prompt_tokens;
+    PGRAD__TRY(pgrad__alloc(context, rollout->prompt_capacity, sizeof(pgrad_token), &rollout->prompts));
+    PGRAD__TRY(pgrad__calloc(context, n, sizeof *rollout->sequences, &rollout->sequences));
+    PGRAD__TRY(pgrad__alloc(context, values, sizeof(pgrad_token), &rollout->tokens));
+    for (int i = 0; i < PGRAD__N_ARRAYS; i++)
+        PGRAD__TRY(pgrad__calloc(context, values, sizeof(float), &rollout->arrays[i]));
+    PGRAD__TRY(pgrad__alloc(context, n * PGRAD__MAX_COMPONENTS, sizeof(double),
+                            &rollout->component_scores));
+    return pgrad__generator_create(rollout);
+}
+
+static pgrad_status create(pgrad_model *model, pgrad_tokenizer *tokenizer,
+                           const pgrad_rollout_params *params, pgrad_rollout **out)
+{
+    pgrad_rollout_params read;
+    pgrad_rollout *rollout;
+    PGRAD__TRY(pgrad__params_read("rollout", params, &read));
+    PGRAD__TRY(check_fit(model, tokenizer, &read));
+    if (read.max_prompt_tokens > model->n_context)
+        read.max_prompt_tokens = model->n_context;
+    if (read.max_new_tokens > model->n_context)
+        read.max_new_tokens = model->n_context;
+    PGRAD__TRY(pgrad__calloc(model->context, 1, sizeof *rollout, &rollout));
+    rollout->context = rollout->builder.context = rollout->scores.context = model->context;
+    atomic_init(&rollout->references, 1);
+    rollout->params = read;
+    rollout->max_sequences = read.group_size * read.max_prompts;
+    rollout->model = model;
+    pgrad__model_retain(model);
+    if (tokenizer != NULL)
+        pgrad__tokenizer_retain(tokenizer);
+    rollout->tokenizer = tokenizer;
+    pgrad_status status = take_memory(rollout);
+    if (status != PGRAD_OK) {
+        release(rollout);
+        return status;
+    }
+    *out = rollout;
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad_rollout_create(pgrad_model *model, pgrad_tokenizer *tokenizer,
+                                  const pgrad_rollout_params *params, pgrad_rollout **out)
+{
+    pgrad__scope scope;
+    if (model == NULL || out == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "rollout_create: %s is NULL", model == NULL ? "model" : "out");
+    PGRAD__TRY(pgrad__enter(model->context, &scope));
+    pgrad_status status = create(model, tokenizer, params, out);
+    pgrad__leave(&scope);
+    return status;
+}
+
+void pgrad_rollout_free(pgrad_rollout *rollout)
+{
+    if (rollout != NULL && atomic_fetch_sub(&rollout->references, 1) == 1)
+        release(rollout);
+}
+
+void pgrad_rollout_clear(pgrad_rollout *rollout)
+{
+    if (rollout == NULL || rollout->generating)
+        return;
+    for (size_t i = 0; i < rollout->n_data; i++) {
+        pgrad__free(rollout->context, rollout->data[i].key);
+        pgrad__free(rollout->context, rollout->data[i].text);
+    }
+    rollout->n_data = 0;
+    rollout->n_groups = rollout->n_sequences = 0;
+    rollout->n_prompt_ids = rollout->text_length = 0;
+    rollout->has_rewards = rollout->has_token_rewards = rollout->has_advantages = 0;
+    rollout->n_components = 0;
+}
+
+/* ---- prompts, data, added sequences ---- */
+
+static pgrad_status check_ids(const pgrad_rollout *rollout, const pgrad_token *ids, size_t n,
+                              const char *what)
+{
+    const uint32_t n_vocab = rollout->model->config.n_vocab;
+    if (n > 0 && ids == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "%s: %zu ids announced, NULL given", what, n);
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= n_vocab)
+            return pgrad__fail(PGRAD_E_INVALID, "%s: token %zu: expected an id below %u, found %d", what, i,
+                               n_vocab, ids[i]);
+    return PGRAD_OK;
+}
+
+static pgrad_status busy_or(const pgrad_rollout *rollout, const char *what)
+{
+    if (rollout->generating)
+        return pgrad__fail(PGRAD_E_BUSY, "%s: called from inside a callback of the rollout", what);
+    return PGRAD_OK;
+}
+
+static pgrad_status check_prompt(const pgrad_rollout *rollout, const pgrad_token *ids, size_t n,
+                                 const pgrad_prompt_params *params)
+{
+    if (n == 0)
+        return pgrad__fail(PGRAD_E_INVALID, "add_prompt: an empty prompt: at least one token is needed");
+    if (n > rollout->params.max_prompt_tokens)
+        return pgrad__fail(PGRAD_E_LIMIT,
+                           "add_prompt: the prompt has %zu tokens, max_prompt_tokens is %u (the model's "
+                           "context %u)",
+                           n, rollout->params.max_prompt_tokens, rollout->model->n_context);
+    if (rollout->n_groups == rollout->params.max_prompts)
+        return pgrad__fail(PGRAD_E_LIMIT, "add_prompt: the rollout holds max_prompts = %u already",
+                           rollout->params.max_prompts);
+    if (params->n_prefix > rollout->params.max_new_tokens)
+        return pgrad__fail(PGRAD_E_LIMIT, "prompt.n_prefix: at most max_new_tokens = %u, found %zu",
+                           rollout->params.max_new_tokens, params->n_prefix);
+    PGRAD__TRY(check_ids(rollout, ids, n, "add_prompt"));
+    return check_ids(rollout, params->prefix, params->n_prefix, "prompt.prefix");
+}
+
+pgrad_status pgrad_rollout_add_prompt(pgrad_rollout *rollout, const pgrad_token *ids, size_t n,
+                                      const pgrad_prompt_params *params, uint32_t *group)
+{
+    pgrad_prompt_params read;
+    if (rollout == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "add_prompt: rollout is NULL");
+    PGRAD__TRY(busy_or(rollout, "add_prompt"));
+    PGRAD__TRY(pgrad__params_read("prompt", params, &read));
+    PGRAD__TRY(check_prompt(rollout, ids, n, &read));
+    PGRAD__TRY(pgrad__reserve(rollout->context, &rollout->prompts, &rollout->prompt_capacity,
+                              rollout->n_prompt_ids + n + read.n_prefix, sizeof *ids));
+    pgrad__group *made = &rollout->groups[rollout->n_groups];
+    *made = (pgrad__group){.prompt_offset = rollout->n_prompt_ids, .n_prompt = (uint32_t)n,
+                           .tag = read.tag, .prefix_offset = rollout->n_prompt_ids + n,
+                           .n_prefix = (uint32_t)read.n_prefix};
+    memcpy(rollout->prompts + made->prompt_offset, ids, n * sizeof *ids);
+    if (read.n_prefix > 0)
+        memcpy(rollout->prompts + made->prefix_offset, read.prefix, read.n_prefix * sizeof *ids);
+    rollout->n_prompt_ids += n + read.n_prefix;
+    if (group != NULL)
+        *group = rollout->n_groups;
+    rollout->n_groups++;
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad_rollout_set_data(pgrad_rollout *rollout, uint32_t group, const char *key,
+                                    const char *text, size_t length)
+{
+    pgrad__data_item item = {.group = group, .length = length};
+    if (rollout == NULL || key == NULL || (text == NULL && length > 0))
+        return pgrad__fail(PGRAD_E_INVALID, "set_data: an argument is NULL");
+    PGRAD__TRY(busy_or(rollout, "set_data"));
+    if (group >= rollout->n_groups)
+        return pgrad__fail(PGRAD_E_INVALID, "set_data: group: expected below %u, found %u",
+                           rollout->n_groups, group);
+    PGRAD__TRY(pgrad__reserve(rollout->context, &rollout->data, &rollout->data_capacity,
+                              rollout->n_data + 1, sizeof item));
+    PGRAD__TRY(pgrad__copy_text(rollout->context, key, strlen(key), &item.key));
+    pgrad_status status = pgrad__copy_text(rollout->context, text, length, &item.text);
+    if (status != PGRAD_OK) {
+        pgrad__free(rollout->context, item.key);
+        return status;
+    }
+    rollout->data[rollout->n_data++] = item;
+    return PGRAD_OK;
+}
+
+/* Decodes the ids of an added sequence, a last end token left out. */
+static pgrad_status add_text(pgrad_rollout *rollout, pgrad__sequence *sequence, const pgrad_token *ids,
+                             size_t n)
+{
+    size_t length;
+    if (rollout->tokenizer == NULL)
+        return PGRAD_OK;
+    if (n > 0 && sequence->finish == PGRAD_FINISH_STOP)
+        n--;
+    pgrad_status status = pgrad_tokenizer_decode(rollout->tokenizer, ids, n, 0, NULL, 0, &length);
+    if (status != PGRAD_OK && status != PGRAD_E_BUFFER)
+        return status;
+    PGRAD__TRY(pgrad__reserve(rollout->context, &rollout->text, &rollout->text_capacity,
+                              rollout->text_length + length + 1, 1));
+    PGRAD__TRY(pgrad_tokenizer_decode(rollout->tokenizer, ids, n, 0, rollout->text + rollout->text_length,
+                                      length + 1, &length));
+    sequence->text_offset = rollout->text_length;
+    sequence->text_length = length;
+    rollout->text_length += length + 1;
+    return PGRAD_OK;
+}
+
+static pgrad_status check_sequence(const pgrad_rollout *rollout, uint32_t group, const pgrad_token *ids,
+                                   size_t n)
+{
+    if (group >= rollout->n_groups)
+        return pgrad__fail(PGRAD_E_INVALID, "add_sequence: group: expected below %u, found %u",
+                           rollout->n_groups, group);
+    const uint32_t room = rollout->model->n_context - rollout->groups[group].n_prompt + 1;
+    if (n == 0)
+        return pgrad__fail(PGRAD_E_INVALID, "add_sequence: at least one token is needed");
+    if (n > rollout->params.max_new_tokens || n > room)
+        return pgrad__fail(PGRAD_E_LIMIT,
+                           "add_sequence: %zu tokens: max_new_tokens is %u, the context has room for %u", n,
+                           rollout->params.max_new_tokens, room);
+    if (rollout->groups[group].n_sequences == rollout->params.group_size)
+        return pgrad__fail(PGRAD_E_LIMIT, "add_sequence: group %u has its group_size = %u sequences already",
+                           group, rollout->params.group_size);
+    return check_ids(rollout, ids, n, "add_sequence");
+}
+
+pgrad_status pgrad_rollout_add_sequence(pgrad_rollout *rollout, uint32_t group, const pgrad_token *ids,
+                                        size_t n, const pgrad_sequence_params *params)
+{
+    pgrad_sequence_params read;
+    if (rollout == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "add_sequence: rollout is NULL");
+    PGRAD__TRY(busy_or(rollout, "add_sequence"));
+    PGRAD__TRY(pgrad__params_read("sequence", params, &read));
+    PGRAD__TRY(check_sequence(rollout, group, ids, n));
+    if (read.finish == PGRAD_FINISH_NONE)
+        return pgrad__fail(PGRAD_E_INVALID, "sequence.finish: an added sequence must have ended");
+    const uint32_t i = rollout->n_sequences;
+    pgrad__sequence made = {.group = group, .finish = read.finish, .n_tokens = (uint32_t)n,
+                            .temperature = read.temperature, .reward = NAN};
+    PGRAD__TRY(add_text(rollout, &made, ids, n));
+    rollout->sequences[i] = made;
+    memcpy(pgrad__rollout_ids(rollout, i), ids, n * sizeof *ids);
+    rollout->n_sequences++;
+    rollout->groups[group].n_sequences++;
+    rollout->has_rewards = rollout->has_advantages = 0;
+    return PGRAD_OK;
+}
+
+/* ---- reading ---- */
+
+uint32_t pgrad_rollout_count(const pgrad_rollout *rollout)
+{
+    return rollout == NULL ? 0 : rollout->n_sequences;
+}
+
+uint32_t pgrad_rollout_count_groups(const pgrad_rollout *rollout)
+{
+    return rollout == NULL ? 0 : rollout->n_groups;
+}
+
+pgrad_status pgrad_rollout_sequence(const pgrad_rollout *rollout, uint32_t i, pgrad_sequence_info *out)
+{
+    if (rollout == NULL || out == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "rollout_sequence: %s is NULL",
+                           rollout == NULL ? "rollout" : "out");
+    if (i >= rollout->n_sequences)
+        return pgrad__fail(PGRAD_E_INVALID, "rollout_sequence: index: expected below %u, found %u",
+                           rollout->n_sequences, i);
+    const pgrad__sequence *sequence = &rollout->sequences[i];
+    const pgrad__group *group = &rollout->groups[sequence->group];
+    pgrad_sequence_info info = {
+        .group = sequence->group, .finish = sequence->finish, .n_prompt = group->n_prompt,
+        .n_tokens = sequence->n_tokens, .tag = group->tag, .sequence = sequence->number,
+        .temperature = sequence->temperature, .reward = sequence->reward, .sampled = sequence->sampled};
+    return pgrad__struct_write("sequence_info", &info, sizeof info, out);
+}
+
+const pgrad_token *pgrad_rollout_tokens(const pgrad_rollout *rollout, uint32_t i, size_t *n)
+{
+    int there = rollout != NULL && i < rollout->n_sequences;
+    if (n != NULL)
+        *n = there ? rollout->sequences[i].n_tokens : 0;
+    return there ? pgrad__rollout_ids(rollout, i) : NULL;
+}
+
+const pgrad_token *pgrad_rollout_prompt(const pgrad_rollout *rollout, uint32_t group, size_t *n)
+{
+    int there = rollout != NULL && group < rollout->n_groups;
+    if (n != NULL)
+        *n = there ? rollout->groups[group].n_prompt : 0;
+    return there ? rollout->prompts + rollout->groups[group].prompt_offset : NULL;
+}
+
+const char *pgrad_rollout_text(const pgrad_rollout *rollout, uint32_t i, size_t *length)
+{
+    int there = rollout != NULL && rollout->tokenizer != NULL && i < rollout->n_sequences &&
+                rollout->sequences[i].finish != PGRAD_FINISH_NONE;
+    if (length != NULL)
+        *length = there ? rollout->sequences[i].text_length : 0;
+    return there ? rollout->text + rollout->sequences[i].text_offset : NULL;
+}
+
+const char *pgrad_rollout_data(const pgrad_rollout *rollout, uint32_t group, const char *key,
+                               size_t *length)
+{
+    if (length != NULL)
+        *length = 0;
+    if (rollout == NULL || key == NULL)
+        return NULL;
+    for (size_t i = rollout->n_data; i-- > 0;) { /* a key set twice: the later text */
+        const pgrad__data_item *item = &rollout->data[i];
+        if (item->group != group || strcmp(item->key, key) != 0)
+            continue;
+        if (length != NULL)
+            *length = item->length;
+        return item->text;
+    }
+    return NULL;
+}
+
+const float *pgrad_rollout_array(const pgrad_rollout *rollout, uint32_t which, uint32_t i, size_t *n)
+{
+    if (n != NULL)
+        *n = 0;
+    if (rollout == NULL || which >= PGRAD__N_ARRAYS || i >= rollout->n_sequences)
+        return NULL;
+    const pgrad__sequence *sequence = &rollout->sequences[i];
+    if (which == PGRAD_OLD && (sequence->filled & (1u << PGRAD_OLD)) == 0)
+        which = PGRAD_LOGPROBS; /* what it was sampled with */
+    if ((sequence->filled & (1u << which)) == 0)
+        return NULL;
+    if (n != NULL)
+        *n = sequence->n_tokens;
+    return pgrad__rollout_values(rollout, which, i);
+}
+
+/* ---- setting arrays ---- */
+
+static int may_be_set(uint32_t which)
+{
+    return which == PGRAD_REWARDS || which == PGRAD_ADVANTAGES || which == PGRAD_OLD ||
+           which == PGRAD_REFERENCE || which == PGRAD_MASK;
+}
+
+static pgrad_status check_values(const pgrad_rollout *rollout, uint32_t which, uint32_t i,
+                                 const float *values, size_t n)
+{
+    if (!may_be_set(which))
+        return pgrad__fail(PGRAD_E_INVALID,
+                           "set_array: which: expected REWARDS, ADVANTAGES, OLD, REFERENCE or MASK, found %u",
+                           which);
+    if (i >= rollout->n_sequences)
+        return pgrad__fail(PGRAD_E_INVALID, "set_array: index: expected below %u, found %u",
+                           rollout->n_sequences, i);
+    if (n != 1 && n != rollout->sequences[i].n_tokens)
+        return pgrad__fail(PGRAD_E_MISMATCH,
+                           "set_array: sequence %u has %u tokens: expected as many values, or 1, found %zu", i,
+                           rollout->sequences[i].n_tokens, n);
+    for (size_t t = 0; t < n; t++)
+        if (!isfinite(values[t]))
+            return pgrad__fail(PGRAD_E_NUMERIC, "set_array: sequence %u, value %zu is %g", i, t,
+                               (double)values[t]);
+    return PGRAD_OK;
+}
+
+/* One reward for the sequence stands on its last token; several are summed for its total. */
+static void set_rewards(pgrad_rollout *rollout, uint32_t i, const float *values, size_t n)
+{
+    pgrad__sequence *sequence = &rollout->sequences[i];
+    float *to = pgrad__rollout_values(rollout, PGRAD_REWARDS, i);
+    double total = 0.0;
+    memset(to, 0, sequence->n_tokens * sizeof *to);
+    for (size_t t = 0; t < n; t++) {
+        total += (double)values[t];
+        to[n == 1 ? sequence->n_tokens - 1 : t] = values[t];
+    }
+    sequence->reward = total;
+    rollout->has_rewards = 1;
+    if (n > 1)
+        rollout->has_token_rewards = 1;
+}
+
+pgrad_status pgrad_rollout_set_array(pgrad_rollout *rollout, uint32_t which, uint32_t i,
+                                     const float *values, size_t n)
+{
+    if (rollout == NULL || values == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "set_array: %s is NULL", rollout == NULL ? "rollout" : "values");
+    PGRAD__TRY(busy_or(rollout, "set_array"));
+    PGRAD__TRY(check_values(rollout, which, i, values, n));
+    pgrad__sequence *sequence = &rollout->sequences[i];
+    if (sequence->n_tokens == 0)
+        return PGRAD_OK;
+    if (which == PGRAD_REWARDS) {
+        set_rewards(rollout, i, values, n);
+    } else {
+        float *to = pgrad__rollout_values(rollout, which, i);
+        for (uint32_t t = 0; t < sequence->n_tokens; t++)
+            to[t] = values[n == 1 ? 0 : t];
+    }
+    sequence->filled |= 1u << which;
+    if (which == PGRAD_ADVANTAGES)
+        rollout->has_advantages = 1;
+    return PGRAD_OK;
+}

@@ -1,0 +1,63 @@
+/* One draw from a row of logits, as generate needs it; and the inside of a sampler. */
+#ifndef PGRAD_RL_SAMPLER_H
+#define PGRAD_RL_SAMPLER_H
+
+#include <policygrad/sampler.h>
+
+#include "base/context.h"
+#include "kernel/kernel.h"
+
+struct pgrad_sampler {
+    pgrad_context *context;
+    atomic_uint references;
+    pgrad_sampler_params params; /* its arrays are copies owned by the sampler */
+    size_t longest_stop_string;
+    uint64_t next_sequence;
+    struct pgrad__draw_scratch *pick_scratch; /* of pgrad_sampler_pick */
+};
+
+/* A worker's room for a draw over n_vocab tokens. */
+typedef struct pgrad__draw_scratch {
+    float *weight;  /* [n_vocab] changed logits, then exp(u - max) */
+    uint32_t *heap; /* [n_vocab] ids, for top_k and top_p */
+    uint32_t *seen; /* [n_vocab] marks tokens the repetition penalty was applied to */
+    uint32_t mark;
+    uint32_t n_vocab;
+} pgrad__draw_scratch;
+
+pgrad_status pgrad__draw_scratch_init(pgrad__draw_scratch *scratch, pgrad_context *context,
+                                      uint32_t n_vocab);
+void pgrad__draw_scratch_free(pgrad__draw_scratch *scratch, pgrad_context *context);
+
+/* What a draw looks at. */
+typedef struct pgrad__draw {
+    const float *logits;
+    uint64_t sequence, position;
+    const uint8_t *has_token;      /* [n_vocab] 0: never sampled; NULL: all have one */
+    const pgrad_token *history[2]; /* prompt and completion, for the repetition penalty */
+    size_t n_history[2];
+    const pgrad_token *barred; /* not now: end tokens before min_new_tokens */
+    size_t n_barred;
+} pgrad__draw;
+
+typedef enum pgrad__draw_failure {
+    PGRAD__DRAW_OK,
+    PGRAD__DRAW_NOT_FINITE, /* a NaN or +infinity among the logits */
+    PGRAD__DRAW_NO_TOKEN    /* everything is forbidden */
+} pgrad__draw_failure;
+
+typedef struct pgrad__drawn {
+    pgrad_token token;
+    float logprob, logprob_sampled, entropy;
+    pgrad__draw_failure failure;
+} pgrad__drawn;
+
+/* A pure function of sampler, draw and kernels; safe from tasks. */
+pgrad__drawn pgrad__sampler_draw(const pgrad_sampler *sampler, const pgrad__kernels *kernels,
+                                 pgrad__draw_scratch *scratch, const pgrad__draw *draw);
+
+/* The message of a failed draw; `what` says where. */
+pgrad_status pgrad__draw_fail(pgrad__draw_failure failure, const float *logits, uint32_t n_vocab,
+                              const char *what);
+
+#endif

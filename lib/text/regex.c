@@ -1,0 +1,145 @@
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "text/regex.h"
+
+#include <pcre2.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/fail.h"
+#include "base/strbuf.h"
+
+enum { MATCH_LIMIT = 100 * 1000 * 1000, HEAP_LIMIT_KIB = 64 * 1024 };
+
+struct pgrad__regex {
+    pgrad_context *context;
+    pcre2_code *code;
+    pcre2_match_context *limits;
+};
+
+/* PCRE2's \s also takes U+180E. */
+static const char WHITE_SPACE[] = "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}"
+                                  "\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}";
+
+static pgrad_status rewrite(pgrad__strbuf *out, const char *pattern, size_t length, const char *origin)
+{
+    int in_class = 0;
+    for (size_t i = 0; i < length; i++) {
+        char c = pattern[i];
+        if (c == '\\' && i + 1 < length) {
+            char next = pattern[++i];
+            if (next == 'S' && in_class)
+                return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: \\S inside a character class is not built",
+                                   origin);
+            if (next == 's' || next == 'S') {
+                pgrad__strbuf_text(out, in_class ? "" : next == 's' ? "[" : "[^");
+                pgrad__strbuf_text(out, WHITE_SPACE);
+                pgrad__strbuf_text(out, in_class ? "" : "]");
+            } else {
+                pgrad__strbuf_append(out, pattern + i - 1, 2);
+            }
+            continue;
+        }
+        if (!in_class && c == '[') {
+            in_class = 1;
+            pgrad__strbuf_append(out, &c, 1);
+            while (i + 1 < length && (pattern[i + 1] == '^' || pattern[i + 1] == ']')) { /* literal ] first */
+                pgrad__strbuf_append(out, pattern + i + 1, 1);
+                if (pattern[++i] == ']')
+                    break;
+            }
+            continue;
+        }
+        if (in_class && c == ']')
+            in_class = 0;
+        pgrad__strbuf_append(out, &c, 1);
+    }
+    return out->status;
+}
+
+static pgrad_status compile(pgrad__regex *regex, const pgrad__strbuf *pattern, const char *origin)
+{
+    int error;
+    size_t offset;
+    unsigned char words[128];
+    regex->code = pcre2_compile((PCRE2_SPTR)pattern->data, pattern->length,
+                                PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, NULL);
+    if (regex->code == NULL) {
+        (void)pcre2_get_error_message(error, words, sizeof words);
+        return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: regular expression, byte %zu: %s", origin, offset,
+                           (const char *)words);
+    }
+    /* Where JIT is forbidden or absent the interpreter matches the same. */
+    (void)pcre2_jit_compile(regex->code, PCRE2_JIT_COMPLETE);
+    regex->limits = pcre2_match_context_create(NULL);
+    if (regex->limits == NULL)
+        return pgrad__fail(PGRAD_E_NOMEM, "%s: no memory for a regular expression", origin);
+    (void)pcre2_set_match_limit(regex->limits, MATCH_LIMIT);
+    (void)pcre2_set_heap_limit(regex->limits, HEAP_LIMIT_KIB);
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad__regex_compile(pgrad_context *context, const char *pattern, size_t length,
+                                  const char *origin, pgrad__regex **out)
+{
+    pgrad__strbuf rewritten = {.context = context};
+    pgrad__regex *regex = NULL;
+    pgrad_status status = PGRAD_OK;
+    PGRAD__GO(rewrite(&rewritten, pattern, length, origin));
+    PGRAD__GO(pgrad__calloc(context, 1, sizeof *regex, &regex));
+    regex->context = context;
+    PGRAD__GO(compile(regex, &rewritten, origin));
+    pgrad__strbuf_free(&rewritten);
+    *out = regex;
+    return PGRAD_OK;
+fail:
+    pgrad__strbuf_free(&rewritten);
+    pgrad__regex_free(regex);
+    return status;
+}
+
+void pgrad__regex_free(pgrad__regex *regex)
+{
+    if (regex == NULL)
+        return;
+    pcre2_match_context_free(regex->limits);
+    pcre2_code_free(regex->code);
+    pgrad__free(regex->context, regex);
+}
+
+pgrad_status pgrad__regex_match_create(pgrad__regex_match **out)
+{
+    pcre2_match_data *data = pcre2_match_data_create(1, NULL);
+    if (data == NULL)
+        return pgrad__fail(PGRAD_E_NOMEM, "no memory to match a regular expression");
+    *out = (pgrad__regex_match *)data;
+    return PGRAD_OK;
+}
+
+void pgrad__regex_match_free(pgrad__regex_match *match)
+{
+    pcre2_match_data_free((pcre2_match_data *)match);
+}
+
+pgrad_status pgrad__regex_find(const pgrad__regex *regex, pgrad__regex_match *match, const char *text,
+                               size_t length, size_t start, int *found, size_t *begin, size_t *end)
+{
+    pcre2_match_data *data = (pcre2_match_data *)match;
+    unsigned char words[128];
+    int result = pcre2_match(regex->code, (PCRE2_SPTR)text, length, start, PCRE2_NO_UTF_CHECK, data,
+                             regex->limits);
+    if (result == PCRE2_ERROR_JIT_STACKLIMIT)
+        result = pcre2_match(regex->code, (PCRE2_SPTR)text, length, start,
+                             PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, regex->limits);
+    *found = result >= 0;
+    if (result == PCRE2_ERROR_NOMATCH)
+        return PGRAD_OK;
+    if (result < 0) {
+        (void)pcre2_get_error_message(result, words, sizeof words);
+        return pgrad__fail(PGRAD_E_LIMIT, "a tokenizer's regular expression at byte %zu of a text: %s", start,
+                           (const char *)words);
+    }
+    const size_t *ends = pcre2_get_ovector_pointer(data);
+    *begin = ends[0];
+    *end = ends[1];
+    return PGRAD_OK;
+}

@@ -1,0 +1,124 @@
+/* The n-th allocation fails, for every n: load, pass, backward, decode, snapshot, write. Always
+ * E_NOMEM or success, nothing is lost, and the next try works. */
+#include "model_test.h"
+
+typedef struct counted {
+    long left; /* allocations until one fails; below zero: none does */
+    long live;
+} counted;
+
+static void *counted_alloc(void *user, size_t size, size_t alignment)
+{
+    counted *state = user;
+    long left = __atomic_sub_fetch(&state->left, 1, __ATOMIC_SEQ_CST);
+    if (left == 0)
+        return NULL;
+    void *block = aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+    if (block != NULL)
+        __atomic_add_fetch(&state->live, 1, __ATOMIC_SEQ_CST);
+    return block;
+}
+
+static void counted_free(void *user, void *pointer, size_t size)
+{
+    counted *state = user;
+    (void)size;
+    __atomic_sub_fetch(&state->live, 1, __ATOMIC_SEQ_CST);
+    free(pointer);
+}
+
+static const char *folder;
+
+/* Everything the model does once. */
+static pgrad_status work(pgrad_context *context, const char *name, long try)
+{
+    char path[512], target[600];
+    pgrad_status status;
+    pgrad_model *model = NULL, *copy = NULL;
+    pgrad__pass *pass = NULL;
+    pgrad__kv_cache *cache = NULL;
+    pgrad__folder out = {0};
+    pgrad_save_params params = {.struct_size = sizeof params};
+    uint32_t page = 0;
+    float logits[128];
+    test_batch b = {0};
+    mean_loss loss = {9, 0.0};
+    pgrad_token tokens[10] = {5, 9, 2, 77, 31, 8, 60, 12, 1, 3};
+    batch_add(&b, tokens, 10);
+    pgrad__decode_span span = {.tokens = tokens, .n_tokens = 10, .pages = &page, .want_logits = 1};
+    snprintf(target, sizeof target, "%s/saved%ld", folder, try);
+    status = pgrad_model_load(context, data_path(path, name), NULL, &model);
+    if (status == PGRAD_OK)
+        status = pgrad__pass_create(model, &pass);
+    if (status == PGRAD_OK)
+        status = pgrad__model_backward(model, pass, &b.batch, mean_loss_fn, &loss);
+    if (status == PGRAD_OK)
+        status = pgrad__kv_cache_create(model, 2, &cache);
+    if (status == PGRAD_OK)
+        status = pgrad__kv_cache_take(cache, &page);
+    if (status == PGRAD_OK)
+        status = pgrad__model_decode(model, pass, cache, &span, 1, logits);
+    if (status == PGRAD_OK)
+        status = pgrad_model_snapshot(model, &copy);
+    if (status == PGRAD_OK)
+        status = pgrad__folder_open(context, target, &out);
+    if (status == PGRAD_OK)
+        status = pgrad__model_write(model, &params, &out);
+    if (status == PGRAD_OK)
+        status = pgrad__folder_commit(&out);
+    if (status != PGRAD_OK)
+        pgrad__folder_abort(&out);
+    pgrad_model_free(copy);
+    pgrad__kv_cache_free(cache);
+    pgrad__pass_free(pass);
+    pgrad_model_free(model);
+    return status;
+}
+
+START_TEST(every_allocation_may_fail)
+{
+    static const char *const names[] = {"tiny_llama_tied", "tiny_llama_sharded",
+                                        "tiny_gpt2_f16.gguf"};
+    counted state = {-1, 0};
+    pgrad_allocator allocator = {&state, counted_alloc, counted_free};
+    pgrad_context_params params;
+    pgrad_context *context = NULL;
+    char path[512];
+    temporary_folder(path);
+    folder = path;
+    pgrad_context_params_init(&params, sizeof params);
+    params.n_threads = 2;
+    params.allocator = &allocator;
+    OK(pgrad_context_create(&params, &context));
+    long before = state.live, n = 1;
+    for (; n < 5000; n++) {
+        state.left = n;
+        pgrad_status status = work(context, names[_i], n);
+        int failed = state.left <= 0;
+        state.left = -1;
+        ck_assert_msg(state.live == before, "allocation %ld: %ld blocks lost", n,
+                      state.live - before);
+        if (!failed) {
+            OK(status);
+            break;
+        }
+        /* What is only worth trying, such as tidying up behind a save, may fail without a word. */
+        ck_assert_msg(status == PGRAD_E_NOMEM || status == PGRAD_OK, "allocation %ld: %s: %s", n,
+                      pgrad_status_name(status), pgrad_error_message());
+    }
+    ck_assert_msg(n > 50 && n < 5000, "%ld allocations", n);
+    pgrad_context_free(context);
+    ck_assert_int_eq(state.live, 0);
+    remove_folder(path);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("oom");
+    TCase *tests = tcase_create("oom");
+    tcase_set_timeout(tests, 120);
+    tcase_add_loop_test(tests, every_allocation_may_fail, 0, 3);
+    suite_add_tcase(suite, tests);
+    return run_suite(suite);
+}
