@@ -21,13 +21,15 @@ enum { BUFFER_SIZE = 1 << 18, MAX_TRIES = 100 };
 /* ---- names beside the target ---- */
 
 /* "TARGET.tmp-PROCESS-NUMBER", on the same file system as the target. */
-static pgrad_status temporary_name(pgrad_context *context, const char *path, unsigned number, char **out)
+static pgrad_status temporary_name(pgrad_context *context, const char *path, unsigned number,
+                                   char **out)
 {
     char suffix[64];
     size_t length = strlen(path);
     while (length > 1 && path[length - 1] == '/')
         length--;
-    int more = snprintf(suffix, sizeof suffix, ".tmp-%lld-%u", (long long)pgrad__os_process(), number);
+    int more =
+        snprintf(suffix, sizeof suffix, ".tmp-%lld-%u", (long long)pgrad__os_process(), number);
     char *name;
     PGRAD__TRY(pgrad__alloc(context, length + (size_t)more + 1, 1, &name));
     memcpy(name, path, length);
@@ -64,8 +66,8 @@ static pgrad_status sync_parent(pgrad_context *context, const char *path)
     return status;
 }
 
-/* Where the new one must go: behind symbolic links, so that a link stays one. A path that does not exist
- * is its own target. */
+/* Where the new one must go: behind symbolic links, so that a link stays one. A path that does not
+ * exist is its own target. */
 static pgrad_status find_target(pgrad_context *context, const char *path, char **out)
 {
     char resolved[PATH_MAX];
@@ -105,7 +107,8 @@ pgrad_status pgrad__writer_open(pgrad_context *context, const char *path, pgrad_
     pgrad_status status = PGRAD_OK;
     int kind = pgrad__path_kind(path);
     if (kind == PGRAD__PATH_FOLDER || kind == PGRAD__PATH_OTHER)
-        return pgrad__fail(PGRAD_E_IO, "%s: expected a regular file or nothing to write over, found %s",
+        return pgrad__fail(PGRAD_E_IO,
+                           "%s: expected a regular file or nothing to write over, found %s",
                            pgrad__path_text(text, path),
                            kind == PGRAD__PATH_FOLDER ? "a folder" : "a device, pipe or socket");
     PGRAD__GO(find_target(context, path, &made.path));
@@ -204,8 +207,8 @@ void pgrad__writer_abort(pgrad__writer *writer)
 /* What one entry of a folder is asked to do; from and to are its paths in the two folders. */
 typedef pgrad_status (*entry_fn)(pgrad_context *context, const char *from, const char *to);
 
-static pgrad_status visit(pgrad_context *context, const char *folder, const char *other, const char *name,
-                          entry_fn fn)
+static pgrad_status visit(pgrad_context *context, const char *folder, const char *other,
+                          const char *name, entry_fn fn)
 {
     char *from = NULL, *to = NULL;
     pgrad_status status = PGRAD_OK;
@@ -218,9 +221,10 @@ fail:
     return status;
 }
 
-/* Calls fn, which removes the entry, on all entries of a folder; then removes the folder. Goes round
- * again while entries were found: readdir may miss some while others go. */
-static pgrad_status empty_folder(pgrad_context *context, const char *path, const char *other, entry_fn fn)
+/* Calls fn, which removes the entry, on all entries of a folder; then removes the folder. Goes
+ * round again while entries were found: readdir may miss some while others go. */
+static pgrad_status empty_folder(pgrad_context *context, const char *path, const char *other,
+                                 entry_fn fn)
 {
     pgrad_status status = PGRAD_OK;
     struct dirent *entry;
@@ -267,7 +271,8 @@ static pgrad_status keep_entry(pgrad_context *context, const char *from, const c
     char path[PGRAD__PATH_MAX];
     const int old = kind_of_entry(from), new = kind_of_entry(to);
     if (new == PGRAD__PATH_NONE)
-        return rename(from, to) == 0 ? PGRAD_OK : pgrad__fail_system(from, "move to the new folder");
+        return rename(from, to) == 0 ? PGRAD_OK
+                                     : pgrad__fail_system(from, "move to the new folder");
     if (old != PGRAD__PATH_FOLDER)
         return unlink(from) == 0 ? PGRAD_OK : pgrad__fail_system(from, "remove the old file");
     if (new == PGRAD__PATH_FOLDER)
@@ -316,7 +321,8 @@ fail:
     return status;
 }
 
-pgrad_status pgrad__folder_put(pgrad__folder *folder, const char *name, const void *data, size_t size)
+pgrad_status pgrad__folder_put(pgrad__folder *folder, const char *name, const void *data,
+                               size_t size)
 {
     pgrad__writer writer = {.descriptor = -1};
     char *path;
@@ -352,7 +358,8 @@ static pgrad_status put_in_two_moves(pgrad__folder *folder)
     return status;
 }
 
-/* Puts the new folder where the old one is; *swapped: the old one now stands at the temporary name. */
+/* Puts the new folder where the old one is; *swapped: the old one now stands at the temporary name.
+ */
 static pgrad_status put_in_place(pgrad__folder *folder, int *swapped)
 {
     *swapped = pgrad__path_kind(folder->path) != PGRAD__PATH_NONE;
@@ -375,17 +382,17 @@ static void release_folder(pgrad__folder *folder)
     memset(folder, 0, sizeof *folder);
 }
 
-/* The new folder is in place: brings over what it lacks. Should that fail, the rest stays where it is
- * and the message tells where. */
+/* The new folder is in place: brings over what it lacks. Should that fail, the rest stays where it
+ * is and the message tells where. */
 static pgrad_status keep_others(pgrad__folder *folder)
 {
     char path[PGRAD__PATH_MAX], text[PGRAD__PATH_MAX];
     pgrad_status status =
         empty_folder(folder->context, folder->temporary, folder->path, keep_entry);
     if (status != PGRAD_OK)
-        return pgrad__fail_in(status, "%s: saved, but other files of the old folder are left in %s: ",
-                              pgrad__path_text(path, folder->path),
-                              pgrad__path_text(text, folder->temporary));
+        return pgrad__fail_in(
+            status, "%s: saved, but other files of the old folder are left in %s: ",
+            pgrad__path_text(path, folder->path), pgrad__path_text(text, folder->temporary));
     return sync_folder(folder->path);
 }
 

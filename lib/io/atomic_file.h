@@ -1,5 +1,5 @@
-/* Files and folders written so that a reader sees the old or the new, never half: temporary beside the
- * target, fsync, rename, fsync of the folder. On failure the temporary is removed. */
+/* Files and folders written so that a reader sees the old or the new, never half: temporary beside
+ * the target, fsync, rename, fsync of the folder. On failure the temporary is removed. */
 #ifndef PGRAD_IO_ATOMIC_FILE_H
 #define PGRAD_IO_ATOMIC_FILE_H
 
@@ -20,10 +20,11 @@ pgrad_status pgrad__writer_open(pgrad_context *context, const char *path, pgrad_
 pgrad_status pgrad__writer_write(pgrad__writer *writer, const void *data, size_t size);
 /* Durable and in place, or an error and the old file untouched. Closed in both cases. */
 pgrad_status pgrad__writer_commit(pgrad__writer *writer);
-void pgrad__writer_abort(pgrad__writer *writer);          /* safe on a zeroed or committed one */
+void pgrad__writer_abort(pgrad__writer *writer); /* safe on a zeroed or committed one */
 
 /* A folder being built: open writers on paths inside `temporary`, then commit, which ends it in any
- * case. What an old folder at the target holds and the new one lacks is kept, sub-folders included. */
+ * case. What an old folder at the target holds and the new one lacks is kept, sub-folders included.
+ */
 typedef struct pgrad__folder {
     pgrad_context *context;
     char *path;
@@ -35,6 +36,7 @@ pgrad_status pgrad__folder_commit(pgrad__folder *folder);
 void pgrad__folder_abort(pgrad__folder *folder);
 
 /* Writes a small file at once into a folder being built. */
-pgrad_status pgrad__folder_put(pgrad__folder *folder, const char *name, const void *data, size_t size);
+pgrad_status pgrad__folder_put(pgrad__folder *folder, const char *name, const void *data,
+                               size_t size);
 
 #endif

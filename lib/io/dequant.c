@@ -111,7 +111,8 @@ static void widen_q6_k(const unsigned char *data, size_t n_blocks, float *out)
             for (size_t j = 0; j < 32; j++) {
                 size_t i = j / 16;
                 out[j] = s[i] * (float)(((low[j] & 15) | (high[j] & 3) << 4) - 32);
-                out[j + 32] = s[i + 2] * (float)(((low[j + 32] & 15) | (high[j] >> 2 & 3) << 4) - 32);
+                out[j + 32] =
+                    s[i + 2] * (float)(((low[j + 32] & 15) | (high[j] >> 2 & 3) << 4) - 32);
                 out[j + 64] = s[i + 4] * (float)((low[j] >> 4 | (high[j] >> 4 & 3) << 4) - 32);
                 out[j + 96] = s[i + 6] * (float)((low[j + 32] >> 4 | high[j] >> 6 << 4) - 32);
             }

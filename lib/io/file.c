@@ -78,11 +78,11 @@ pgrad_status pgrad__file_read(pgrad__file *file, uint64_t offset, void *out, siz
         if (n < 0)
             return pgrad__fail_system(file->path, "read");
         if (n == 0)
-            return pgrad__fail(PGRAD_E_FORMAT,
-                               "%s: truncated while it was read: expected %zu bytes at offset %llu, "
-                               "found %zu",
-                               pgrad__path_text(text, file->path), size,
-                               (unsigned long long)offset, done);
+            return pgrad__fail(
+                PGRAD_E_FORMAT,
+                "%s: truncated while it was read: expected %zu bytes at offset %llu, "
+                "found %zu",
+                pgrad__path_text(text, file->path), size, (unsigned long long)offset, done);
         done += (size_t)n;
     }
     return PGRAD_OK;
@@ -123,7 +123,8 @@ int pgrad__path_kind(const char *path)
     return S_ISDIR(about.st_mode) ? PGRAD__PATH_FOLDER : PGRAD__PATH_OTHER;
 }
 
-pgrad_status pgrad__path_join(pgrad_context *context, const char *folder, const char *name, char **out)
+pgrad_status pgrad__path_join(pgrad_context *context, const char *folder, const char *name,
+                              char **out)
 {
     size_t before = strlen(folder), after = strlen(name), size;
     size_t slash = before > 0 && folder[before - 1] != '/';

@@ -1,5 +1,5 @@
-/* Regular files read with checked positional reads: never mapped, so a file cut short while it is read
- * is an error and not a signal. */
+/* Regular files read with checked positional reads: never mapped, so a file cut short while it is
+ * read is an error and not a signal. */
 #ifndef PGRAD_IO_FILE_H
 #define PGRAD_IO_FILE_H
 
@@ -28,7 +28,8 @@ enum { PGRAD__PATH_NONE, PGRAD__PATH_FILE, PGRAD__PATH_FOLDER, PGRAD__PATH_OTHER
 int pgrad__path_kind(const char *path);
 
 /* Makes "folder/name"; free with pgrad__free. */
-pgrad_status pgrad__path_join(pgrad_context *context, const char *folder, const char *name, char **out);
+pgrad_status pgrad__path_join(pgrad_context *context, const char *folder, const char *name,
+                              char **out);
 
 /* 1 when name is a plain file name: not empty, no '/', no "..", no control bytes. */
 int pgrad__path_is_plain(const char *name, size_t length);

@@ -13,7 +13,7 @@ void pgrad__gguf_free(pgrad__gguf *gguf);
 
 /* The tensors, borrowed. Names as in the file ("blk.0.attn_q.weight"), dims outermost first. */
 const pgrad__tensor_set *pgrad__gguf_tensors(const pgrad__gguf *gguf);
-const char *pgrad__gguf_path(const pgrad__gguf *gguf);
+const char *pgrad__gguf_path(const pgrad__gguf *gguf); /* whole, not shortened */
 
 /* Key-values by type. has: 1 when the key is there. The getters fail with E_FORMAT on a wrong type,
  * or a missing key, naming file and key. Any integer type is taken for u32 when its value fits. */
@@ -27,7 +27,9 @@ pgrad_status pgrad__gguf_string(const pgrad__gguf *gguf, const char *key, const 
 pgrad_status pgrad__gguf_array_count(const pgrad__gguf *gguf, const char *key, size_t *count);
 pgrad_status pgrad__gguf_array_string(const pgrad__gguf *gguf, const char *key, size_t index,
                                       const char **text, size_t *length); /* O(1) */
-pgrad_status pgrad__gguf_array_i32(const pgrad__gguf *gguf, const char *key, size_t index, int32_t *out);
-pgrad_status pgrad__gguf_array_f32(const pgrad__gguf *gguf, const char *key, size_t index, float *out);
+pgrad_status pgrad__gguf_array_i32(const pgrad__gguf *gguf, const char *key, size_t index,
+                                   int32_t *out);
+pgrad_status pgrad__gguf_array_f32(const pgrad__gguf *gguf, const char *key, size_t index,
+                                   float *out);
 
 #endif

@@ -50,9 +50,10 @@ static size_t skip_number(const char *text, size_t length, size_t i, int *too_lo
     return end > i ? end : i + 1;
 }
 
-/* Looks through the text before jansson sees it. jansson recurses, so a bomb of brackets must not reach
- * it; and it refuses whole documents for an integer beyond int64, such as the 1e30 that tokenizer
- * configurations spell out for "no limit": `longer` gets the text with ".0" behind those. */
+/* Looks through the text before jansson sees it. jansson recurses, so a bomb of brackets must not
+ * reach it; and it refuses whole documents for an integer beyond int64, such as the 1e30 that
+ * tokenizer configurations spell out for "no limit": `longer` gets the text with ".0" behind those.
+ */
 static pgrad_status look_through(const char *text, size_t length, const char *origin,
                                  pgrad__strbuf *longer)
 {
@@ -95,8 +96,8 @@ static pgrad_status parse(const char *text, size_t length, const char *origin, p
         return pgrad__fail(PGRAD_E_NOMEM, "%s: JSON: no memory for a locale",
                            pgrad__path_text(path, origin));
     locale_t before = uselocale(c);
-    json_t *root = json_loadb(text, length,
-                              JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+    json_t *root =
+        json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
     (void)uselocale(before);
     freelocale(c);
     if (root == NULL) {
@@ -129,7 +130,8 @@ pgrad_status pgrad__json_parse(pgrad_context *context, const char *text, size_t 
     return status;
 }
 
-pgrad_status pgrad__json_load(pgrad_context *context, const char *path, size_t limit, pgrad__json **out)
+pgrad_status pgrad__json_load(pgrad_context *context, const char *path, size_t limit,
+                              pgrad__json **out)
 {
     char *text;
     size_t length;
@@ -184,8 +186,8 @@ const pgrad__json *pgrad__json_at(const pgrad__json *array, size_t index)
     return array == NULL ? NULL : outside(json_array_get(inside(array), index));
 }
 
-int pgrad__json_next(const pgrad__json *object, void **iterator, const char **key, size_t *key_length,
-                     const pgrad__json **value)
+int pgrad__json_next(const pgrad__json *object, void **iterator, const char **key,
+                     size_t *key_length, const pgrad__json **value)
 {
     json_t *of = inside(object);
     *iterator = *iterator == NULL ? json_object_iter(of) : json_object_iter_next(of, *iterator);
@@ -250,8 +252,8 @@ int pgrad__json_is_real(const pgrad__json *value)
 
 static const char *type_name(const pgrad__json *value)
 {
-    static const char *const NAMES[] = {"null", "a boolean", "a number", "a string", "an array",
-                                        "an object"};
+    static const char *const NAMES[] = {"null",     "a boolean", "a number",
+                                        "a string", "an array",  "an object"};
     return NAMES[pgrad__json_type(value)];
 }
 
@@ -260,21 +262,27 @@ static pgrad_status wrong(const char *origin, const char *key, const char *expec
 {
     char path[PGRAD__PATH_MAX];
     char text[32];
+    int64_t whole;
     double number;
     pgrad__path_text(path, origin);
+    if (pgrad__json_integer(value, &whole))
+        return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected %s, found %lld", path, key, expected,
+                           (long long)whole);
     if (pgrad__json_real(value, &number)) {
         (void)pgrad__format_real(text, number);
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected %s, found %s", path, key, expected, text);
+        return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected %s, found %s", path, key, expected,
+                           text);
     }
     if (pgrad__json_type(value) == PGRAD__JSON_STRING)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected %s, found \"%.64s\"", path, key, expected,
-                           pgrad__json_string(value, NULL));
+        return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected %s, found \"%.64s\"", path, key,
+                           expected, pgrad__json_string(value, NULL));
     return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected %s, found %s", path, key, expected,
                        type_name(value));
 }
 
-pgrad_status pgrad__json_optional_u32(const pgrad__json *object, const char *origin, const char *key,
-                                      uint32_t min, uint32_t max, uint32_t otherwise, uint32_t *out)
+pgrad_status pgrad__json_optional_u32(const pgrad__json *object, const char *origin,
+                                      const char *key, uint32_t min, uint32_t max,
+                                      uint32_t otherwise, uint32_t *out)
 {
     char expected[64] = "a whole number from ";
     int64_t number;
@@ -301,8 +309,9 @@ pgrad_status pgrad__json_require_u32(const pgrad__json *object, const char *orig
     return pgrad__json_optional_u32(object, origin, key, min, max, 0, out);
 }
 
-pgrad_status pgrad__json_optional_real(const pgrad__json *object, const char *origin, const char *key,
-                                       double min, double max, double otherwise, double *out)
+pgrad_status pgrad__json_optional_real(const pgrad__json *object, const char *origin,
+                                       const char *key, double min, double max, double otherwise,
+                                       double *out)
 {
     char expected[96], from[32], to[32];
     double number;
@@ -321,8 +330,8 @@ pgrad_status pgrad__json_optional_real(const pgrad__json *object, const char *or
     return PGRAD_OK;
 }
 
-pgrad_status pgrad__json_optional_bool(const pgrad__json *object, const char *origin, const char *key,
-                                       int otherwise, int *out)
+pgrad_status pgrad__json_optional_bool(const pgrad__json *object, const char *origin,
+                                       const char *key, int otherwise, int *out)
 {
     const pgrad__json *value = pgrad__json_get(object, key);
     if (value == NULL) {

@@ -33,13 +33,15 @@ size_t pgrad__json_count(const pgrad__json *value); /* of an array or object; 0 
 const pgrad__json *pgrad__json_at(const pgrad__json *array, size_t index);
 
 /* Goes through an object in the order of the text: start with *iterator = NULL; 0 at the end. */
-int pgrad__json_next(const pgrad__json *object, void **iterator, const char **key, size_t *key_length,
-                     const pgrad__json **value);
+int pgrad__json_next(const pgrad__json *object, void **iterator, const char **key,
+                     size_t *key_length, const pgrad__json **value);
 
-/* Plain values; the type must be right (NULL and zero else). Strings are UTF-8 and may hold NULs. */
+/* Plain values; the type must be right (NULL and zero else). Strings are UTF-8 and may hold NULs.
+ */
 const char *pgrad__json_string(const pgrad__json *value, size_t *length);
 int pgrad__json_bool(const pgrad__json *value, int otherwise);
-int pgrad__json_integer(const pgrad__json *value, int64_t *out); /* 1 when exactly integral, "2.0" too */
+int pgrad__json_integer(const pgrad__json *value,
+                        int64_t *out); /* 1 when exactly integral, "2.0" too */
 int pgrad__json_real(const pgrad__json *value, double *out);
 int pgrad__json_is_real(const pgrad__json *value); /* written with a point or exponent */
 
@@ -47,12 +49,14 @@ int pgrad__json_is_real(const pgrad__json *value); /* written with a point or ex
  * required; a wrong type or range is E_FORMAT naming origin, key, expected, found. */
 pgrad_status pgrad__json_require_u32(const pgrad__json *object, const char *origin, const char *key,
                                      uint32_t min, uint32_t max, uint32_t *out);
-pgrad_status pgrad__json_optional_u32(const pgrad__json *object, const char *origin, const char *key,
-                                      uint32_t min, uint32_t max, uint32_t otherwise, uint32_t *out);
-pgrad_status pgrad__json_optional_real(const pgrad__json *object, const char *origin, const char *key,
-                                       double min, double max, double otherwise, double *out);
-pgrad_status pgrad__json_optional_bool(const pgrad__json *object, const char *origin, const char *key,
-                                       int otherwise, int *out);
+pgrad_status pgrad__json_optional_u32(const pgrad__json *object, const char *origin,
+                                      const char *key, uint32_t min, uint32_t max,
+                                      uint32_t otherwise, uint32_t *out);
+pgrad_status pgrad__json_optional_real(const pgrad__json *object, const char *origin,
+                                       const char *key, double min, double max, double otherwise,
+                                       double *out);
+pgrad_status pgrad__json_optional_bool(const pgrad__json *object, const char *origin,
+                                       const char *key, int otherwise, int *out);
 
 /* Changing and writing. set_* puts or replaces a member, keeping the order of the others. */
 pgrad_status pgrad__json_set_string(pgrad__json *object, const char *key, const char *text);

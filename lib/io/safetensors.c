@@ -1,5 +1,5 @@
-/* Every rule of the format is checked on the header before a tensor is placed: entries cover the data without
- * hole, overlap or rest, so that a file has one meaning only. */
+/* Every rule of the format is checked on the header before a tensor is placed: entries cover the
+ * data without hole, overlap or rest, so that a file has one meaning only. */
 #include "io/safetensors.h"
 
 #include <stdlib.h>
@@ -27,17 +27,17 @@ static const struct dtype {
     pgrad__element_type type;
     uint32_t bits;
 } DTYPES[] = {
-    {"F32", PGRAD__ELEMENT_F32, 32},      {"F16", PGRAD__ELEMENT_F16, 16},
-    {"BF16", PGRAD__ELEMENT_BF16, 16},    {"F64", PGRAD__ELEMENT_F64, 64},
-    {"BOOL", PGRAD__ELEMENT_OTHER, 8},    {"F4", PGRAD__ELEMENT_OTHER, 4},
-    {"F6_E2M3", PGRAD__ELEMENT_OTHER, 6}, {"F6_E3M2", PGRAD__ELEMENT_OTHER, 6},
-    {"U8", PGRAD__ELEMENT_OTHER, 8},      {"I8", PGRAD__ELEMENT_OTHER, 8},
-    {"F8_E5M2", PGRAD__ELEMENT_OTHER, 8}, {"F8_E4M3", PGRAD__ELEMENT_OTHER, 8},
-    {"F8_E8M0", PGRAD__ELEMENT_OTHER, 8}, {"F8_E4M3FNUZ", PGRAD__ELEMENT_OTHER, 8},
+    {"F32", PGRAD__ELEMENT_F32, 32},          {"F16", PGRAD__ELEMENT_F16, 16},
+    {"BF16", PGRAD__ELEMENT_BF16, 16},        {"F64", PGRAD__ELEMENT_F64, 64},
+    {"BOOL", PGRAD__ELEMENT_OTHER, 8},        {"F4", PGRAD__ELEMENT_OTHER, 4},
+    {"F6_E2M3", PGRAD__ELEMENT_OTHER, 6},     {"F6_E3M2", PGRAD__ELEMENT_OTHER, 6},
+    {"U8", PGRAD__ELEMENT_OTHER, 8},          {"I8", PGRAD__ELEMENT_OTHER, 8},
+    {"F8_E5M2", PGRAD__ELEMENT_OTHER, 8},     {"F8_E4M3", PGRAD__ELEMENT_OTHER, 8},
+    {"F8_E8M0", PGRAD__ELEMENT_OTHER, 8},     {"F8_E4M3FNUZ", PGRAD__ELEMENT_OTHER, 8},
     {"F8_E5M2FNUZ", PGRAD__ELEMENT_OTHER, 8}, {"I16", PGRAD__ELEMENT_OTHER, 16},
-    {"U16", PGRAD__ELEMENT_OTHER, 16},    {"I32", PGRAD__ELEMENT_OTHER, 32},
-    {"U32", PGRAD__ELEMENT_OTHER, 32},    {"C64", PGRAD__ELEMENT_OTHER, 64},
-    {"I64", PGRAD__ELEMENT_OTHER, 64},    {"U64", PGRAD__ELEMENT_OTHER, 64},
+    {"U16", PGRAD__ELEMENT_OTHER, 16},        {"I32", PGRAD__ELEMENT_OTHER, 32},
+    {"U32", PGRAD__ELEMENT_OTHER, 32},        {"C64", PGRAD__ELEMENT_OTHER, 64},
+    {"I64", PGRAD__ELEMENT_OTHER, 64},        {"U64", PGRAD__ELEMENT_OTHER, 64},
 };
 
 /* ---- one entry of the header ---- */
@@ -60,8 +60,8 @@ static pgrad_status bad_field(const reader *r, const char *name, const char *wha
     return pgrad__fail(PGRAD_E_FORMAT, "%s: tensor '%.64s': %s", r->path, name, what);
 }
 
-/* Gives NULL for a type that is not known: a later one of the format, say. Its tensor may be one that
- * nobody reads. */
+/* Gives NULL for a type that is not known: a later one of the format, say. Its tensor may be one
+ * that nobody reads. */
 static pgrad_status read_dtype(const reader *r, const char *name, const pgrad__json *entry,
                                const struct dtype **out, const char **text)
 {
@@ -96,8 +96,9 @@ static pgrad_status read_shape(const reader *r, const char *name, const pgrad__j
     if (pgrad__json_type(shape) != PGRAD__JSON_ARRAY)
         return bad_field(r, name, "shape: expected an array");
     if (n > PGRAD__MAX_DIMS)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: tensor '%.64s': shape: at most %d dimensions, found %zu",
-                           r->path, name, PGRAD__MAX_DIMS, n);
+        return pgrad__fail(PGRAD_E_FORMAT,
+                           "%s: tensor '%.64s': shape: at most %d dimensions, found %zu", r->path,
+                           name, PGRAD__MAX_DIMS, n);
     for (size_t i = 0; i < n; i++) {
         if (!read_size(pgrad__json_at(shape, i), &view->dims[i]))
             return bad_field(r, name, "shape: expected whole numbers that are not negative");
@@ -109,7 +110,8 @@ static pgrad_status read_shape(const reader *r, const char *name, const pgrad__j
     if (dtype == NULL)
         return PGRAD_OK;
     if (!pgrad__mul(elements, dtype->bits, &bits) || bits % 8 != 0)
-        return bad_field(r, name, "shape and dtype: no whole number of bytes, or one that overflows");
+        return bad_field(r, name,
+                         "shape and dtype: no whole number of bytes, or one that overflows");
     view->n_bytes = bits / 8;
     return PGRAD_OK;
 }
@@ -120,20 +122,22 @@ static pgrad_status read_offsets(const reader *r, const char *name, const pgrad_
     const pgrad__json *offsets = pgrad__json_get(entry, "data_offsets");
     uint64_t begin, end;
     if (pgrad__json_type(offsets) != PGRAD__JSON_ARRAY || pgrad__json_count(offsets) != 2 ||
-        !read_size(pgrad__json_at(offsets, 0), &begin) || !read_size(pgrad__json_at(offsets, 1), &end))
+        !read_size(pgrad__json_at(offsets, 0), &begin) ||
+        !read_size(pgrad__json_at(offsets, 1), &end))
         return bad_field(r, name, "data_offsets: expected two whole numbers that are not negative");
     if (begin > end || end > r->data_size)
-        return pgrad__fail(PGRAD_E_FORMAT,
-                           "%s: tensor '%.64s': data_offsets: expected at most %llu, found %llu to %llu",
-                           r->path, name, (unsigned long long)r->data_size, (unsigned long long)begin,
-                           (unsigned long long)end);
+        return pgrad__fail(
+            PGRAD_E_FORMAT,
+            "%s: tensor '%.64s': data_offsets: expected at most %llu, found %llu to %llu", r->path,
+            name, (unsigned long long)r->data_size, (unsigned long long)begin,
+            (unsigned long long)end);
     if (dtype == NULL)
         view->n_bytes = end - begin; /* nothing to hold it against */
     if (end - begin != view->n_bytes)
-        return pgrad__fail(PGRAD_E_FORMAT,
-                           "%s: tensor '%.64s': dtype and shape need %llu bytes, data_offsets give %llu",
-                           r->path, name, (unsigned long long)view->n_bytes,
-                           (unsigned long long)(end - begin));
+        return pgrad__fail(
+            PGRAD_E_FORMAT,
+            "%s: tensor '%.64s': dtype and shape need %llu bytes, data_offsets give %llu", r->path,
+            name, (unsigned long long)view->n_bytes, (unsigned long long)(end - begin));
     view->offset = r->data_start + begin;
     return PGRAD_OK;
 }
@@ -161,7 +165,8 @@ static int is_shallow(const pgrad__json *value, int levels)
 
 /* Keeps a name, and behind it the name of its type when that is not known. Both are offsets until
  * settle_names makes them pointers. */
-static pgrad_status keep_names(reader *r, const char *name, const char *type, pgrad__tensor_view *view)
+static pgrad_status keep_names(reader *r, const char *name, const char *type,
+                               pgrad__tensor_view *view)
 {
     const size_t length = strlen(name) + 1, more = type == NULL ? 0 : strlen(type) + 1;
     PGRAD__TRY(pgrad__reserve(r->context, &r->names, &r->names_capacity,
@@ -179,8 +184,8 @@ static pgrad_status check_name(const reader *r, const char *name, size_t length)
     if (length == 0 || memchr(name, '\0', length) != NULL)
         return pgrad__fail(PGRAD_E_FORMAT, "%s: a tensor name is empty or holds a NUL", r->path);
     if (length > MAX_NAME)
-        return pgrad__fail(PGRAD_E_LIMIT, "%s: a tensor name of %zu bytes, at most %d are read", r->path,
-                           length, MAX_NAME);
+        return pgrad__fail(PGRAD_E_LIMIT, "%s: a tensor name of %zu bytes, at most %d are read",
+                           r->path, length, MAX_NAME);
     if (r->set->n_tensors >= MAX_TENSORS)
         return pgrad__fail(PGRAD_E_LIMIT, "%s: more than %d tensors", r->path, MAX_TENSORS);
     return PGRAD_OK;
@@ -230,17 +235,18 @@ static pgrad_status check_coverage(const reader *r)
         qsort(tensors, n, sizeof *tensors, by_offset);
     for (size_t i = 0; i < n; i++) {
         if (tensors[i].offset != at)
-            return pgrad__fail(PGRAD_E_FORMAT,
-                               "%s: tensor '%.64s': data_offsets: a %s before it: expected %llu, found %llu",
-                               r->path, r->names + (uintptr_t)tensors[i].name,
-                               tensors[i].offset > at ? "hole" : "tensor overlaps",
-                               (unsigned long long)(at - r->data_start),
-                               (unsigned long long)(tensors[i].offset - r->data_start));
+            return pgrad__fail(
+                PGRAD_E_FORMAT,
+                "%s: tensor '%.64s': data_offsets: a %s before it: expected %llu, found %llu",
+                r->path, r->names + (uintptr_t)tensors[i].name,
+                tensors[i].offset > at ? "hole" : "tensor overlaps",
+                (unsigned long long)(at - r->data_start),
+                (unsigned long long)(tensors[i].offset - r->data_start));
         at += tensors[i].n_bytes;
     }
     if (at != r->data_start + r->data_size)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: %llu bytes behind the last tensor belong to none", r->path,
-                           (unsigned long long)(r->data_start + r->data_size - at));
+        return pgrad__fail(PGRAD_E_FORMAT, "%s: %llu bytes behind the last tensor belong to none",
+                           r->path, (unsigned long long)(r->data_start + r->data_size - at));
     return PGRAD_OK;
 }
 
@@ -253,10 +259,12 @@ static pgrad_status check_metadata(const reader *r, const pgrad__json *metadata)
     if (pgrad__json_type(metadata) == PGRAD__JSON_NULL)
         return PGRAD_OK;
     if (pgrad__json_type(metadata) != PGRAD__JSON_OBJECT)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: __metadata__: expected an object of strings", r->path);
+        return pgrad__fail(PGRAD_E_FORMAT, "%s: __metadata__: expected an object of strings",
+                           r->path);
     while (pgrad__json_next(metadata, &iterator, &key, &length, &value))
         if (pgrad__json_type(value) != PGRAD__JSON_STRING)
-            return pgrad__fail(PGRAD_E_FORMAT, "%s: __metadata__.%.64s: expected a string", r->path, key);
+            return pgrad__fail(PGRAD_E_FORMAT, "%s: __metadata__.%.64s: expected a string", r->path,
+                               key);
     return PGRAD_OK;
 }
 
@@ -284,17 +292,18 @@ static pgrad_status read_header(reader *r, pgrad__file *file)
     char *text = NULL;
     pgrad__json *root = NULL;
     if (file->size < sizeof prefix)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: too small: expected at least 8 bytes, found %llu", r->path,
-                           (unsigned long long)file->size);
+        return pgrad__fail(PGRAD_E_FORMAT, "%s: too small: expected at least 8 bytes, found %llu",
+                           r->path, (unsigned long long)file->size);
     PGRAD__TRY(pgrad__file_read(file, 0, prefix, sizeof prefix));
     for (int i = 7; i >= 0; i--)
         size = size << 8 | prefix[i];
     if (size > file->size - sizeof prefix)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: header length %llu is more than the file's %llu bytes hold",
+        return pgrad__fail(PGRAD_E_FORMAT,
+                           "%s: header length %llu is more than the file's %llu bytes hold",
                            r->path, (unsigned long long)size, (unsigned long long)file->size);
     if (size > MAX_HEADER)
-        return pgrad__fail(PGRAD_E_LIMIT, "%s: header length: at most %d, found %llu", r->path, MAX_HEADER,
-                           (unsigned long long)size);
+        return pgrad__fail(PGRAD_E_LIMIT, "%s: header length: at most %d, found %llu", r->path,
+                           MAX_HEADER, (unsigned long long)size);
     PGRAD__TRY(pgrad__alloc(r->context, (size_t)size + 1, 1, &text));
     pgrad_status status = pgrad__file_read(file, sizeof prefix, text, (size_t)size);
     if (status == PGRAD_OK)
@@ -333,7 +342,8 @@ static pgrad_status read_file(reader *r, const char *path)
     return read_header(r, file);
 }
 
-pgrad_status pgrad__safetensors_open(pgrad_context *context, const char *path, pgrad__tensor_set *set)
+pgrad_status pgrad__safetensors_open(pgrad_context *context, const char *path,
+                                     pgrad__tensor_set *set)
 {
     pgrad_status status = PGRAD_OK;
     memset(set, 0, sizeof *set);
@@ -370,7 +380,8 @@ static pgrad_status open_shard(index_reader *in, const char *name, size_t length
     if (r->set->n_files >= MAX_SHARDS)
         return pgrad__fail(PGRAD_E_LIMIT, "more than %d shards", MAX_SHARDS);
     number = r->set->n_files;
-    PGRAD__TRY(pgrad__realloc(r->context, &r->set->files, (size_t)number + 1, sizeof *r->set->files));
+    PGRAD__TRY(
+        pgrad__realloc(r->context, &r->set->files, (size_t)number + 1, sizeof *r->set->files));
     PGRAD__TRY(pgrad__path_join(r->context, in->folder, name, &path));
     pgrad_status status = read_file(r, path);
     pgrad__free(r->context, path);
@@ -387,9 +398,10 @@ static pgrad_status open_shards(index_reader *in)
     while (pgrad__json_next(in->map, &iterator, &key, &key_length, &value)) {
         const char *shard = pgrad__json_string(value, &length);
         if (shard == NULL || !pgrad__path_is_plain(shard, length))
-            return pgrad__fail(PGRAD_E_FORMAT,
-                               "%s: weight_map: '%.64s': expected a plain file name, found \"%.64s\"",
-                               in->path, key, shard == NULL ? "" : shard);
+            return pgrad__fail(
+                PGRAD_E_FORMAT,
+                "%s: weight_map: '%.64s': expected a plain file name, found \"%.64s\"", in->path,
+                key, shard == NULL ? "" : shard);
         pgrad_status status = open_shard(in, shard, length);
         if (status != PGRAD_OK)
             return pgrad__fail_in(status, "%s: weight_map: '%.64s': ", in->path, key);
@@ -410,7 +422,8 @@ static pgrad_status check_mapped(const index_reader *in)
         uint32_t number = 0;
         (void)pgrad__hashmap_get(&in->shards, shard, length, &number);
         if (view == NULL || view->file != number)
-            return pgrad__fail(PGRAD_E_FORMAT, "%s: weight_map: tensor '%.64s' is not in its shard '%.64s'",
+            return pgrad__fail(PGRAD_E_FORMAT,
+                               "%s: weight_map: tensor '%.64s' is not in its shard '%.64s'",
                                in->path, key, shard);
     }
     return PGRAD_OK;
@@ -428,8 +441,8 @@ static void compare_total_size(const index_reader *in, const pgrad__json *root)
         found += in->r->set->tensors[i].n_bytes;
     if (told < 0 || (uint64_t)told != found)
         pgrad__log_line(in->r->context, PGRAD_LOG_WARNING,
-                   "%s: metadata.total_size is %lld, the tensors have %llu bytes", in->path,
-                   (long long)told, (unsigned long long)found);
+                        "%s: metadata.total_size is %lld, the tensors have %llu bytes", in->path,
+                        (long long)told, (unsigned long long)found);
 }
 
 static pgrad_status read_index(index_reader *in, const pgrad__json *root)

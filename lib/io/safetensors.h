@@ -5,9 +5,10 @@
 #include "io/atomic_file.h"
 #include "io/tensor_file.h"
 
-/* Opens one file, or every shard an index names; the set is zeroed first. All rules of the format are
- * checked before anything else is read. E_FORMAT, E_IO, E_LIMIT, E_NOMEM. */
-pgrad_status pgrad__safetensors_open(pgrad_context *context, const char *path, pgrad__tensor_set *set);
+/* Opens one file, or every shard an index names; the set is zeroed first. All rules of the format
+ * are checked before anything else is read. E_FORMAT, E_IO, E_LIMIT, E_NOMEM. */
+pgrad_status pgrad__safetensors_open(pgrad_context *context, const char *path,
+                                     pgrad__tensor_set *set);
 pgrad_status pgrad__safetensors_open_index(pgrad_context *context, const char *folder,
                                            const char *index_path, pgrad__tensor_set *set);
 
@@ -22,9 +23,10 @@ typedef struct pgrad__safetensors_entry {
 typedef pgrad_status (*pgrad__safetensors_rows_fn)(void *user, size_t i, uint64_t first,
                                                    uint64_t count, float *out);
 
-/* Writes all entries (sorted by name inside) as f32 or bf16 (as_bf16), row by row through rows_fn. */
-pgrad_status pgrad__safetensors_write(pgrad__writer *writer, const pgrad__safetensors_entry *entries,
-                                      size_t n, int as_bf16, pgrad__safetensors_rows_fn rows,
-                                      void *user);
+/* Writes all entries (sorted by name inside) as f32 or bf16 (as_bf16), row by row through rows_fn.
+ */
+pgrad_status pgrad__safetensors_write(pgrad__writer *writer,
+                                      const pgrad__safetensors_entry *entries, size_t n,
+                                      int as_bf16, pgrad__safetensors_rows_fn rows, void *user);
 
 #endif

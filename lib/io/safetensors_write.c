@@ -47,7 +47,8 @@ static pgrad_status make_header(pgrad__strbuf *header, const sorted *order, size
         pgrad__json_quote(header, entry->name, strlen(entry->name));
         pgrad__strbuf_format(header, ":{\"dtype\":\"%s\",\"shape\":[", as_bf16 ? "BF16" : "F32");
         for (uint32_t d = 0; d < entry->n_dims; d++)
-            pgrad__strbuf_format(header, "%s%llu", d > 0 ? "," : "", (unsigned long long)entry->dims[d]);
+            pgrad__strbuf_format(header, "%s%llu", d > 0 ? "," : "",
+                                 (unsigned long long)entry->dims[d]);
         uint64_t end = at + (uint64_t)row * rows * width;
         pgrad__strbuf_format(header, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)at,
                              (unsigned long long)end);
@@ -96,8 +97,9 @@ fail:
     return status;
 }
 
-pgrad_status pgrad__safetensors_write(pgrad__writer *writer, const pgrad__safetensors_entry *entries,
-                                      size_t n, int as_bf16, pgrad__safetensors_rows_fn rows, void *user)
+pgrad_status pgrad__safetensors_write(pgrad__writer *writer,
+                                      const pgrad__safetensors_entry *entries, size_t n,
+                                      int as_bf16, pgrad__safetensors_rows_fn rows, void *user)
 {
     pgrad__strbuf header = {.context = writer->context};
     sorted *order = NULL;

@@ -34,8 +34,8 @@ pgrad_status pgrad__tensor_set_finish(pgrad__tensor_set *set)
         (void)pgrad__path_text(path, set->files[a->file].path);
         if (a->file == b->file)
             return pgrad__fail(PGRAD_E_FORMAT, "%s: tensor '%.120s' is there twice", path, a->name);
-        return pgrad__fail(PGRAD_E_FORMAT, "tensor '%.120s' is in two files, %s and %s", a->name, path,
-                           pgrad__path_text(other, set->files[b->file].path));
+        return pgrad__fail(PGRAD_E_FORMAT, "tensor '%.120s' is in two files, %s and %s", a->name,
+                           path, pgrad__path_text(other, set->files[b->file].path));
     }
     return PGRAD_OK;
 }
@@ -64,8 +64,8 @@ const pgrad__tensor_view *pgrad__tensor_find(const pgrad__tensor_set *set, const
 }
 
 /* Reads in chunks of whole blocks and widens each. */
-static pgrad_status read_widened(pgrad__file *file, const pgrad__tensor_view *tensor, uint64_t first,
-                                 uint64_t count, float *out)
+static pgrad_status read_widened(pgrad__file *file, const pgrad__tensor_view *tensor,
+                                 uint64_t first, uint64_t count, float *out)
 {
     uint32_t block = pgrad__element_block(tensor->type);
     uint32_t block_bytes = pgrad__element_block_bytes(tensor->type);
@@ -97,7 +97,8 @@ pgrad_status pgrad__tensor_read(const pgrad__tensor_set *set, const pgrad__tenso
     pgrad__file *file = &set->files[tensor->file];
     uint32_t block = pgrad__element_block(tensor->type);
     if (block == 0)
-        return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: tensor '%.120s': type %.40s cannot be read as weights",
+        return pgrad__fail(PGRAD_E_UNSUPPORTED,
+                           "%s: tensor '%.120s': type %.40s cannot be read as weights",
                            pgrad__path_text(path, file->path), tensor->name, tensor->type_name);
     if (first > tensor->n_elements || count > tensor->n_elements - first || first % block != 0 ||
         count % block != 0)

@@ -41,8 +41,8 @@ pgrad_status pgrad__tensor_read(const pgrad__tensor_set *set, const pgrad__tenso
 
 void pgrad__tensor_set_free(pgrad__tensor_set *set); /* safe on a zeroed one */
 
-/* For the formats, when all tensors are in: sorts the names into by_name. E_FORMAT for a name that is
- * there twice. */
+/* For the formats, when all tensors are in: sorts the names into by_name. E_FORMAT for a name that
+ * is there twice. */
 pgrad_status pgrad__tensor_set_finish(pgrad__tensor_set *set);
 
 #endif

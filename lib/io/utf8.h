@@ -4,8 +4,8 @@
 
 #include <stddef.h>
 
-/* Bytes of the well-formed character at text (1 to 4), or 0: overlong forms, surrogates, code points
- * above U+10FFFF and cut characters are not well formed. */
+/* Bytes of the well-formed character at text (1 to 4), or 0: overlong forms, surrogates, code
+ * points above U+10FFFF and cut characters are not well formed. */
 static inline size_t pgrad__utf8_size(const char *text, size_t length)
 {
     const unsigned char *s = (const unsigned char *)text;

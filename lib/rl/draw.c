@@ -168,16 +168,27 @@ static void cut_tail(const pgrad_sampler_params *params, pgrad__draw_scratch *sc
 
 /* ---- drawing ---- */
 
+/* Four running sums: one alone would wait for each addition. */
+static double block_sum(const float *w, uint32_t n)
+{
+    double sum[4] = {0.0, 0.0, 0.0, 0.0};
+    uint32_t j = 0;
+    for (; j + 4 <= n; j += 4)
+        for (uint32_t lane = 0; lane < 4; lane++)
+            sum[lane] += (double)w[j + lane];
+    for (; j < n; j++)
+        sum[j % 4] += (double)w[j];
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
 /* Sums blocks of 256 and then the blocks, in order; with `target` non-negative also finds the first j whose
- * cumulative sum is above it. */
+ * cumulative sum is above it. A weight of 0 is never found. */
 static double cumulate(const float *w, uint32_t n, double target, uint32_t *found)
 {
     double total = 0.0;
     for (uint32_t first = 0; first < n; first += BLOCK) {
         uint32_t end = first + BLOCK < n ? first + BLOCK : n;
-        double block = 0.0;
-        for (uint32_t j = first; j < end; j++)
-            block += (double)w[j];
+        double block = block_sum(w + first, end - first);
         if (target >= 0.0 && total + block > target) {
             double sum = 0.0;
             for (uint32_t j = first; j < end; j++) {
@@ -227,12 +238,17 @@ static void draw_token(const pgrad_sampler *sampler, const pgrad__kernels *kerne
         out->failure = PGRAD__DRAW_NO_TOKEN;
         return;
     }
+    const float max = scratch->weight[best] * inverse_tau;
+    if (!isfinite(max)) {
+        out->failure = PGRAD__DRAW_OVERFLOW;
+        return;
+    }
     if (params->temperature == 0.0) {
         out->token = (pgrad_token)best;
         out->logprob_sampled = 0.0f; /* the only token */
         return;
     }
-    to_weights(kernels, scratch, inverse_tau, scratch->weight[best] * inverse_tau);
+    to_weights(kernels, scratch, inverse_tau, max);
     double total = cumulate(scratch->weight, n, -1.0, NULL);
     if (params->top_k != 0 || params->top_p < 1.0 || params->min_p > 0.0) {
         changed = 1;
@@ -272,15 +288,28 @@ pgrad__drawn pgrad__sampler_draw(const pgrad_sampler *sampler, const pgrad__kern
     return out;
 }
 
+static int all_minus_infinity(const float *logits, uint32_t n)
+{
+    for (uint32_t j = 0; j < n; j++)
+        if (logits[j] != -INFINITY)
+            return 0;
+    return 1;
+}
+
 pgrad_status pgrad__draw_fail(pgrad__draw_failure failure, const float *logits, uint32_t n_vocab,
                               const char *what)
 {
+    uint32_t j = 0;
     if (failure == PGRAD__DRAW_NO_TOKEN)
         return pgrad__fail(PGRAD_E_NUMERIC, "%s: no token is left to sample: all are forbidden", what);
-    uint32_t j = 0;
     while (j < n_vocab && !isnan(logits[j]) && !(logits[j] == INFINITY))
         j++;
-    if (j == n_vocab)
+    if (j < n_vocab)
+        return pgrad__fail(PGRAD_E_NUMERIC, "%s: logit %u is %g", what, j, (double)logits[j]);
+    if (failure == PGRAD__DRAW_NOT_FINITE && all_minus_infinity(logits, n_vocab))
         return pgrad__fail(PGRAD_E_NUMERIC, "%s: all %u logits are -infinity", what, n_vocab);
-    return pgrad__fail(PGRAD_E_NUMERIC, "%s: logit %u is %g", what, j, (double)logits[j]);
+    return pgrad__fail(PGRAD_E_NUMERIC,
+                       "%s: a logit divided by the temperature, or with its bias, is beyond the range of a "
+                       "float",
+                       what);
 }

@@ -37,7 +37,8 @@ static pgrad_status make_mask(pgrad_rollout *rollout)
 static pgrad_status make_slots(pgrad_rollout *rollout)
 {
     struct pgrad__generator *g = rollout->generator;
-    const uint32_t n_groups = rollout->params.max_prompts;
+    const uint32_t n_groups = g->max_prefilled = min_u32(rollout->params.max_prompts, g->batch_size + 1);
+    const size_t text = (size_t)rollout->params.max_new_tokens * 8; /* more is rare; it grows */
     PGRAD__TRY(pgrad__calloc(g->context, g->batch_size, sizeof *g->slots, &g->slots));
     PGRAD__TRY(pgrad__calloc(g->context, n_groups, sizeof *g->prefilled, &g->prefilled));
     PGRAD__TRY(pgrad__calloc(g->context, ((size_t)g->batch_size + n_groups) * g->max_pages,
@@ -45,6 +46,7 @@ static pgrad_status make_slots(pgrad_rollout *rollout)
     for (uint32_t i = 0; i < g->batch_size; i++) {
         g->slots[i].pages = g->page_numbers + (size_t)i * g->max_pages;
         g->slots[i].text.context = g->context;
+        PGRAD__TRY(pgrad__reserve(g->context, &g->slots[i].text.data, &g->slots[i].text.capacity, text, 1));
         if (rollout->tokenizer != NULL)
             PGRAD__TRY(pgrad_decoder_create(rollout->tokenizer, 0, &g->slots[i].decoder));
     }
@@ -57,11 +59,9 @@ static pgrad_status make_scratch(pgrad_rollout *rollout)
 {
     struct pgrad__generator *g = rollout->generator;
     const uint32_t n_vocab = rollout->model->config.n_vocab;
-    const uint32_t at_once =
-        g->batch_size > rollout->params.group_size ? g->batch_size : rollout->params.group_size;
     PGRAD__TRY(pgrad__calloc(g->context, g->batch_size, sizeof *g->spans, &g->spans));
     PGRAD__TRY(pgrad__alloc(g->context, (size_t)g->batch_size * n_vocab, sizeof(float), &g->logits));
-    PGRAD__TRY(pgrad__alloc(g->context, at_once, sizeof *g->drawn, &g->drawn));
+    PGRAD__TRY(pgrad__alloc(g->context, g->batch_size, sizeof *g->drawn, &g->drawn));
     PGRAD__TRY(pgrad__alloc(g->context, rollout->max_sequences, sizeof *g->first, &g->first));
     const uint32_t n_workers = pgrad__n_workers(g->context);
     PGRAD__TRY(pgrad__calloc(g->context, n_workers, sizeof *g->scratch, &g->scratch));
@@ -70,7 +70,8 @@ static pgrad_status make_scratch(pgrad_rollout *rollout)
     return PGRAD_OK;
 }
 
-/* Pages in use at worst: every slot its own, and one prompt whose sequences have not all started. */
+/* Pages in use at worst: every slot its own, and one group whose sequences have not all started. (As many
+ * groups are prefilled as fill the free slots, so the others start at once.) */
 static pgrad_status make_cache(pgrad_rollout *rollout)
 {
     struct pgrad__generator *g = rollout->generator;
@@ -85,6 +86,36 @@ static pgrad_status make_cache(pgrad_rollout *rollout)
     return pgrad__kv_cache_create(rollout->model, (uint32_t)pages, &g->cache);
 }
 
+static pgrad_status add_end(struct pgrad__generator *g, pgrad_token token)
+{
+    if (token < 0)
+        return PGRAD_OK;
+    PGRAD__TRY(pgrad__reserve(g->context, &g->ends, &g->ends_capacity, g->n_own_ends + 1, sizeof token));
+    g->ends[g->n_own_ends++] = token;
+    return PGRAD_OK;
+}
+
+static pgrad_status make_ends(pgrad_rollout *rollout)
+{
+    struct pgrad__generator *g = rollout->generator;
+    pgrad_token of_model[8];
+    const uint32_t n = pgrad__model_eos(rollout->model, of_model);
+    for (uint32_t i = 0; i < n; i++)
+        PGRAD__TRY(add_end(g, of_model[i]));
+    if (rollout->tokenizer == NULL)
+        return PGRAD_OK;
+    PGRAD__TRY(add_end(g, pgrad_tokenizer_special(rollout->tokenizer, PGRAD_TOKEN_EOS)));
+    return add_end(g, pgrad_tokenizer_special(rollout->tokenizer, PGRAD_TOKEN_END_OF_TURN));
+}
+
+int pgrad__generator_ends_with(const struct pgrad__generator *generator, pgrad_token token)
+{
+    for (size_t i = 0; i < generator->n_own_ends; i++)
+        if (generator->ends[i] == token)
+            return 1;
+    return 0;
+}
+
 pgrad_status pgrad__generator_create(pgrad_rollout *rollout)
 {
     PGRAD__TRY(pgrad__calloc(rollout->context, 1, sizeof *rollout->generator, &rollout->generator));
@@ -96,6 +127,7 @@ pgrad_status pgrad__generator_create(pgrad_rollout *rollout)
     PGRAD__TRY(make_slots(rollout));
     PGRAD__TRY(make_scratch(rollout));
     PGRAD__TRY(make_mask(rollout));
+    PGRAD__TRY(make_ends(rollout));
     return pgrad__pass_create(rollout->model, &g->pass);
 }
 

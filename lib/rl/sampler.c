@@ -48,10 +48,8 @@ static pgrad_status copy_strings(pgrad_sampler *sampler, const char *const *stri
             return pgrad__fail(PGRAD_E_INVALID, "sampler.stop_strings[%zu]: expected text, found %s", i,
                                strings[i] == NULL ? "NULL" : "an empty one");
         PGRAD__TRY(pgrad__copy_text(sampler->context, strings[i], length, &copies[i]));
-        if (length > sampler->longest_stop_string)
-            sampler->longest_stop_string = length;
     }
-    return PGRAD_OK;
+    return pgrad__stop_strings_build(&sampler->stops, sampler->context, sampler->params.stop_strings, n);
 }
 
 static pgrad_status copy_arrays(pgrad_sampler *sampler, const pgrad_sampler_params *from)
@@ -127,6 +125,7 @@ void pgrad_sampler_free(pgrad_sampler *sampler)
     for (size_t i = 0; i < params->n_stop_strings; i++)
         free_copy(context, params->stop_strings[i]);
     free_copy(context, params->stop_strings);
+    pgrad__stop_strings_free(&sampler->stops, context);
     free_copy(context, params->stop_tokens);
     free_copy(context, params->forbidden_tokens);
     free_copy(context, params->bias_tokens);

@@ -1,4 +1,5 @@
-/* One draw from a row of logits, as generate needs it; and the inside of a sampler. */
+/* One draw from a row of logits, as generate needs it; and the inside of a sampler. Not the loop over
+ * tokens, which is generate.c. */
 #ifndef PGRAD_RL_SAMPLER_H
 #define PGRAD_RL_SAMPLER_H
 
@@ -6,12 +7,13 @@
 
 #include "base/context.h"
 #include "kernel/kernel.h"
+#include "rl/stop_strings.h"
 
 struct pgrad_sampler {
     pgrad_context *context;
     atomic_uint references;
     pgrad_sampler_params params; /* its arrays are copies owned by the sampler */
-    size_t longest_stop_string;
+    pgrad__stop_strings stops;
     uint64_t next_sequence;
     struct pgrad__draw_scratch *pick_scratch; /* of pgrad_sampler_pick */
 };
@@ -43,6 +45,7 @@ typedef struct pgrad__draw {
 typedef enum pgrad__draw_failure {
     PGRAD__DRAW_OK,
     PGRAD__DRAW_NOT_FINITE, /* a NaN or +infinity among the logits */
+    PGRAD__DRAW_OVERFLOW,   /* divided by the temperature, or with its bias, a logit is too large */
     PGRAD__DRAW_NO_TOKEN    /* everything is forbidden */
 } pgrad__draw_failure;
 

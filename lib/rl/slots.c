@@ -4,39 +4,27 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "base/os.h"
 #include "rl/generator.h"
 
 static pgrad_status tell(const pgrad__generation *g, const pgrad_event *event)
 {
-    if (g->params.event != NULL && g->params.event(g->params.user, g->rollout, event) <= 0)
+    if (g->params.event == NULL)
+        return PGRAD_OK;
+    const int32_t answer = g->params.event(g->params.user, g->rollout, event);
+    (void)pgrad__os_float_begin(); /* the host may have left another rounding mode */
+    if (answer <= 0)
         return pgrad__fail(PGRAD_E_CALLBACK, "generate: the event function asked to stop at sequence %u",
                            event->sequence);
     return PGRAD_OK;
 }
 
-static int is_end(const struct pgrad__generator *generator, pgrad_token token)
+static int is_end(const pgrad__generation *g, pgrad_token token)
 {
-    for (size_t i = 0; i < generator->n_ends; i++)
-        if (generator->ends[i] == token)
+    for (size_t i = 0; i < g->n_ends; i++)
+        if (g->ends[i] == token)
             return 1;
     return 0;
-}
-
-/* Where a stop string begins in the slot's text, looking only where the new piece can have completed one;
- * SIZE_MAX when there is none. */
-static size_t find_stop_string(const pgrad_sampler *sampler, const pgrad__slot *slot, size_t n_new)
-{
-    const size_t length = slot->text.length, back = n_new + sampler->longest_stop_string;
-    size_t found = SIZE_MAX;
-    if (sampler->params.n_stop_strings == 0 || n_new == 0)
-        return found;
-    for (size_t i = 0; i < sampler->params.n_stop_strings; i++) {
-        const char *at = strstr(slot->text.data + (length > back ? length - back : 0),
-                                sampler->params.stop_strings[i]);
-        if (at != NULL && (size_t)(at - slot->text.data) < found)
-            found = (size_t)(at - slot->text.data);
-    }
-    return found;
 }
 
 static pgrad_status add_text(pgrad__slot *slot, pgrad_token token, const char **piece, size_t *length)
@@ -50,7 +38,7 @@ static pgrad_status add_text(pgrad__slot *slot, pgrad_token token, const char **
     return slot->text.status;
 }
 
-static void record(pgrad_rollout *rollout, uint32_t i, const pgrad__drawn *drawn, int forced)
+void pgrad__record_token(pgrad_rollout *rollout, uint32_t i, const pgrad__drawn *drawn, int forced)
 {
     pgrad__sequence *sequence = &rollout->sequences[i];
     const uint32_t t = sequence->n_tokens++;
@@ -63,37 +51,60 @@ static void record(pgrad_rollout *rollout, uint32_t i, const pgrad__drawn *drawn
                         1u << PGRAD_MASK;
 }
 
+static pgrad_status tell_token(const pgrad__generation *g, const pgrad__slot *slot, pgrad_token token,
+                               float logprob, const char *piece, size_t length)
+{
+    pgrad_event event = {.struct_size = sizeof event, .kind = PGRAD_EVENT_TOKEN,
+                         .sequence = slot->sequence, .token = token, .logprob = logprob, .text = piece,
+                         .length = length};
+    return tell(g, &event);
+}
+
+pgrad_status pgrad__slot_push_prefix(pgrad__generation *g, pgrad__slot *slot)
+{
+    const pgrad_rollout *rollout = g->rollout;
+    const uint32_t n = rollout->sequences[slot->sequence].n_tokens;
+    const float *logprobs = pgrad__rollout_values(rollout, PGRAD_LOGPROBS, slot->sequence);
+    for (uint32_t t = 0; t < n; t++) {
+        const pgrad_token token = pgrad__rollout_ids(rollout, slot->sequence)[t];
+        const char *piece;
+        size_t length;
+        PGRAD__TRY(add_text(slot, token, &piece, &length));
+        PGRAD__TRY(tell_token(g, slot, token, logprobs[t], piece, length));
+        g->n_done++;
+    }
+    return PGRAD_OK;
+}
+
 pgrad_status pgrad__slot_push(pgrad__generation *g, pgrad__slot *slot, const pgrad__drawn *drawn,
-                              int forced, int *finished)
+                              int *finished)
 {
     pgrad_rollout *rollout = g->rollout;
     pgrad__sequence *sequence = &rollout->sequences[slot->sequence];
     const char *piece = "";
-    size_t length = 0, cut = SIZE_MAX;
+    size_t length = 0, end = 0, matched = 0;
     uint32_t finish = PGRAD_FINISH_NONE;
-    record(rollout, slot->sequence, drawn, forced);
+    pgrad__record_token(rollout, slot->sequence, drawn, 0);
     g->n_done++;
-    if (!forced && is_end(g->generator, drawn->token)) {
+    if (is_end(g, drawn->token)) {
         finish = PGRAD_FINISH_STOP;
     } else {
+        const size_t before = slot->text.length;
         PGRAD__TRY(add_text(slot, drawn->token, &piece, &length));
-        if (!forced)
-            cut = find_stop_string(g->sampler, slot, length);
-        if (cut != SIZE_MAX)
+        matched = pgrad__stop_strings_scan(&g->sampler->stops, &slot->stop_state, piece, length, &end);
+        end += before;
+        if (matched > 0)
             finish = PGRAD_FINISH_STRING;
         else if (sequence->n_tokens >= pgrad__token_limit(g, sequence->group))
             finish = PGRAD_FINISH_LENGTH;
     }
-    pgrad_event event = {.struct_size = sizeof event, .kind = PGRAD_EVENT_TOKEN,
-                         .sequence = slot->sequence, .token = drawn->token, .logprob = drawn->logprob,
-                         .text = piece, .length = length};
-    PGRAD__TRY(tell(g, &event));
+    PGRAD__TRY(tell_token(g, slot, drawn->token, drawn->logprob, piece, length));
     *finished = finish != PGRAD_FINISH_NONE;
     if (!*finished)
         return PGRAD_OK;
-    if (cut != SIZE_MAX) {
-        slot->text.length = cut;
-        slot->text.data[cut] = '\0';
+    if (matched > 0) {
+        slot->text.length = end - matched;
+        slot->text.data[slot->text.length] = '\0';
     }
     return pgrad__slot_finish(g, slot, finish);
 }
@@ -112,25 +123,37 @@ static pgrad_status keep_text(pgrad_rollout *rollout, pgrad__slot *slot, pgrad__
     return PGRAD_OK;
 }
 
+/* The text of what the slot holds; a cut character at its end becomes U+FFFD, unless a stop string cut it
+ * away. */
+static pgrad_status settle_text(pgrad__generation *g, pgrad__slot *slot, int with_rest)
+{
+    const char *rest;
+    size_t length;
+    if (slot->decoder == NULL)
+        return PGRAD_OK;
+    PGRAD__TRY(pgrad_decoder_finish(slot->decoder, &rest, &length));
+    if (with_rest)
+        pgrad__strbuf_append(&slot->text, rest, length);
+    PGRAD__TRY(slot->text.status);
+    return keep_text(g->rollout, slot, &g->rollout->sequences[slot->sequence]);
+}
+
 pgrad_status pgrad__slot_finish(pgrad__generation *g, pgrad__slot *slot, uint32_t finish)
 {
     pgrad__sequence *sequence = &g->rollout->sequences[slot->sequence];
     for (uint32_t i = 0; i < slot->n_pages; i++)
         pgrad__kv_cache_release(g->generator->cache, slot->pages[i]);
     slot->n_pages = 0;
-    if (slot->decoder != NULL) {
-        const char *rest;
-        size_t length;
-        PGRAD__TRY(pgrad_decoder_finish(slot->decoder, &rest, &length));
-        if (finish != PGRAD_FINISH_STRING)
-            pgrad__strbuf_append(&slot->text, rest, length);
-        PGRAD__TRY(slot->text.status);
-        PGRAD__TRY(keep_text(g->rollout, slot, sequence));
-    }
+    PGRAD__TRY(settle_text(g, slot, finish != PGRAD_FINISH_STRING));
     sequence->finish = finish;
     pgrad_event event = {.struct_size = sizeof event, .kind = PGRAD_EVENT_FINISHED,
                          .sequence = slot->sequence, .token = -1, .logprob = NAN,
                          .text = slot->decoder == NULL ? "" : g->rollout->text + sequence->text_offset,
                          .length = sequence->text_length};
     return tell(g, &event);
+}
+
+pgrad_status pgrad__slot_stop(pgrad__generation *g, pgrad__slot *slot)
+{
+    return settle_text(g, slot, 1);
 }

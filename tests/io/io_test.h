@@ -1,5 +1,5 @@
-/* What the tests of lib/io share: a context that must end without a leak, a folder of its own, bytes
- * put together by hand. */
+/* What the tests of lib/io share: a context that must end without a leak, a folder of its own,
+ * bytes put together by hand. */
 #ifndef PGRAD_TESTS_IO_TEST_H
 #define PGRAD_TESTS_IO_TEST_H
 

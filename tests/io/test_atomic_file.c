@@ -10,7 +10,8 @@
 
 /* ---- faults: these stand in for the C library's, and fail on demand ---- */
 
-static int fail_fsync_at, fail_close_at, no_exchange; /* count down to the call that fails; 0: none */
+static int fail_fsync_at, fail_close_at,
+    no_exchange; /* count down to the call that fails; 0: none */
 
 int fsync(int descriptor)
 {
@@ -125,7 +126,8 @@ START_TEST(until_commit_the_old_one_stands)
 }
 END_TEST
 
-/* Each failure of sync and close: an error in the system's words, the old file whole, no temporary. */
+/* Each failure of sync and close: an error in the system's words, the old file whole, no temporary.
+ */
 START_TEST(failing_sync_or_close)
 {
     const char *path = put_text_file("f", "old");
@@ -184,7 +186,7 @@ END_TEST
 /* A small file system in memory, where we may mount one. */
 START_TEST(disk_full)
 {
-    char path[300], folder[300];
+    char path[320], folder[300];
     snprintf(folder, sizeof folder, "%s/full", test_folder);
     ck_assert_int_eq(mkdir(folder, 0700), 0);
     if (mount("none", folder, "tmpfs", 0, "size=512k") != 0)
@@ -287,7 +289,8 @@ START_TEST(folder_new_and_replaced)
 }
 END_TEST
 
-/* What the user had beside the model stays: files, links, folders, also inside a folder both have. */
+/* What the user had beside the model stays: files, links, folders, also inside a folder both have.
+ */
 START_TEST(folder_keeps_what_is_not_ours)
 {
     pgrad__folder folder = {0};
@@ -325,7 +328,8 @@ START_TEST(folder_keeps_what_is_not_ours)
 }
 END_TEST
 
-/* A folder of the user's where a new file goes: it is not deleted, and the message tells where it is. */
+/* A folder of the user's where a new file goes: it is not deleted, and the message tells where it
+ * is. */
 START_TEST(folder_in_the_way_of_a_file)
 {
     mkdir(in_folder("m"), 0700);
@@ -447,7 +451,8 @@ END_TEST
 
 static void add(TCase *tests)
 {
-    const int n_pieces = sizeof PIECES / sizeof PIECES[0], n_exchanges = sizeof EXCHANGES / sizeof EXCHANGES[0];
+    const int n_pieces = sizeof PIECES / sizeof PIECES[0],
+              n_exchanges = sizeof EXCHANGES / sizeof EXCHANGES[0];
     tcase_add_checked_fixture(tests, reset_faults, NULL);
     tcase_add_test(tests, writes_and_replaces);
     tcase_add_test(tests, many_sizes_of_writes);

@@ -29,12 +29,12 @@ static void check_table(pgrad__element_type type, const unsigned char *blocks, s
     memcpy(odd + 1, blocks, size);
     pgrad__dequantize(type, odd + 1, count, out);
     for (size_t i = 0; i < count; i++)
-        ck_assert_msg(bits_of(out[i]) == values[i], "type %d, value %zu: %.9g instead of %.9g", type, i,
-                      (double)out[i], (double)float_of(values[i]));
+        ck_assert_msg(bits_of(out[i]) == values[i], "type %d, value %zu: %.9g instead of %.9g",
+                      type, i, (double)out[i], (double)float_of(values[i]));
 }
 
-#define TABLE(type) \
-    check_table(PGRAD__ELEMENT_##type, type##_BLOCKS, sizeof type##_BLOCKS, type##_VALUES, \
+#define TABLE(type)                                                                                \
+    check_table(PGRAD__ELEMENT_##type, type##_BLOCKS, sizeof type##_BLOCKS, type##_VALUES,         \
                 sizeof type##_VALUES / sizeof type##_VALUES[0])
 
 START_TEST(quantised_types_give_the_reference_bits)
@@ -56,8 +56,8 @@ START_TEST(f16_all_values)
             ck_assert_uint_eq(bits_of(got), (h & 0x8000) << 16 | 0x7f800000u | mantissa << 13);
             continue;
         }
-        double magnitude = exponent == 0 ? ldexp(mantissa, -24)
-                                         : ldexp(1024.0 + mantissa, (int)exponent - 25);
+        double magnitude =
+            exponent == 0 ? ldexp(mantissa, -24) : ldexp(1024.0 + mantissa, (int)exponent - 25);
         float expected = (float)(h & 0x8000 ? -magnitude : magnitude);
         ck_assert_uint_eq(bits_of(got), bits_of(expected));
     }
@@ -83,8 +83,8 @@ START_TEST(bf16_rounds_to_nearest_even)
     } CASES[] = {
         {0x3f800000, 0x3f80}, {0x3f807fff, 0x3f80}, {0x3f808000, 0x3f80}, /* tie to even, down */
         {0x3f808001, 0x3f81}, {0x3f818000, 0x3f82},                       /* tie to even, up */
-        {0x3fffffff, 0x4000},                                             /* carries into the exponent */
-        {0x7f7fffff, 0x7f80},                                             /* beyond the largest */
+        {0x3fffffff, 0x4000}, /* carries into the exponent */
+        {0x7f7fffff, 0x7f80}, /* beyond the largest */
         {0xff7fffff, 0xff80}, {0x00000001, 0x0000}, {0x80008001, 0x8001},
         {0x7f800000, 0x7f80}, {0xff800000, 0xff80},
     };
@@ -105,7 +105,8 @@ START_TEST(plain_types)
     float out[5] = {0};
     memcpy(odd + 1, WIDE, sizeof WIDE);
     pgrad__dequantize(PGRAD__ELEMENT_F64, odd + 1, 5, out);
-    ck_assert(out[0] == 1.0f && out[1] == -0.1f && isinf(out[2]) && out[3] == 0.0f && out[4] == 1.0f);
+    ck_assert(out[0] == 1.0f && out[1] == -0.1f && isinf(out[2]) && out[3] == 0.0f &&
+              out[4] == 1.0f);
     memcpy(odd + 1, HALVES, sizeof HALVES);
     pgrad__dequantize(PGRAD__ELEMENT_F16, odd + 1, 3, out);
     ck_assert(out[0] == 1.0f && out[1] == -2.0f && out[2] == 0x1p-24f);

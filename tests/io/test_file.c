@@ -160,9 +160,10 @@ END_TEST
 /* SH02: names from an index that would leave their folder. */
 START_TEST(sh02_plain_names)
 {
-    static const char *const GOOD[] = {"model-00001-of-00002.safetensors", "a", ".hidden", "\xc3\xa9.bin"};
-    static const char *const BAD[] = {"",     ".",    "..",   "../x",   "/abs", "a/b",
-                                      "a\\b", "a..b", "a\nb", "a\x7f"};
+    static const char *const GOOD[] = {"model-00001-of-00002.safetensors", "a", ".hidden",
+                                       "\xc3\xa9.bin"};
+    static const char *const BAD[] = {"",    ".",    "..",   "../x", "/abs",
+                                      "a/b", "a\\b", "a..b", "a\nb", "a\x7f"};
     for (size_t i = 0; i < sizeof GOOD / sizeof GOOD[0]; i++)
         ck_assert_msg(pgrad__path_is_plain(GOOD[i], strlen(GOOD[i])), "%s", GOOD[i]);
     for (size_t i = 0; i < sizeof BAD / sizeof BAD[0]; i++)

@@ -43,8 +43,8 @@ static void put_array(bytes *b, const char *key, uint32_t element, uint64_t coun
     put_number(b, count, 8);
 }
 
-static void put_tensor(bytes *b, const char *name, uint32_t n_dims, const uint64_t *dims, uint32_t type,
-                       uint64_t offset)
+static void put_tensor(bytes *b, const char *name, uint32_t n_dims, const uint64_t *dims,
+                       uint32_t type, uint64_t offset)
 {
     put_string(b, name);
     put_number(b, n_dims, 4);
@@ -144,12 +144,15 @@ START_TEST(reads_a_sample)
     ck_assert_str_eq(pgrad__gguf_path(gguf), in_folder("f.gguf"));
     const pgrad__tensor_set *set = pgrad__gguf_tensors(gguf);
     ck_assert_uint_eq(set->n_tensors, 3);
-    const pgrad__tensor_view *embed = pgrad__tensor_find(set, "embed"), *quant = pgrad__tensor_find(set, "quant");
-    ck_assert(embed->n_dims == 2 && embed->dims[0] == 2 && embed->dims[1] == 3); /* outermost first */
+    const pgrad__tensor_view *embed = pgrad__tensor_find(set, "embed"),
+                             *quant = pgrad__tensor_find(set, "quant");
+    ck_assert(embed->n_dims == 2 && embed->dims[0] == 2 &&
+              embed->dims[1] == 3); /* outermost first */
     OK(pgrad__tensor_read(set, embed, 0, 6, out));
     for (int i = 0; i < 6; i++)
         ck_assert(out[i] == (float)i);
-    ck_assert(quant->type == PGRAD__ELEMENT_Q8_0 && quant->n_bytes == 68 && quant->offset % 64 == 0);
+    ck_assert(quant->type == PGRAD__ELEMENT_Q8_0 && quant->n_bytes == 68 &&
+              quant->offset % 64 == 0);
     OK(pgrad__tensor_read(set, quant, 0, 64, out));
     for (int i = 0; i < 64; i++)
         ck_assert(out[i] == (i < 32 ? 1.0f : -2.0f) * (float)(i % 32 - 16));
@@ -157,7 +160,8 @@ START_TEST(reads_a_sample)
     ck_assert(out[0] == 32.0f);
     const pgrad__tensor_view *other = pgrad__tensor_find(set, "other");
     ck_assert_str_eq(other->type_name, "Q4_K");
-    FAILS(PGRAD_E_UNSUPPORTED, "tensor 'other': type Q4_K", pgrad__tensor_read(set, other, 0, 256, out));
+    FAILS(PGRAD_E_UNSUPPORTED, "tensor 'other': type Q4_K",
+          pgrad__tensor_read(set, other, 0, 256, out));
     pgrad__gguf_free(gguf);
     pgrad__gguf_free(NULL);
 }
@@ -183,8 +187,9 @@ START_TEST(gg18_values_by_type)
         OK(pgrad__gguf_u32(gguf, INTEGERS[k].key, &u));
         ck_assert_uint_eq(u, INTEGERS[k].value);
     }
-    static const char *const NO_U32[] = {"i8", "i16", "i32", "u64", "yes", "f32", "f64", "strings",
-                                         "i32s", "general.architecture", "missing"};
+    static const char *const NO_U32[] = {"i8",     "i16", "i32",     "u64",  "yes",
+                                         "f32",    "f64", "strings", "i32s", "general.architecture",
+                                         "missing"};
     for (size_t k = 0; k < sizeof NO_U32 / sizeof NO_U32[0]; k++)
         FAILS(PGRAD_E_FORMAT, NO_U32[k], pgrad__gguf_u32(gguf, NO_U32[k], &u));
     ck_assert_uint_eq(u, 77); /* left alone */
@@ -193,7 +198,8 @@ START_TEST(gg18_values_by_type)
     OK(pgrad__gguf_f32(gguf, "f64", &f));
     ck_assert(f == 3.14159274f);
     FAILS(PGRAD_E_FORMAT, "u8", pgrad__gguf_f32(gguf, "u8", &f));
-    FAILS(PGRAD_E_FORMAT, "general.architecture", pgrad__gguf_f32(gguf, "general.architecture", &f));
+    FAILS(PGRAD_E_FORMAT, "general.architecture",
+          pgrad__gguf_f32(gguf, "general.architecture", &f));
     OK(pgrad__gguf_bool(gguf, "yes", &flag));
     ck_assert_int_eq(flag, 1);
     FAILS(PGRAD_E_FORMAT, "u8", pgrad__gguf_bool(gguf, "u8", &flag));
@@ -212,7 +218,8 @@ START_TEST(gg18_values_by_type)
     OK(pgrad__gguf_array_string(gguf, "strings", 4, &text, &n));
     ck_assert(n == 2 && memcmp(text, "\xff\xfe", 2) == 0);
     FAILS(PGRAD_E_FORMAT, "strings", pgrad__gguf_array_string(gguf, "strings", 5, &text, &n));
-    FAILS(PGRAD_E_FORMAT, "strings", pgrad__gguf_array_string(gguf, "strings", SIZE_MAX, &text, &n));
+    FAILS(PGRAD_E_FORMAT, "strings",
+          pgrad__gguf_array_string(gguf, "strings", SIZE_MAX, &text, &n));
     FAILS(PGRAD_E_FORMAT, "i32s", pgrad__gguf_array_string(gguf, "i32s", 0, &text, &n));
     FAILS(PGRAD_E_FORMAT, "u8", pgrad__gguf_array_string(gguf, "u8", 0, &text, &n));
     OK(pgrad__gguf_array_i32(gguf, "i32s", 1, &i));
@@ -229,7 +236,8 @@ START_TEST(gg18_values_by_type)
     ck_assert(f == 0.5f);
     FAILS(PGRAD_E_FORMAT, "flags", pgrad__gguf_array_f32(gguf, "flags", 1, &f));
     FAILS(PGRAD_E_FORMAT, "missing", pgrad__gguf_array_count(gguf, "missing", &n));
-    ck_assert(pgrad__gguf_has(gguf, "yes") && !pgrad__gguf_has(gguf, "ye") && !pgrad__gguf_has(gguf, ""));
+    ck_assert(pgrad__gguf_has(gguf, "yes") && !pgrad__gguf_has(gguf, "ye") &&
+              !pgrad__gguf_has(gguf, ""));
     pgrad__gguf_free(gguf);
 }
 END_TEST
@@ -245,8 +253,8 @@ START_TEST(gg01_cut_at_every_byte)
         if (size == b.size)
             OK(status);
         else
-            ck_assert_msg(status == PGRAD_E_FORMAT || status == PGRAD_E_LIMIT, "%zu bytes: %s", size,
-                          pgrad_status_name(status));
+            ck_assert_msg(status == PGRAD_E_FORMAT || status == PGRAD_E_LIMIT, "%zu bytes: %s",
+                          size, pgrad_status_name(status));
         pgrad__gguf_free(gguf);
     }
     drop(&b);
@@ -317,7 +325,8 @@ START_TEST(gg02_versions)
     static const struct {
         uint32_t version;
         const char *text;
-    } WRONG[] = {{0, ""}, {1, "version"}, {4, "version"}, {3u << 24, "endian"}, {0x10000, "endian"}};
+    } WRONG[] = {
+        {0, ""}, {1, "version"}, {4, "version"}, {3u << 24, "endian"}, {0x10000, "endian"}};
     for (size_t i = 0; i < sizeof WRONG / sizeof WRONG[0]; i++) {
         bytes b = {0};
         put_head(&b, WRONG[i].version, 0, 0);
@@ -404,7 +413,8 @@ END_TEST
 
 START_TEST(gg05_string_lengths)
 {
-    static const uint64_t LENGTHS[] = {UINT64_MAX, UINT64_MAX - 7, (uint64_t)1 << 63, 5, ((uint64_t)1 << 30) + 1};
+    static const uint64_t LENGTHS[] = {UINT64_MAX, UINT64_MAX - 7, (uint64_t)1 << 63, 5,
+                                       ((uint64_t)1 << 30) + 1};
     for (size_t i = 0; i < sizeof LENGTHS / sizeof LENGTHS[0]; i++)
         for (int where = 0; where < 3; where++) {
             bytes b = {0};
@@ -413,11 +423,14 @@ START_TEST(gg05_string_lengths)
                 put_key(&b, "s", STRING);
             put_number(&b, LENGTHS[i], 8);
             put(&b, "abcd", 4); /* one byte less than 5 */
-            if (where != 0) /* a key, a tensor's name: enough for the count to pass */
+            if (where != 0)     /* a key, a tensor's name: enough for the count to pass */
                 while (b.size < 24 + 32 && LENGTHS[i] != 5)
                     put_number(&b, 0, 1);
-            refused("GG05", &b, where == 2 && LENGTHS[i] == 5 ? PGRAD_E_LIMIT
-                                : where == 1 && LENGTHS[i] == 5 ? PGRAD_E_LIMIT : PGRAD_E_FORMAT, "");
+            refused("GG05", &b,
+                    where == 2 && LENGTHS[i] == 5   ? PGRAD_E_LIMIT
+                    : where == 1 && LENGTHS[i] == 5 ? PGRAD_E_LIMIT
+                                                    : PGRAD_E_FORMAT,
+                    "");
         }
 }
 END_TEST
@@ -451,9 +464,15 @@ START_TEST(gg06_arrays)
         uint64_t count;
         const char *text;
     } WRONG[] = {
-        {ARRAY, 1, "type"},          {13, 1, "type"},           {UINT32_MAX, 1, "type"},
-        {U64, (uint64_t)1 << 61, ""}, {U64, UINT64_MAX, ""},    {U32, ((uint64_t)1 << 62) + 1, ""},
-        {STRING, UINT64_MAX, ""},     {STRING, 1 << 30, ""},    {U8, 33, ""},
+        {ARRAY, 1, "type"},
+        {13, 1, "type"},
+        {UINT32_MAX, 1, "type"},
+        {U64, (uint64_t)1 << 61, ""},
+        {U64, UINT64_MAX, ""},
+        {U32, ((uint64_t)1 << 62) + 1, ""},
+        {STRING, UINT64_MAX, ""},
+        {STRING, 1 << 30, ""},
+        {U8, 33, ""},
         {F64, 5, ""},
     };
     for (size_t i = 0; i < sizeof WRONG / sizeof WRONG[0]; i++) {
@@ -712,8 +731,8 @@ START_TEST(types_that_cannot_be_read_keep_their_names)
     static const struct {
         uint32_t id, block, bytes;
         const char *name;
-    } TYPES[] = {{6, 32, 22, "Q5_0"}, {13, 256, 176, "Q5_K"}, {16, 256, 66, "IQ2_XXS"}, {27, 1, 8, "I64"},
-                 {35, 256, 66, "TQ2_0"}, {39, 32, 17, "MXFP4"}};
+    } TYPES[] = {{6, 32, 22, "Q5_0"}, {13, 256, 176, "Q5_K"}, {16, 256, 66, "IQ2_XXS"},
+                 {27, 1, 8, "I64"},   {35, 256, 66, "TQ2_0"}, {39, 32, 17, "MXFP4"}};
     for (size_t i = 0; i < sizeof TYPES / sizeof TYPES[0]; i++) {
         bytes b = {0};
         pgrad__gguf *gguf;

@@ -18,9 +18,10 @@ static void refused(const char *what, const char *data, size_t length, const cha
     pgrad__json *root = NULL;
     pgrad_status status = pgrad__json_parse(context, data, length, "test.json", &root);
     ck_assert_msg(status == PGRAD_E_FORMAT, "%s: %s", what, pgrad_status_name(status));
-    ck_assert_msg(strncmp(pgrad_error_message(), "test.json: ", 11) == 0, "%s", pgrad_error_message());
-    ck_assert_msg(strstr(pgrad_error_message(), text) != NULL, "%s: '%s' is not in '%s'", what, text,
+    ck_assert_msg(strncmp(pgrad_error_message(), "test.json: ", 11) == 0, "%s",
                   pgrad_error_message());
+    ck_assert_msg(strstr(pgrad_error_message(), text) != NULL, "%s: '%s' is not in '%s'", what,
+                  text, pgrad_error_message());
     ck_assert_ptr_null(root);
 }
 
@@ -125,8 +126,9 @@ END_TEST
 /* Integers beyond int64 are read as reals, wherever they stand; strings are not touched. */
 START_TEST(integers_beyond_int64)
 {
-    pgrad__json *root = parse("{\"99999999999999999999\":[99999999999999999999,-99999999999999999999,1],"
-                              "\"b\":\"99999999999999999999\",\"c\":99999999999999999999e2,\"d\":18446744073709551616}");
+    pgrad__json *root = parse(
+        "{\"99999999999999999999\":[99999999999999999999,-99999999999999999999,1],"
+        "\"b\":\"99999999999999999999\",\"c\":99999999999999999999e2,\"d\":18446744073709551616}");
     double value;
     const pgrad__json *list = pgrad__json_get(root, "99999999999999999999");
     ck_assert(pgrad__json_real(pgrad__json_at(list, 0), &value) && value == 1e20);
@@ -167,8 +169,9 @@ END_TEST
 
 START_TEST(reads_values)
 {
-    static const char TEXT[] = " {\"s\":\"a\\u0000b\\u00e9\\ud83d\\ude00\",\"t\":true,\"f\":false,\"n\":null,"
-                               "\"list\":[1,[2],{}],\"o\":{\"x\":0.1}} \r\n";
+    static const char TEXT[] =
+        " {\"s\":\"a\\u0000b\\u00e9\\ud83d\\ude00\",\"t\":true,\"f\":false,\"n\":null,"
+        "\"list\":[1,[2],{}],\"o\":{\"x\":0.1}} \r\n";
     pgrad__json *root = parse(TEXT);
     size_t length;
     double real;
@@ -188,7 +191,8 @@ START_TEST(reads_values)
     ck_assert_ptr_null(pgrad__json_get(list, "x"));
     ck_assert_ptr_null(pgrad__json_at(root, 0));
     ck_assert_int_eq(pgrad__json_type(pgrad__json_at(list, 1)), PGRAD__JSON_ARRAY);
-    ck_assert(pgrad__json_real(pgrad__json_get(pgrad__json_get(root, "o"), "x"), &real) && real == 0.1);
+    ck_assert(pgrad__json_real(pgrad__json_get(pgrad__json_get(root, "o"), "x"), &real) &&
+              real == 0.1);
     ck_assert_ptr_null(pgrad__json_string(list, &length));
     ck_assert_uint_eq(length, 0);
     ck_assert_uint_eq(pgrad__json_count(pgrad__json_get(root, "s")), 0);
@@ -219,8 +223,9 @@ END_TEST
 /* CF02: what is not a number in range is refused with key, expected and found. */
 START_TEST(cf02_members_with_checks)
 {
-    pgrad__json *root = parse("{\"good\":8,\"real\":8.0,\"half\":768.5,\"text\":\"768\",\"flag\":true,\"minus\":-1,"
-                              "\"large\":4294967296,\"huge\":1180591620717411303424,\"nil\":null,\"list\":[]}");
+    pgrad__json *root =
+        parse("{\"good\":8,\"real\":8.0,\"half\":768.5,\"text\":\"768\",\"flag\":true,\"minus\":-1,"
+              "\"large\":4294967296,\"huge\":1180591620717411303424,\"nil\":null,\"list\":[]}");
     uint32_t u = 5;
     double d = 5;
     int b = 5;
@@ -230,14 +235,16 @@ START_TEST(cf02_members_with_checks)
     OK(pgrad__json_require_u32(root, "o", "real", 8, 8, &u));
     ck_assert_uint_eq(u, 8);
     static const char *const WRONG[][2] = {
-        {"half", "768.5"}, {"text", "\"768\""},      {"flag", "boolean"}, {"minus", "-1"},
-        {"large", "4294967296"}, {"huge", "1.180591620717411"}, {"list", "array"}, {"nil", "nothing"},
-        {"missing", "nothing"},
+        {"half", "768.5"}, {"text", "\"768\""},     {"flag", "boolean"},
+        {"minus", "-1"},   {"large", "4294967296"}, {"huge", "1.180591620717411"},
+        {"list", "array"}, {"nil", "nothing"},      {"missing", "nothing"},
     };
     for (size_t i = 0; i < sizeof WRONG / sizeof WRONG[0]; i++) {
-        FAILS(PGRAD_E_FORMAT, WRONG[i][0], pgrad__json_require_u32(root, "some.json", WRONG[i][0], 0, UINT32_MAX, &u));
+        FAILS(PGRAD_E_FORMAT, WRONG[i][0],
+              pgrad__json_require_u32(root, "some.json", WRONG[i][0], 0, UINT32_MAX, &u));
         ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "some.json: "));
-        ck_assert_msg(strstr(pgrad_error_message(), WRONG[i][1]) != NULL, "%s", pgrad_error_message());
+        ck_assert_msg(strstr(pgrad_error_message(), WRONG[i][1]) != NULL, "%s",
+                      pgrad_error_message());
     }
     ck_assert_uint_eq(u, 8); /* left alone */
     FAILS(PGRAD_E_FORMAT, "from 1 to 7", pgrad__json_require_u32(root, "o", "good", 1, 7, &u));
@@ -250,7 +257,8 @@ START_TEST(cf02_members_with_checks)
     ck_assert(d == 8.0);
     OK(pgrad__json_optional_real(root, "o", "missing", 0, 8, 0.25, &d));
     ck_assert(d == 0.25);
-    FAILS(PGRAD_E_FORMAT, "from 0 to 0.5", pgrad__json_optional_real(root, "o", "half", 0, 0.5, 1, &d));
+    FAILS(PGRAD_E_FORMAT, "from 0 to 0.5",
+          pgrad__json_optional_real(root, "o", "half", 0, 0.5, 1, &d));
     FAILS(PGRAD_E_FORMAT, "text", pgrad__json_optional_real(root, "o", "text", 0, 1, 1, &d));
     OK(pgrad__json_optional_bool(root, "o", "flag", 0, &b));
     ck_assert_int_eq(b, 1);
@@ -264,7 +272,8 @@ END_TEST
 START_TEST(cf01_limits)
 {
     pgrad__json *root = NULL;
-    FAILS(PGRAD_E_LIMIT, "at most 4", pgrad__json_load(context, put_text_file("f", "[1,2]"), 4, &root));
+    FAILS(PGRAD_E_LIMIT, "at most 4",
+          pgrad__json_load(context, put_text_file("f", "[1,2]"), 4, &root));
     FAILS(PGRAD_E_IO, strerror(ENOENT), pgrad__json_load(context, in_folder("none"), 4, &root));
     FAILS(PGRAD_E_FORMAT, "/f: ", pgrad__json_load(context, put_text_file("f", "[1,2"), 9, &root));
     const char *path = put_text_file("large", "[");
@@ -279,8 +288,9 @@ END_TEST
 
 START_TEST(writes)
 {
-    static const char COMPACT[] = "{\"a\":[],\"b\":{},\"c\":[1,-2.5,1e-05,100000.0,0.1,true,false,null],"
-                                  "\"d\":{\"x\":\"\\\"\\\\\\u0001\\u0000\xc3\xa9/\"},\"e\":9223372036854775807}";
+    static const char COMPACT[] =
+        "{\"a\":[],\"b\":{},\"c\":[1,-2.5,1e-05,100000.0,0.1,true,false,null],"
+        "\"d\":{\"x\":\"\\\"\\\\\\u0001\\u0000\xc3\xa9/\"},\"e\":9223372036854775807}";
     pgrad__json *root = parse(COMPACT);
     char *text;
     size_t length;
@@ -291,7 +301,9 @@ START_TEST(writes)
     pgrad__json_free(root);
     root = parse("{\"a\":[],\"b\":{},\"c\":[1,{\"d\":2}]}");
     OK(pgrad__json_write(context, root, 2, &text, &length));
-    ck_assert_str_eq(text, "{\n  \"a\": [],\n  \"b\": {},\n  \"c\": [\n    1,\n    {\n      \"d\": 2\n    }\n  ]\n}");
+    ck_assert_str_eq(
+        text,
+        "{\n  \"a\": [],\n  \"b\": {},\n  \"c\": [\n    1,\n    {\n      \"d\": 2\n    }\n  ]\n}");
     pgrad__free(context, text);
     context->memory_limit = context->memory_now + 64;
     FAILS(PGRAD_E_LIMIT, "memory", pgrad__json_write(context, root, 2, &text, &length));

@@ -32,12 +32,13 @@ static void refused(const char *row, const char *header, size_t data_size, pgrad
     pgrad_status status = pgrad__safetensors_open(context, put_st("f", header, data_size), &set);
     ck_assert_msg(status == code, "%s: %.100s: %s instead of %s: %s", row, header,
                   pgrad_status_name(status), pgrad_status_name(code), pgrad_error_message());
-    ck_assert_msg(strstr(pgrad_error_message(), text) != NULL, "%s: %.100s: '%s' is not in '%s'", row,
-                  header, text, pgrad_error_message());
+    ck_assert_msg(strstr(pgrad_error_message(), text) != NULL, "%s: %.100s: '%s' is not in '%s'",
+                  row, header, text, pgrad_error_message());
 }
 
-#define TWO "{\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}," \
-            "\"a\":{\"dtype\":\"BF16\",\"shape\":[1,2],\"data_offsets\":[0,4]}}"
+#define TWO                                                                                        \
+    "{\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]},"                            \
+    "\"a\":{\"dtype\":\"BF16\",\"shape\":[1,2],\"data_offsets\":[0,4]}}"
 
 START_TEST(reads_names_types_shapes_places)
 {
@@ -48,7 +49,8 @@ START_TEST(reads_names_types_shapes_places)
     ck_assert_uint_eq(set.n_tensors, 2);
     const pgrad__tensor_view *a = pgrad__tensor_find(&set, "a"), *b = pgrad__tensor_find(&set, "b");
     ck_assert(a != NULL && b != NULL && pgrad__tensor_find(&set, "c") == NULL);
-    ck_assert(a->type == PGRAD__ELEMENT_BF16 && a->n_dims == 2 && a->dims[0] == 1 && a->dims[1] == 2);
+    ck_assert(a->type == PGRAD__ELEMENT_BF16 && a->n_dims == 2 && a->dims[0] == 1 &&
+              a->dims[1] == 2);
     ck_assert(a->n_elements == 2 && a->n_bytes == 4 && a->offset == 8 + strlen(TWO));
     ck_assert_str_eq(a->type_name, "BF16");
     OK(pgrad__tensor_read(&set, b, 0, 2, out));
@@ -75,8 +77,10 @@ START_TEST(st01_cut_at_every_byte)
     bytes b = {0};
     char header[2048] = "{", entry[128];
     for (unsigned i = 0; i < 17; i++) {
-        snprintf(entry, sizeof entry, "%s\"layers.%u.weight\":{\"dtype\":\"F32\",\"shape\":[4,3],"
-                 "\"data_offsets\":[%u,%u]}", i > 0 ? "," : "", i, 48 * i, 48 * i + 48);
+        snprintf(entry, sizeof entry,
+                 "%s\"layers.%u.weight\":{\"dtype\":\"F32\",\"shape\":[4,3],"
+                 "\"data_offsets\":[%u,%u]}",
+                 i > 0 ? "," : "", i, 48 * i, 48 * i + 48);
         strcat(header, entry);
     }
     strcat(header, "}");
@@ -105,8 +109,8 @@ START_TEST(st01_header_of_0_or_1_bytes)
 }
 END_TEST
 
-static const uint64_t WRONG_LENGTHS[] = {11,          (uint64_t)1 << 31, (uint64_t)1 << 63,
-                                         UINT64_MAX,  UINT64_MAX - 7,    UINT64_MAX - 8};
+static const uint64_t WRONG_LENGTHS[] = {11,         (uint64_t)1 << 31, (uint64_t)1 << 63,
+                                         UINT64_MAX, UINT64_MAX - 7,    UINT64_MAX - 8};
 
 START_TEST(st02_header_length_beyond_the_file)
 {
@@ -145,7 +149,8 @@ END_TEST
 
 START_TEST(st05_raw_nul)
 {
-    static const char HEADER[] = "{\"a\0b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}";
+    static const char HEADER[] =
+        "{\"a\0b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}";
     bytes b = {0};
     put_number(&b, sizeof HEADER - 1, 8);
     put(&b, HEADER, sizeof HEADER - 1);
@@ -177,7 +182,8 @@ START_TEST(st06_depth_bomb)
     pthread_t thread;
     void *result;
     pthread_attr_init(&attributes);
-    pthread_attr_setstacksize(&attributes, 256 * 1024); /* room for a sanitizer's frames, not a bomb's */
+    pthread_attr_setstacksize(&attributes,
+                              256 * 1024); /* room for a sanitizer's frames, not a bomb's */
     ck_assert_int_eq(pthread_create(&thread, &attributes, open_bomb, (void *)(uintptr_t)path), 0);
     pthread_join(thread, &result);
     pthread_attr_destroy(&attributes);
@@ -201,17 +207,27 @@ static const struct {
     {"ST04 text behind", "{" ONE_BODY "}x", 4, ""},
     {"ST04 second value", "{" ONE_BODY "}{}", 4, ""},
     {"ST05 invalid", "{\"\xff\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, ""},
-    {"ST05 overlong", "{\"\xc0\xaf\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, ""},
-    {"ST05 surrogate", "{\"\xed\xa0\xbd\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, ""},
-    {"ST05 lone escape", "{\"\\ud83d\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, ""},
-    {"ST05 cut", "{\"\xf0\x9f\x98\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, ""},
+    {"ST05 overlong", "{\"\xc0\xaf\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4,
+     ""},
+    {"ST05 surrogate",
+     "{\"\xed\xa0\xbd\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, ""},
+    {"ST05 lone escape", "{\"\\ud83d\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}",
+     4, ""},
+    {"ST05 cut", "{\"\xf0\x9f\x98\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4,
+     ""},
     {"ST07 tensor twice", "{" ONE_BODY "," ONE_BODY "}", 4, "duplicate"},
-    {"ST07 tensor twice, escaped", "{" ONE_BODY ",\"\\u0061\":{\"dtype\":\"F32\",\"shape\":[1],"
-     "\"data_offsets\":[4,8]}}", 8, "duplicate"},
-    {"ST07 dtype twice", "{\"t\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[1],"
-     "\"data_offsets\":[0,4]}}", 4, "duplicate"},
-    {"ST07 offsets twice", "{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],"
-     "\"data_offsets\":[0,4]}}", 4, "duplicate"},
+    {"ST07 tensor twice, escaped",
+     "{" ONE_BODY ",\"\\u0061\":{\"dtype\":\"F32\",\"shape\":[1],"
+     "\"data_offsets\":[4,8]}}",
+     8, "duplicate"},
+    {"ST07 dtype twice",
+     "{\"t\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[1],"
+     "\"data_offsets\":[0,4]}}",
+     4, "duplicate"},
+    {"ST07 offsets twice",
+     "{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],"
+     "\"data_offsets\":[0,4]}}",
+     4, "duplicate"},
     {"ST08 missing", "{\"t\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, "data_offsets"},
     {"ST08 none", WITH_OFFSETS("[]"), 4, "data_offsets"},
     {"ST08 one", WITH_OFFSETS("[0]"), 4, "data_offsets"},
@@ -228,12 +244,16 @@ static const struct {
     {"ST09 begin > end", WITH_OFFSETS("[4,0]"), 4, "data_offsets"},
     {"ST09 end past the file", WITH_OFFSETS("[0,4]"), 3, "'t'"},
     {"ST09 first not 0", WITH_OFFSETS("[4,8]"), 8, "'t'"},
-    {"ST09 hole", "{" ONE_BODY ",\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}", 12, "'t'"},
+    {"ST09 hole", "{" ONE_BODY ",\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}",
+     12, "'t'"},
     {"ST09 trailing bytes", WITH_OFFSETS("[0,4]"), 5, ""},
     {"ST09 data and no tensor", "{}", 4, ""},
-    {"ST10 overlap", "{" ONE_BODY ",\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[2,6]}}", 6, ""},
-    {"ST10 same range", "{" ONE_BODY ",\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, ""},
-    {"ST12 product wraps to 4", WITH_SHAPE("[4194305,4194305,211106198978564]", "[0,16]"), 16, "overflow"},
+    {"ST10 overlap",
+     "{" ONE_BODY ",\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[2,6]}}", 6, ""},
+    {"ST10 same range",
+     "{" ONE_BODY ",\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, ""},
+    {"ST12 product wraps to 4", WITH_SHAPE("[4194305,4194305,211106198978564]", "[0,16]"), 16,
+     "overflow"},
     {"ST12 product wraps, then 0", WITH_SHAPE("[4611686018427387904,4,0]", "[0,0]"), 0, "overflow"},
     {"ST12 2^63", WITH_SHAPE("[9223372036854775808,4,0]", "[0,0]"), 0, ""},
     {"ST12 bits wrap", WITH_SHAPE("[1152921504606846976]", "[0,0]"), 0, ""},
@@ -247,21 +267,25 @@ static const struct {
     {"ST13 no array", WITH_SHAPE("1", "[0,4]"), 4, "shape"},
     {"ST14 number", WITH_DTYPE("7", "[1]", "[0,4]"), 4, "dtype"},
     {"ST14 missing", "{\"t\":{\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "dtype"},
-    {"ST16 empty name", "{\"\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "name"},
+    {"ST16 empty name", "{\"\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4,
+     "name"},
     {"ST16 NUL", "{\"a\\u0000b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, ""},
     {"ST16 newline is shown escaped", "{\"a\\n\\u001b[31m\":7}", 0, "a\\x0a\\x1b[31m"},
     {"ST17 array", "{\"__metadata__\":[]}", 0, "__metadata__"},
     {"ST17 number", "{\"__metadata__\":{\"x\":1}}", 0, "__metadata__"},
     {"ST17 nested", "{\"__metadata__\":{\"x\":{}}}", 0, "__metadata__"},
-    {"ST17 like a tensor", "{\"__metadata__\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}",
-     4, "__metadata__"},
+    {"ST17 like a tensor",
+     "{\"__metadata__\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4,
+     "__metadata__"},
     {"entry is no object", "{\"t\":[]}", 0, "'t'"},
-    {"depth beyond 4", "{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],\"x\":[[[[[]]]]]}}", 4, ""},
+    {"depth beyond 4",
+     "{\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],\"x\":[[[[[]]]]]}}", 4, ""},
 };
 
 START_TEST(refuses)
 {
-    refused(REFUSED[_i].row, REFUSED[_i].header, REFUSED[_i].data_size, PGRAD_E_FORMAT, REFUSED[_i].text);
+    refused(REFUSED[_i].row, REFUSED[_i].header, REFUSED[_i].data_size, PGRAD_E_FORMAT,
+            REFUSED[_i].text);
 }
 END_TEST
 
@@ -274,7 +298,8 @@ START_TEST(st10_amplification)
     put_number(&b, 0, 8);
     put_text(&b, "{");
     for (int i = 0; i < 100000; i++) {
-        snprintf(entry, sizeof entry, "%s\"%d\":{\"dtype\":\"F32\",\"shape\":[40000],\"data_offsets\":[0,160000]}",
+        snprintf(entry, sizeof entry,
+                 "%s\"%d\":{\"dtype\":\"F32\",\"shape\":[40000],\"data_offsets\":[0,160000]}",
                  i > 0 ? "," : "", i);
         put_text(&b, entry);
     }
@@ -284,7 +309,8 @@ START_TEST(st10_amplification)
         b.data[i] = (unsigned char)(header >> 8 * i);
     char *data = calloc(1, 160000);
     put(&b, data, 160000);
-    FAILS(PGRAD_E_FORMAT, "data_offsets", pgrad__safetensors_open(context, put_file("f", b.data, b.size), &set));
+    FAILS(PGRAD_E_FORMAT, "data_offsets",
+          pgrad__safetensors_open(context, put_file("f", b.data, b.size), &set));
     free(data);
     drop(&b);
 }
@@ -297,8 +323,10 @@ START_TEST(st11_empty_tensors_share_an_offset)
           "\"y\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]},"
           "\"x\":{\"dtype\":\"F32\",\"shape\":[5,0],\"data_offsets\":[4,4]},"
           "\"w\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]},"
-          "\"v\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}}", 8, &set);
-    const pgrad__tensor_view *scalar = pgrad__tensor_find(&set, "y"), *empty = pgrad__tensor_find(&set, "z");
+          "\"v\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[0,0]}}",
+          8, &set);
+    const pgrad__tensor_view *scalar = pgrad__tensor_find(&set, "y"),
+                             *empty = pgrad__tensor_find(&set, "z");
     ck_assert(set.n_tensors == 5 && scalar->n_dims == 0 && scalar->n_elements == 1);
     ck_assert(empty->n_elements == 0 && empty->n_dims == 2);
     float none[1];
@@ -307,20 +335,22 @@ START_TEST(st11_empty_tensors_share_an_offset)
 }
 END_TEST
 
-/* ST14: types that are no weights are carried, and refused by name when they are read as such; so is a
- * type this library has never heard of. */
+/* ST14: types that are no weights are carried, and refused by name when they are read as such; so
+ * is a type this library has never heard of. */
 START_TEST(st14_other_types)
 {
     static const struct {
         const char *name;
         unsigned bytes;
-    } TYPES[] = {{"I64", 16}, {"BOOL", 2}, {"F8_E4M3", 2}, {"F4", 1}, {"C64", 16}, {"U16", 4}, {"F7", 5}, {"f32", 9}};
+    } TYPES[] = {{"I64", 16}, {"BOOL", 2}, {"F8_E4M3", 2}, {"F4", 1},
+                 {"C64", 16}, {"U16", 4},  {"F7", 5},      {"f32", 9}};
     for (size_t i = 0; i < sizeof TYPES / sizeof TYPES[0]; i++) {
         pgrad__tensor_set set;
         char header[256];
         float out[2];
-        snprintf(header, sizeof header, "{\"t\":{\"dtype\":\"%s\",\"shape\":[2],\"data_offsets\":[0,%u]}}",
-                 TYPES[i].name, TYPES[i].bytes);
+        snprintf(header, sizeof header,
+                 "{\"t\":{\"dtype\":\"%s\",\"shape\":[2],\"data_offsets\":[0,%u]}}", TYPES[i].name,
+                 TYPES[i].bytes);
         loads(header, TYPES[i].bytes, &set);
         const pgrad__tensor_view *t = pgrad__tensor_find(&set, "t");
         ck_assert_int_eq(t->type, PGRAD__ELEMENT_OTHER);
@@ -332,7 +362,8 @@ START_TEST(st14_other_types)
 }
 END_TEST
 
-/* ST15: as many tensors as a header of 100 MB holds are beyond the limit; 50,000 are read and found. */
+/* ST15: as many tensors as a header of 100 MB holds are beyond the limit; 50,000 are read and
+ * found. */
 START_TEST(st15_many_tensors)
 {
     pgrad__tensor_set set;
@@ -341,7 +372,8 @@ START_TEST(st15_many_tensors)
     const int n = 50000;
     put_text(&b, "{");
     for (int i = 0; i < n; i++) {
-        snprintf(entry, sizeof entry, "%s\"%d\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%d,%d]}",
+        snprintf(entry, sizeof entry,
+                 "%s\"%d\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%d,%d]}",
                  i > 0 ? "," : "", i, n - 1 - i, n - i); /* last first */
         put_text(&b, entry);
     }
@@ -430,7 +462,8 @@ START_TEST(st20_cut_while_loading)
     const char *path = put_st("f", TWO, 12);
     OK(pgrad__safetensors_open(context, path, &set));
     ck_assert_int_eq(truncate(path, (off_t)(8 + strlen(TWO) + 5)), 0);
-    FAILS(PGRAD_E_FORMAT, "tensor 'b'", pgrad__tensor_read(&set, pgrad__tensor_find(&set, "b"), 0, 2, out));
+    FAILS(PGRAD_E_FORMAT, "tensor 'b'",
+          pgrad__tensor_read(&set, pgrad__tensor_find(&set, "b"), 0, 2, out));
     OK(pgrad__tensor_read(&set, pgrad__tensor_find(&set, "a"), 0, 2, out));
     pgrad__tensor_set_free(&set);
 }
@@ -443,9 +476,11 @@ START_TEST(st22_tensor_beyond_4_gib)
     float out;
     const uint64_t far = (uint64_t)5 << 30;
     char header[256];
-    snprintf(header, sizeof header, "{\"a\":{\"dtype\":\"U8\",\"shape\":[%" PRIu64 "],\"data_offsets\":[0,%" PRIu64
-             "]},\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}}", far, far,
-             far, far + 4);
+    snprintf(header, sizeof header,
+             "{\"a\":{\"dtype\":\"U8\",\"shape\":[%" PRIu64 "],\"data_offsets\":[0,%" PRIu64
+             "]},\"t\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[%" PRIu64 ",%" PRIu64
+             "]}}",
+             far, far, far, far + 4);
     const char *path = put_st("f", header, 0);
     int descriptor = open(path, O_WRONLY);
     const float one = 1.0f;
@@ -466,7 +501,8 @@ END_TEST
 
 static pgrad_status open_index(const char *text, pgrad__tensor_set *set)
 {
-    return pgrad__safetensors_open_index(context, test_folder, put_text_file("index.json", text), set);
+    return pgrad__safetensors_open_index(context, test_folder, put_text_file("index.json", text),
+                                         set);
 }
 
 static int warnings;
@@ -486,7 +522,8 @@ START_TEST(sh_reads_shards)
     put_st("two", SHARD("b"), 4);
     pgrad_context_set_log(context, count_warnings, NULL, PGRAD_LOG_WARNING);
     warnings = 0;
-    OK(open_index("{\"metadata\":{\"total_size\":8},\"weight_map\":{\"a\":\"one\",\"b\":\"two\"}}", &set));
+    OK(open_index("{\"metadata\":{\"total_size\":8},\"weight_map\":{\"a\":\"one\",\"b\":\"two\"}}",
+                  &set));
     ck_assert_int_eq(warnings, 0);
     ck_assert(set.n_tensors == 2 && set.n_files == 2);
     const pgrad__tensor_view *a = pgrad__tensor_find(&set, "a"), *b = pgrad__tensor_find(&set, "b");
@@ -526,9 +563,10 @@ static const struct {
     {"SH02 NUL", "{\"weight_map\":{\"a\":\"one\\u0000\"}}", "weight_map", PGRAD_E_FORMAT},
     {"SH02 empty", "{\"weight_map\":{\"a\":\"\"}}", "weight_map", PGRAD_E_FORMAT},
     {"SH03 shard missing", "{\"weight_map\":{\"a\":\"one\",\"b\":\"three\"}}", "three", PGRAD_E_IO},
-    {"SH03 not in its shard", "{\"weight_map\":{\"a\":\"one\",\"b\":\"one\"}}", "'b'", PGRAD_E_FORMAT},
-    {"SH03 in the other shard", "{\"weight_map\":{\"a\":\"two\",\"b\":\"one\"}}", "tensor 'a' is not in its shard 'two'",
+    {"SH03 not in its shard", "{\"weight_map\":{\"a\":\"one\",\"b\":\"one\"}}", "'b'",
      PGRAD_E_FORMAT},
+    {"SH03 in the other shard", "{\"weight_map\":{\"a\":\"two\",\"b\":\"one\"}}",
+     "tensor 'a' is not in its shard 'two'", PGRAD_E_FORMAT},
     {"SH03 in two shards", "{\"weight_map\":{\"a\":\"one\",\"c\":\"too\"}}", "'a'", PGRAD_E_FORMAT},
 };
 
@@ -537,13 +575,15 @@ START_TEST(sh_refuses)
     pgrad__tensor_set set;
     put_st("one", SHARD("a"), 4);
     put_st("two", SHARD("b"), 4);
-    put_st("too", "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-                  "\"c\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8);
+    put_st("too",
+           "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
+           "\"c\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+           8);
     pgrad_status status = open_index(INDEXES[_i].index, &set);
-    ck_assert_msg(status == INDEXES[_i].code, "%s: %s: %s", INDEXES[_i].row, pgrad_status_name(status),
-                  pgrad_error_message());
-    ck_assert_msg(strstr(pgrad_error_message(), INDEXES[_i].text) != NULL, "%s: %s", INDEXES[_i].row,
-                  pgrad_error_message());
+    ck_assert_msg(status == INDEXES[_i].code, "%s: %s: %s", INDEXES[_i].row,
+                  pgrad_status_name(status), pgrad_error_message());
+    ck_assert_msg(strstr(pgrad_error_message(), INDEXES[_i].text) != NULL, "%s: %s",
+                  INDEXES[_i].row, pgrad_error_message());
 }
 END_TEST
 
@@ -556,7 +596,8 @@ START_TEST(sh05_out_of_descriptors)
     char name[96];
     put_text(&b, "{\"weight_map\":{");
     for (int i = 0; i < 64; i++) {
-        snprintf(name, sizeof name, "{\"t%d\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", i);
+        snprintf(name, sizeof name,
+                 "{\"t%d\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", i);
         char file[16];
         snprintf(file, sizeof file, "s%d", i);
         put_st(file, name, 4);
@@ -597,7 +638,8 @@ static pgrad_status counted_rows(void *user, size_t i, uint64_t first, uint64_t 
     return PGRAD_OK;
 }
 
-static void write_entries(const char *path, pgrad__safetensors_entry *entries, size_t n, int as_bf16)
+static void write_entries(const char *path, pgrad__safetensors_entry *entries, size_t n,
+                          int as_bf16)
 {
     pgrad__writer writer = {.descriptor = -1};
     OK(pgrad__writer_open(context, path, &writer));
@@ -615,8 +657,9 @@ START_TEST(writes_the_reference_layout)
     write_entries(path, &entry, 1, 0);
     char *data = get_file(path, &size);
     memcpy(&header, data, 8);
-    static const char EXPECTED[] = "{\"__metadata__\":{\"format\":\"pt\"},"
-                                   "\"attn.0\":{\"dtype\":\"F32\",\"shape\":[1,2,3],\"data_offsets\":[0,24]}}";
+    static const char EXPECTED[] =
+        "{\"__metadata__\":{\"format\":\"pt\"},"
+        "\"attn.0\":{\"dtype\":\"F32\",\"shape\":[1,2,3],\"data_offsets\":[0,24]}}";
     ck_assert_uint_eq(header % 8, 0);
     ck_assert_mem_eq(data + 8, EXPECTED, sizeof EXPECTED - 1);
     for (size_t i = 8 + sizeof EXPECTED - 1; i < 8 + header; i++)
@@ -629,8 +672,10 @@ END_TEST
 
 START_TEST(reads_what_it_wrote)
 {
-    pgrad__safetensors_entry entries[] = {{"z", 2, {300, 1000}}, {"a\"\\\n\xc3\xa9", 1, {7}},
-                                          {"scalar", 0, {0}},    {"empty", 2, {0, 4}},
+    pgrad__safetensors_entry entries[] = {{"z", 2, {300, 1000}},
+                                          {"a\"\\\n\xc3\xa9", 1, {7}},
+                                          {"scalar", 0, {0}},
+                                          {"empty", 2, {0, 4}},
                                           {"deep", 4, {2, 3, 4, 5}}};
     for (int as_bf16 = 0; as_bf16 < 2; as_bf16++) {
         pgrad__tensor_set set;
@@ -674,7 +719,8 @@ START_TEST(a_source_that_fails_leaves_no_file)
     pgrad__safetensors_entry entry = {"t", 2, {4096, 1024}};
     pgrad__writer writer = {.descriptor = -1};
     OK(pgrad__writer_open(context, in_folder("f"), &writer));
-    ck_assert_int_eq(pgrad__safetensors_write(&writer, &entry, 1, 0, failing_rows, NULL), PGRAD_E_CANCELLED);
+    ck_assert_int_eq(pgrad__safetensors_write(&writer, &entry, 1, 0, failing_rows, NULL),
+                     PGRAD_E_CANCELLED);
     pgrad__writer_abort(&writer);
     ck_assert_int_eq(rmdir(test_folder), 0); /* nothing is left in it */
     ck_assert_int_eq(mkdir(test_folder, 0700), 0);

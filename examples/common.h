@@ -1,0 +1,18 @@
+/* What the examples share: a failing call prints its message and ends the program. */
+#ifndef POLICYGRAD_EXAMPLES_COMMON_H
+#define POLICYGRAD_EXAMPLES_COMMON_H
+
+#include <policygrad.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define CHECK(call)                                                                                \
+    do {                                                                                           \
+        pgrad_status check_status_ = (call);                                                       \
+        if (check_status_ != PGRAD_OK) {                                                           \
+            fprintf(stderr, "%s: %s\n", pgrad_status_name(check_status_), pgrad_error_message());  \
+            exit(1);                                                                               \
+        }                                                                                          \
+    } while (0)
+
+#endif
