@@ -5,20 +5,54 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "base/os.h"
+
+/* ---- room for scores ---- */
+
+pgrad_status pgrad__score_scratch_create(pgrad_rollout *rollout)
+{
+    pgrad_context *context = rollout->context;
+    const size_t n = rollout->max_sequences;
+    PGRAD__TRY(pgrad__calloc(context, 1, sizeof *rollout->score_scratch, &rollout->score_scratch));
+    pgrad__score_scratch *scratch = rollout->score_scratch;
+    PGRAD__TRY(pgrad__alloc(context, n, sizeof(float), &scratch->data));
+    PGRAD__TRY(pgrad__alloc(context, n, sizeof(double), &scratch->sum));
+    PGRAD__TRY(pgrad__alloc(context, n, sizeof(double), &scratch->whole));
+    return pgrad__alloc(context, n, 1, &scratch->kind);
+}
+
+void pgrad__score_scratch_free(pgrad_rollout *rollout)
+{
+    pgrad__score_scratch *scratch = rollout->score_scratch;
+    if (scratch == NULL)
+        return;
+    pgrad__free(rollout->context, scratch->data);
+    pgrad__free(rollout->context, scratch->sum);
+    pgrad__free(rollout->context, scratch->whole);
+    pgrad__free(rollout->context, scratch->kind);
+    pgrad__free(rollout->context, scratch->tokens);
+    pgrad__free(rollout->context, scratch);
+    rollout->score_scratch = NULL;
+}
 
 /* ---- what callbacks call ---- */
 
 float *pgrad_scores_data(pgrad_scores *scores)
 {
-    return scores == NULL ? NULL : scores->data;
+    return scores == NULL ? NULL : scores->scratch->data;
 }
 
 pgrad_status pgrad_scores_set_tokens(pgrad_scores *scores, uint32_t i, const float *values, size_t n)
 {
-    if (scores == NULL || values == NULL || i >= scores->count)
+    if (scores == NULL || values == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "scores_set_tokens: %s is NULL",
+                           scores == NULL ? "scores" : "values");
+    if (i >= scores->count)
         return pgrad__fail(PGRAD_E_INVALID, "scores_set_tokens: index: expected below %u, found %u",
-                           scores == NULL ? 0 : scores->count, i);
-    const uint32_t n_tokens = scores->rollout->sequences[scores->first + i].n_tokens;
+                           scores->count, i);
+    const pgrad_rollout *rollout = scores->rollout;
+    pgrad__score_scratch *scratch = scores->scratch;
+    const uint32_t n_tokens = rollout->sequences[scores->first + i].n_tokens;
     if (n != n_tokens)
         return pgrad__fail(PGRAD_E_MISMATCH, "scores_set_tokens: sequence %u has %u tokens, found %zu values",
                            scores->first + i, n_tokens, n);
@@ -29,16 +63,20 @@ pgrad_status pgrad_scores_set_tokens(pgrad_scores *scores, uint32_t i, const flo
                                scores->first + i, t, (double)values[t]);
         sum += (double)values[t];
     }
-    memcpy(scores->tokens + (size_t)i * scores->rollout->params.max_new_tokens, values, n * sizeof *values);
-    scores->kind[i] = PGRAD__SCORE_TOKENS;
-    scores->data[i] = (float)sum;
+    const size_t stride = rollout->params.max_new_tokens;
+    if (scratch->tokens == NULL)
+        PGRAD__TRY(pgrad__alloc(rollout->context, rollout->max_sequences * stride, sizeof(float),
+                                &scratch->tokens));
+    memcpy(scratch->tokens + i * stride, values, n * sizeof *values);
+    scratch->kind[i] = PGRAD__SCORE_TOKENS;
+    scratch->sum[i] = sum;
     return PGRAD_OK;
 }
 
 void pgrad_scores_skip(pgrad_scores *scores, uint32_t i)
 {
     if (scores != NULL && i < scores->count)
-        scores->kind[i] = PGRAD__SCORE_SKIPPED;
+        scores->scratch->kind[i] = PGRAD__SCORE_SKIPPED;
 }
 
 void pgrad_scores_fail(pgrad_scores *scores, uint32_t sequence, const char *text)
@@ -92,6 +130,9 @@ static pgrad_status add_component(pgrad_reward *sum, pgrad_reward *reward, doubl
                                      weight * reward->components[i].weight));
         return PGRAD_OK;
     }
+    for (uint32_t i = 0; i < sum->n_components; i++)
+        if (strcmp(sum->components[i].reward->name, reward->name) == 0)
+            return pgrad__fail(PGRAD_E_INVALID, "reward_combine: two rewards are named '%s'", reward->name);
     if (sum->n_components == PGRAD__MAX_COMPONENTS)
         return pgrad__fail(PGRAD_E_LIMIT, "reward_combine: at most %d plain rewards", PGRAD__MAX_COMPONENTS);
     atomic_fetch_add(&reward->references, 1);
@@ -168,8 +209,8 @@ static pgrad_status callback_failed(const pgrad_reward *reward, const pgrad_scor
 static pgrad_status check_scores(const pgrad_reward *reward, const pgrad_scores *scores)
 {
     for (uint32_t i = 0; i < scores->count; i++) {
-        float value = scores->data[i];
-        if (scores->kind[i] == PGRAD__SCORE_SKIPPED || isfinite(value))
+        float value = scores->scratch->data[i];
+        if (scores->scratch->kind[i] != PGRAD__SCORE_PLAIN || isfinite(value))
             continue;
         return pgrad__fail(PGRAD_E_NUMERIC, "reward '%s', sequence %u: the score is %s", reward->name,
                            scores->first + i,
@@ -179,50 +220,71 @@ static pgrad_status check_scores(const pgrad_reward *reward, const pgrad_scores 
     return PGRAD_OK;
 }
 
-/* Adds weight times a component's scores of a run of sequences. */
+/* Adds weight times a component's scores of a run of sequences: R_i to the sequence, token scores to the
+ * tokens. What was given for the sequence comes to its last token in spread_rewards. */
 static void add_scores(pgrad_rollout *rollout, const pgrad_scores *scores, const pgrad__component *part,
                        uint32_t component)
 {
+    const pgrad__score_scratch *scratch = scores->scratch;
     for (uint32_t i = 0; i < scores->count; i++) {
         const uint32_t s = scores->first + i;
         pgrad__sequence *sequence = &rollout->sequences[s];
         double *score = &rollout->component_scores[(size_t)component * rollout->max_sequences + s];
-        if (scores->kind[i] == PGRAD__SCORE_SKIPPED)
+        if (scratch->kind[i] == PGRAD__SCORE_SKIPPED)
             continue;
-        *score = (double)scores->data[i];
+        *score = scratch->kind[i] == PGRAD__SCORE_TOKENS ? scratch->sum[i] : (double)scratch->data[i];
         sequence->reward = (isnan(sequence->reward) ? 0.0 : sequence->reward) + part->weight * *score;
-        float *rewards = pgrad__rollout_values(rollout, PGRAD_REWARDS, s);
-        if (scores->kind[i] == PGRAD__SCORE_TOKENS) {
-            const float *tokens = scores->tokens + (size_t)i * rollout->params.max_new_tokens;
-            rollout->has_token_rewards = 1;
-            for (uint32_t t = 0; t < sequence->n_tokens; t++)
-                rewards[t] += (float)(part->weight * (double)tokens[t]);
-        } else {
-            rewards[sequence->n_tokens - 1] += (float)(part->weight * *score);
+        if (scratch->kind[i] != PGRAD__SCORE_TOKENS) {
+            scratch->whole[s] += part->weight * *score;
+            continue;
         }
+        const float *tokens = scratch->tokens + (size_t)i * rollout->params.max_new_tokens;
+        float *rewards = pgrad__rollout_values(rollout, PGRAD_REWARDS, s);
+        rollout->has_token_rewards = 1;
+        for (uint32_t t = 0; t < sequence->n_tokens; t++)
+            rewards[t] = (float)((double)rewards[t] + part->weight * (double)tokens[t]);
+    }
+}
+
+/* What was given for a sequence stands on its last token. */
+static pgrad_status spread_rewards(pgrad_rollout *rollout)
+{
+    for (uint32_t i = 0; i < rollout->n_sequences; i++) {
+        pgrad__sequence *sequence = &rollout->sequences[i];
+        if (!pgrad__sequence_counts(sequence) || isnan(sequence->reward))
+            continue;
+        float *rewards = pgrad__rollout_values(rollout, PGRAD_REWARDS, i);
+        float *last = &rewards[sequence->n_tokens - 1];
+        *last = (float)((double)*last + rollout->score_scratch->whole[i]);
+        for (uint32_t t = 0; t < sequence->n_tokens; t++)
+            if (!isfinite(rewards[t]))
+                return pgrad__fail(PGRAD_E_NUMERIC, "sequence %u: its weighted rewards add up to %g", i,
+                                   sequence->reward);
         sequence->filled |= 1u << PGRAD_REWARDS;
     }
+    return PGRAD_OK;
 }
 
 static pgrad_status call(const pgrad__component *part, pgrad_rollout *rollout, pgrad_scores *scores,
                          uint32_t component)
 {
-    const pgrad_reward *reward = part->reward;
+    pgrad_reward *reward = part->reward;
     for (uint32_t i = 0; i < scores->count; i++)
-        scores->data[i] = NAN;
-    memset(scores->kind, PGRAD__SCORE_PLAIN, scores->count);
+        scores->scratch->data[i] = NAN;
+    memset(scores->scratch->kind, PGRAD__SCORE_PLAIN, scores->count);
     scores->failure[0] = '\0';
     scores->failed_sequence = UINT32_MAX;
-    pgrad__scope scope; /* a callback that changes the rounding mode changes nothing here */
-    rollout->generating = 1;
+    if (reward->busy)
+        return pgrad__fail(PGRAD_E_BUSY, "reward '%s': its function is running", reward->name);
+    rollout->generating = reward->busy = 1;
     int32_t result = reward->fn(reward->user, rollout, scores->first, scores->count, scores);
-    rollout->generating = 0;
-    PGRAD__TRY(pgrad__enter(rollout->context, &scope));
-    if (result != (int32_t)scores->count || scores->failure[0] != '\0')
+    rollout->generating = reward->busy = 0;
+    (void)pgrad__os_float_begin(); /* the host may have left another rounding mode */
+    if (result < 0 || (uint32_t)result != scores->count || scores->failure[0] != '\0')
         return callback_failed(reward, scores, result);
     PGRAD__TRY(check_scores(reward, scores));
     add_scores(rollout, scores, part, component);
-    return PGRAD_OK;
+    return pgrad__check_cancel(rollout->context);
 }
 
 static void clear_rewards(pgrad_rollout *rollout)
@@ -231,6 +293,7 @@ static void clear_rewards(pgrad_rollout *rollout)
     rollout->n_components = 0;
     for (uint32_t i = 0; i < rollout->n_sequences; i++) {
         rollout->sequences[i].reward = NAN;
+        rollout->score_scratch->whole[i] = 0.0;
         rollout->sequences[i].filled &= ~(1u << PGRAD_REWARDS | 1u << PGRAD_ADVANTAGES);
         memset(pgrad__rollout_values(rollout, PGRAD_REWARDS, i), 0,
                rollout->sequences[i].n_tokens * sizeof(float));
@@ -270,29 +333,23 @@ static pgrad_status apply_component(const pgrad__component *part, pgrad_rollout 
 
 static pgrad_status apply(pgrad_reward *reward, pgrad_rollout *rollout)
 {
-    const size_t n = rollout->n_sequences;
-    pgrad_scores scores = {.rollout = rollout};
+    pgrad_scores scores = {.rollout = rollout, .scratch = rollout->score_scratch};
     pgrad__component alone = {reward, 1.0};
     const pgrad__component *parts = reward->fn != NULL ? &alone : reward->components;
     const uint32_t n_parts = reward->fn != NULL ? 1 : reward->n_components;
     pgrad_status status = PGRAD_OK;
-    PGRAD__GO(pgrad__alloc(rollout->context, n, sizeof(float), &scores.data));
-    PGRAD__GO(pgrad__alloc(rollout->context, n, 1, &scores.kind));
-    PGRAD__GO(pgrad__alloc(rollout->context, n * rollout->params.max_new_tokens, sizeof(float),
-                           &scores.tokens));
     clear_rewards(rollout);
     for (uint32_t i = 0; i < n_parts; i++)
         PGRAD__GO(apply_component(&parts[i], rollout, &scores));
+    PGRAD__GO(spread_rewards(rollout));
     rollout->has_rewards = 1;
+    return PGRAD_OK;
 fail:
-    if (status != PGRAD_OK)
-        clear_rewards(rollout);
-    pgrad__free(rollout->context, scores.data);
-    pgrad__free(rollout->context, scores.kind);
-    pgrad__free(rollout->context, scores.tokens);
+    clear_rewards(rollout);
     return status;
 }
 
+/* The callback may drop the host's references. */
 pgrad_status pgrad_reward_apply(pgrad_reward *reward, pgrad_rollout *rollout)
 {
     pgrad__scope scope;
@@ -302,7 +359,11 @@ pgrad_status pgrad_reward_apply(pgrad_reward *reward, pgrad_rollout *rollout)
     if (rollout->generating)
         return pgrad__fail(PGRAD_E_BUSY, "reward_apply: called from inside a callback of the rollout");
     PGRAD__TRY(pgrad__enter(rollout->context, &scope));
+    atomic_fetch_add(&reward->references, 1);
+    atomic_fetch_add(&rollout->references, 1);
     pgrad_status status = apply(reward, rollout);
+    pgrad_rollout_free(rollout);
+    pgrad_reward_free(reward);
     pgrad__leave(&scope);
     return status;
 }

@@ -1,4 +1,4 @@
-/* The inside of rewards and scores. */
+/* The inside of rewards and scores. Not what is made of them, which is in advantage.h. */
 #ifndef PGRAD_RL_REWARD_H
 #define PGRAD_RL_REWARD_H
 
@@ -19,21 +19,32 @@ struct pgrad_reward {
     pgrad_reward_fn fn; /* NULL: a weighted sum */
     void *user;
     void (*destroy)(void *);
+    int busy; /* its function is running */
     pgrad__component components[PGRAD__MAX_COMPONENTS]; /* a plain one: itself, not counted */
     uint32_t n_components;
 };
 
-/* What a callback fills. */
+/* A rollout's room for the scores of one plain reward; made in create. */
+typedef struct pgrad__score_scratch {
+    float *data;         /* [max_sequences] */
+    double *sum;         /* [max_sequences] of token scores */
+    double *whole;       /* [max_sequences] weighted scores given for the sequence, of all rewards so far */
+    unsigned char *kind; /* [max_sequences] PGRAD__SCORE_* */
+    float *tokens;       /* [max_sequences, max_new_tokens], made when a reward first scores tokens */
+} pgrad__score_scratch;
+
+pgrad_status pgrad__score_scratch_create(pgrad_rollout *rollout);
+void pgrad__score_scratch_free(pgrad_rollout *rollout);
+
+enum { PGRAD__SCORE_PLAIN, PGRAD__SCORE_SKIPPED, PGRAD__SCORE_TOKENS };
+
+/* What a callback fills: sequences first .. first + count - 1, its arrays those of the scratch. */
 struct pgrad_scores {
     const pgrad_rollout *rollout;
+    pgrad__score_scratch *scratch;
     uint32_t first, count;
-    float *data;         /* [count] */
-    unsigned char *kind; /* [count] PGRAD__SCORE_* */
-    float *tokens;       /* [count, max_new_tokens], where kind is TOKENS */
     uint32_t failed_sequence;
     char failure[201];
 };
-
-enum { PGRAD__SCORE_PLAIN, PGRAD__SCORE_SKIPPED, PGRAD__SCORE_TOKENS };
 
 #endif

@@ -8,29 +8,31 @@
 #include "base/fail.h"
 #include "base/params_check.h"
 #include "rl/generator.h"
+#include "rl/reward.h"
 
 /* ---- life ---- */
 
 static void release(pgrad_rollout *rollout)
 {
     pgrad_context *context = rollout->context;
+    pgrad_model *model = rollout->model; /* keeps the context alive until the end */
     pgrad__generator_free(rollout);
     pgrad__pass_free(rollout->pass);
     pgrad__batch_builder_free(&rollout->builder);
     pgrad__workspace_free(&rollout->scores);
-    pgrad_rollout_clear(rollout);
-    for (int i = 0; i < PGRAD__N_ARRAYS; i++)
-        pgrad__free(context, rollout->arrays[i]);
+    pgrad__score_scratch_free(rollout);
+    pgrad__free(context, rollout->arrays[0]);
     pgrad__free(context, rollout->groups);
     pgrad__free(context, rollout->prompts);
     pgrad__free(context, rollout->sequences);
     pgrad__free(context, rollout->tokens);
     pgrad__free(context, rollout->text);
     pgrad__free(context, rollout->data);
+    pgrad__free(context, rollout->data_text);
     pgrad__free(context, rollout->component_scores);
     pgrad_tokenizer_free(rollout->tokenizer);
-    pgrad_model_free(rollout->model);
     pgrad__free(context, rollout);
+    pgrad_model_free(model);
 }
 
 static pgrad_status check_fit(const pgrad_model *model, pgrad_tokenizer *tokenizer,
@@ -49,19 +51,24 @@ static pgrad_status take_memory(pgrad_rollout *rollout)
 {
     pgrad_context *context = rollout->context;
     const size_t n = rollout->max_sequences, per = rollout->params.max_new_tokens;
-    size_t values;
-    if (!pgrad__mul(n, per, &values))
+    const size_t of_prompt = (size_t)rollout->params.max_prompt_tokens + per;
+    size_t values, all_values;
+    if (!pgrad__mul(n, per, &values) || !pgrad__mul(values, PGRAD__N_ARRAYS, &all_values))
         return pgrad__fail(PGRAD_E_LIMIT, "rollout: %zu sequences of %zu tokens are too many", n, per);
     PGRAD__TRY(pgrad__calloc(context, rollout->params.max_prompts, sizeof *rollout->groups,
                              &rollout->groups));
-    rollout->prompt_capacity = (size_t)rollout->params.max_prompts * rollout->params.max_prompt_tokens;
+    rollout->prompt_capacity = rollout->params.max_prompts * of_prompt;
     PGRAD__TRY(pgrad__alloc(context, rollout->prompt_capacity, sizeof(pgrad_token), &rollout->prompts));
     PGRAD__TRY(pgrad__calloc(context, n, sizeof *rollout->sequences, &rollout->sequences));
     PGRAD__TRY(pgrad__alloc(context, values, sizeof(pgrad_token), &rollout->tokens));
-    for (int i = 0; i < PGRAD__N_ARRAYS; i++)
-        PGRAD__TRY(pgrad__calloc(context, values, sizeof(float), &rollout->arrays[i]));
+    PGRAD__TRY(pgrad__calloc(context, all_values, sizeof(float), &rollout->arrays[0]));
+    for (int i = 1; i < PGRAD__N_ARRAYS; i++)
+        rollout->arrays[i] = rollout->arrays[0] + (size_t)i * values;
+    if (rollout->tokenizer != NULL)
+        PGRAD__TRY(pgrad__reserve(context, &rollout->text, &rollout->text_capacity, 4 * values + n, 1));
     PGRAD__TRY(pgrad__alloc(context, n * PGRAD__MAX_COMPONENTS, sizeof(double),
                             &rollout->component_scores));
+    PGRAD__TRY(pgrad__score_scratch_create(rollout));
     return pgrad__generator_create(rollout);
 }
 
@@ -117,11 +124,7 @@ void pgrad_rollout_clear(pgrad_rollout *rollout)
 {
     if (rollout == NULL || rollout->generating)
         return;
-    for (size_t i = 0; i < rollout->n_data; i++) {
-        pgrad__free(rollout->context, rollout->data[i].key);
-        pgrad__free(rollout->context, rollout->data[i].text);
-    }
-    rollout->n_data = 0;
+    rollout->n_data = rollout->data_length = 0;
     rollout->n_groups = rollout->n_sequences = 0;
     rollout->n_prompt_ids = rollout->text_length = 0;
     rollout->has_rewards = rollout->has_token_rewards = rollout->has_advantages = 0;
@@ -163,9 +166,11 @@ static pgrad_status check_prompt(const pgrad_rollout *rollout, const pgrad_token
     if (rollout->n_groups == rollout->params.max_prompts)
         return pgrad__fail(PGRAD_E_LIMIT, "add_prompt: the rollout holds max_prompts = %u already",
                            rollout->params.max_prompts);
-    if (params->n_prefix > rollout->params.max_new_tokens)
-        return pgrad__fail(PGRAD_E_LIMIT, "prompt.n_prefix: at most max_new_tokens = %u, found %zu",
-                           rollout->params.max_new_tokens, params->n_prefix);
+    const size_t room = rollout->model->n_context - n + 1; /* the last token needs no position */
+    if (params->n_prefix > rollout->params.max_new_tokens || params->n_prefix > room)
+        return pgrad__fail(PGRAD_E_LIMIT,
+                           "prompt.n_prefix: %zu tokens: max_new_tokens is %u, the context has room for %zu",
+                           params->n_prefix, rollout->params.max_new_tokens, room);
     PGRAD__TRY(check_ids(rollout, ids, n, "add_prompt"));
     return check_ids(rollout, params->prefix, params->n_prefix, "prompt.prefix");
 }
@@ -198,21 +203,26 @@ pgrad_status pgrad_rollout_add_prompt(pgrad_rollout *rollout, const pgrad_token 
 pgrad_status pgrad_rollout_set_data(pgrad_rollout *rollout, uint32_t group, const char *key,
                                     const char *text, size_t length)
 {
-    pgrad__data_item item = {.group = group, .length = length};
+    size_t needed;
     if (rollout == NULL || key == NULL || (text == NULL && length > 0))
         return pgrad__fail(PGRAD_E_INVALID, "set_data: an argument is NULL");
     PGRAD__TRY(busy_or(rollout, "set_data"));
     if (group >= rollout->n_groups)
         return pgrad__fail(PGRAD_E_INVALID, "set_data: group: expected below %u, found %u",
                            rollout->n_groups, group);
+    const size_t key_size = strlen(key) + 1;
+    if (!pgrad__add(rollout->data_length, key_size + 1, &needed) || !pgrad__add(needed, length, &needed))
+        return pgrad__fail(PGRAD_E_LIMIT, "set_data: a text of %zu bytes is too long", length);
+    PGRAD__TRY(pgrad__reserve(rollout->context, &rollout->data_text, &rollout->data_text_capacity, needed, 1));
     PGRAD__TRY(pgrad__reserve(rollout->context, &rollout->data, &rollout->data_capacity,
-                              rollout->n_data + 1, sizeof item));
-    PGRAD__TRY(pgrad__copy_text(rollout->context, key, strlen(key), &item.key));
-    pgrad_status status = pgrad__copy_text(rollout->context, text, length, &item.text);
-    if (status != PGRAD_OK) {
-        pgrad__free(rollout->context, item.key);
-        return status;
-    }
+                              rollout->n_data + 1, sizeof *rollout->data));
+    pgrad__data_item item = {.group = group, .key_offset = rollout->data_length,
+                             .text_offset = rollout->data_length + key_size, .length = length};
+    memcpy(rollout->data_text + item.key_offset, key, key_size);
+    if (length > 0)
+        memcpy(rollout->data_text + item.text_offset, text, length);
+    rollout->data_text[item.text_offset + length] = '\0';
+    rollout->data_length = needed;
     rollout->data[rollout->n_data++] = item;
     return PGRAD_OK;
 }
@@ -224,7 +234,8 @@ static pgrad_status add_text(pgrad_rollout *rollout, pgrad__sequence *sequence, 
     size_t length;
     if (rollout->tokenizer == NULL)
         return PGRAD_OK;
-    if (n > 0 && sequence->finish == PGRAD_FINISH_STOP)
+    if (n > 0 && sequence->finish == PGRAD_FINISH_STOP &&
+        pgrad__generator_ends_with(rollout->generator, ids[n - 1]))
         n--;
     pgrad_status status = pgrad_tokenizer_decode(rollout->tokenizer, ids, n, 0, NULL, 0, &length);
     if (status != PGRAD_OK && status != PGRAD_E_BUFFER)
@@ -267,14 +278,20 @@ pgrad_status pgrad_rollout_add_sequence(pgrad_rollout *rollout, uint32_t group, 
     PGRAD__TRY(busy_or(rollout, "add_sequence"));
     PGRAD__TRY(pgrad__params_read("sequence", params, &read));
     PGRAD__TRY(check_sequence(rollout, group, ids, n));
+    if (!isfinite((float)(1.0 / read.temperature)))
+        return pgrad__fail(PGRAD_E_INVALID, "sequence.temperature: %g is too small to divide by",
+                           read.temperature);
     if (read.finish == PGRAD_FINISH_NONE)
         return pgrad__fail(PGRAD_E_INVALID, "sequence.finish: an added sequence must have ended");
     const uint32_t i = rollout->n_sequences;
     pgrad__sequence made = {.group = group, .finish = read.finish, .n_tokens = (uint32_t)n,
-                            .temperature = read.temperature, .reward = NAN};
+                            .temperature = read.temperature, .reward = NAN,
+                            .filled = 1u << PGRAD_MASK};
     PGRAD__TRY(add_text(rollout, &made, ids, n));
     rollout->sequences[i] = made;
     memcpy(pgrad__rollout_ids(rollout, i), ids, n * sizeof *ids);
+    for (size_t t = 0; t < n; t++)
+        pgrad__rollout_values(rollout, PGRAD_MASK, i)[t] = 1.0f;
     rollout->n_sequences++;
     rollout->groups[group].n_sequences++;
     rollout->has_rewards = rollout->has_advantages = 0;
@@ -326,13 +343,29 @@ const pgrad_token *pgrad_rollout_prompt(const pgrad_rollout *rollout, uint32_t g
     return there ? rollout->prompts + rollout->groups[group].prompt_offset : NULL;
 }
 
+/* The slot that sequence i is being decoded in. */
+static const pgrad__slot *slot_of(const pgrad_rollout *rollout, uint32_t i)
+{
+    const struct pgrad__generator *generator = rollout->generator;
+    for (uint32_t k = 0; rollout->sequences[i].finish == PGRAD_FINISH_NONE && k < generator->n_active; k++)
+        if (generator->slots[k].sequence == i)
+            return &generator->slots[k];
+    return NULL;
+}
+
 const char *pgrad_rollout_text(const pgrad_rollout *rollout, uint32_t i, size_t *length)
 {
-    int there = rollout != NULL && rollout->tokenizer != NULL && i < rollout->n_sequences &&
-                rollout->sequences[i].finish != PGRAD_FINISH_NONE;
     if (length != NULL)
-        *length = there ? rollout->sequences[i].text_length : 0;
-    return there ? rollout->text + rollout->sequences[i].text_offset : NULL;
+        *length = 0;
+    if (rollout == NULL || rollout->tokenizer == NULL || i >= rollout->n_sequences)
+        return NULL;
+    const pgrad__slot *slot = slot_of(rollout, i);
+    const size_t n = slot != NULL ? slot->text.length : rollout->sequences[i].text_length;
+    if (length != NULL)
+        *length = n;
+    if (n == 0)
+        return "";
+    return slot != NULL ? slot->text.data : rollout->text + rollout->sequences[i].text_offset;
 }
 
 const char *pgrad_rollout_data(const pgrad_rollout *rollout, uint32_t group, const char *key,
@@ -344,11 +377,11 @@ const char *pgrad_rollout_data(const pgrad_rollout *rollout, uint32_t group, con
         return NULL;
     for (size_t i = rollout->n_data; i-- > 0;) { /* a key set twice: the later text */
         const pgrad__data_item *item = &rollout->data[i];
-        if (item->group != group || strcmp(item->key, key) != 0)
+        if (item->group != group || strcmp(rollout->data_text + item->key_offset, key) != 0)
             continue;
         if (length != NULL)
             *length = item->length;
-        return item->text;
+        return rollout->data_text + item->text_offset;
     }
     return NULL;
 }
@@ -395,6 +428,10 @@ static pgrad_status check_values(const pgrad_rollout *rollout, uint32_t which, u
         if (!isfinite(values[t]))
             return pgrad__fail(PGRAD_E_NUMERIC, "set_array: sequence %u, value %zu is %g", i, t,
                                (double)values[t]);
+    for (size_t t = 0; which == PGRAD_MASK && t < n; t++)
+        if (values[t] != 0.0f && values[t] != 1.0f)
+            return pgrad__fail(PGRAD_E_INVALID, "set_array: sequence %u, mask %zu: expected 0 or 1, found %g",
+                               i, t, (double)values[t]);
     return PGRAD_OK;
 }
 

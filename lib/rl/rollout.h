@@ -36,7 +36,7 @@ typedef struct pgrad__group {
 
 typedef struct pgrad__data_item {
     uint32_t group;
-    char *key, *text;
+    size_t key_offset, text_offset; /* in rollout.data_text */
     size_t length;
 } pgrad__data_item;
 
@@ -68,16 +68,19 @@ struct pgrad_rollout {
     pgrad__sequence *sequences;
     uint32_t n_sequences;
     pgrad_token *tokens;             /* [max_sequences, max_new_tokens] */
-    float *arrays[PGRAD__N_ARRAYS];  /* likewise, by PGRAD_LOGPROBS .. */
+    float *arrays[PGRAD__N_ARRAYS];  /* likewise, by PGRAD_LOGPROBS ..; one block, arrays[0] */
     char *text;
     size_t text_length, text_capacity;
     pgrad__data_item *data;
     size_t n_data, data_capacity;
+    char *data_text; /* keys and texts, each closed by a NUL */
+    size_t data_length, data_text_capacity;
     /* filled by pgrad_reward_apply */
     int has_rewards, has_token_rewards, has_advantages;
     uint32_t n_components;
     char component_names[PGRAD__MAX_COMPONENTS][PGRAD__REWARD_NAME];
     double *component_scores; /* [PGRAD__MAX_COMPONENTS, max_sequences]; NaN: not applicable */
+    struct pgrad__score_scratch *score_scratch; /* reward.h */
     struct pgrad__generator *generator; /* generator.h: cache, pass, logits; made in create */
     pgrad__pass *pass;                  /* score.c */
     pgrad__batch_builder builder;

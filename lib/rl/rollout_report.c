@@ -131,19 +131,22 @@ static void report_components(const pgrad_rollout *rollout, double *values, pgra
 pgrad_status pgrad_rollout_report(const pgrad_rollout *rollout, pgrad_step_report *report)
 {
     pgrad_step_report part;
-    double *values;
+    double few[1024], *values = few, *many = NULL; /* no allocation for the usual number of sequences */
     if (rollout == NULL || report == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "rollout_report: %s is NULL",
                            rollout == NULL ? "rollout" : "report");
     pgrad_step_report_init(&part, sizeof part);
-    PGRAD__TRY(pgrad__alloc(rollout->context, (size_t)rollout->n_sequences + 1, sizeof *values, &values));
+    if (rollout->n_sequences > sizeof few / sizeof few[0]) {
+        PGRAD__TRY(pgrad__alloc(rollout->context, rollout->n_sequences, sizeof *many, &many));
+        values = many;
+    }
     report_lengths(rollout, &part);
     if (rollout->has_rewards) {
         report_rewards(rollout, values, &part);
         report_groups(rollout, values, &part);
         report_components(rollout, values, &part);
     }
-    pgrad__free(rollout->context, values);
+    pgrad__free(rollout->context, many);
     pgrad__report_merge(report, &part);
     return PGRAD_OK;
 }

@@ -94,6 +94,9 @@ pgrad_status pgrad_sampler_create(pgrad_context *context, const pgrad_sampler_pa
         return pgrad__fail(PGRAD_E_INVALID, "sampler_create: out is NULL");
     PGRAD__TRY(pgrad__enter(context, &scope));
     pgrad_status status = pgrad__params_read("sampler", params, &read);
+    if (status == PGRAD_OK && read.temperature > 0.0 && !isfinite((float)(1.0 / read.temperature)))
+        status = pgrad__fail(PGRAD_E_INVALID, "sampler.temperature: %g is too small to divide by; 0 is greedy",
+                             read.temperature);
     if (status == PGRAD_OK)
         status = pgrad__calloc(context, 1, sizeof *sampler, &sampler);
     if (status == PGRAD_OK) {

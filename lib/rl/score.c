@@ -22,26 +22,53 @@ static size_t choose(const pgrad_rollout *rollout, uint32_t *first, uint32_t *ch
     return n;
 }
 
-static pgrad_status store(pgrad_rollout *rollout, const uint32_t *chosen, size_t n, uint32_t which,
-                          const float *logprob, const float *entropy)
+static pgrad_status check(const pgrad_rollout *rollout, const uint32_t *chosen, size_t n,
+                          const float *logprob)
 {
     const size_t *offsets = rollout->builder.offsets;
-    for (size_t j = 0; j < n; j++) {
-        pgrad__sequence *sequence = &rollout->sequences[chosen[j]];
-        for (uint32_t t = 0; t < sequence->n_tokens; t++)
+    for (size_t j = 0; j < n; j++)
+        for (uint32_t t = 0; t < rollout->sequences[chosen[j]].n_tokens; t++)
             if (!isfinite(logprob[offsets[j] + t]))
                 return pgrad__fail(PGRAD_E_NUMERIC,
                                    "rollout_score: sequence %u, token %u: the log-probability is %g",
                                    chosen[j], t, (double)logprob[offsets[j] + t]);
-        memcpy(pgrad__rollout_values(rollout, which, chosen[j]), logprob + offsets[j],
-               sequence->n_tokens * sizeof *logprob);
+    return PGRAD_OK;
+}
+
+/* Stored when all are computed: a failure leaves the arrays as they were. */
+static void store(pgrad_rollout *rollout, uint32_t which, const float *logprob, const float *entropy)
+{
+    for (uint32_t i = 0; i < rollout->n_sequences; i++) {
+        pgrad__sequence *sequence = &rollout->sequences[i];
+        if (!pgrad__sequence_counts(sequence))
+            continue;
+        memcpy(pgrad__rollout_values(rollout, which, i), logprob, sequence->n_tokens * sizeof *logprob);
         sequence->filled |= 1u << which;
         if (which == PGRAD_CURRENT) {
-            memcpy(pgrad__rollout_values(rollout, PGRAD_ENTROPY, chosen[j]), entropy + offsets[j],
+            memcpy(pgrad__rollout_values(rollout, PGRAD_ENTROPY, i), entropy,
                    sequence->n_tokens * sizeof *entropy);
             sequence->filled |= 1u << PGRAD_ENTROPY;
         }
+        logprob += sequence->n_tokens;
+        entropy += sequence->n_tokens;
     }
+}
+
+/* Tokens of all completions, and whether the model has room for them. */
+static pgrad_status count_tokens(const pgrad_rollout *rollout, const pgrad_model *model, size_t *n)
+{
+    *n = 0;
+    for (uint32_t i = 0; i < rollout->n_sequences; i++) {
+        if (!pgrad__sequence_counts(&rollout->sequences[i]))
+            continue;
+        if (pgrad__batch_rows(rollout, i) > model->n_context)
+            return pgrad__fail(PGRAD_E_MISMATCH,
+                               "rollout_score: sequence %u takes %zu positions, the model's context is %u", i,
+                               pgrad__batch_rows(rollout, i), model->n_context);
+        *n += rollout->sequences[i].n_tokens;
+    }
+    if (*n == 0)
+        return pgrad__fail(PGRAD_E_STATE, "rollout_score: there are no completions");
     return PGRAD_OK;
 }
 
@@ -49,22 +76,26 @@ static pgrad_status score(pgrad_rollout *rollout, pgrad_model *model, uint32_t w
 {
     enum { MAX_SEQUENCES = 256 };
     uint32_t chosen[MAX_SEQUENCES], first = 0;
-    int any = 0;
+    size_t n_tokens, done = 0;
+    float *logprob;
+    PGRAD__TRY(count_tokens(rollout, model, &n_tokens));
     if (rollout->pass == NULL)
         PGRAD__TRY(pgrad__pass_create(rollout->model, &rollout->pass));
+    PGRAD__TRY(pgrad__workspace_reserve(&rollout->scores, 2 * n_tokens, &logprob));
+    float *entropy = logprob + n_tokens;
     for (size_t n; (n = choose(rollout, &first, chosen, MAX_SEQUENCES)) > 0;) {
-        float *logprob, *entropy;
-        any = 1;
-        PGRAD__TRY(pgrad__progress(rollout->context, "score", first, rollout->n_sequences));
+        rollout->generating = 1; /* while the progress function looks at it */
+        pgrad_status status = pgrad__progress(rollout->context, "score", done, n_tokens);
+        rollout->generating = 0;
+        if (status != PGRAD_OK)
+            return status;
         PGRAD__TRY(pgrad__batch_build(&rollout->builder, rollout, chosen, n, 0));
-        PGRAD__TRY(pgrad__workspace_reserve(&rollout->scores, 2 * rollout->builder.batch.n_targets,
-                                            &logprob));
-        entropy = logprob + rollout->builder.batch.n_targets;
-        PGRAD__TRY(pgrad__model_score(model, rollout->pass, &rollout->builder.batch, logprob, entropy));
-        PGRAD__TRY(store(rollout, chosen, n, which, logprob, entropy));
+        PGRAD__TRY(pgrad__model_score(model, rollout->pass, &rollout->builder.batch, logprob + done,
+                                      entropy + done));
+        PGRAD__TRY(check(rollout, chosen, n, logprob + done));
+        done += rollout->builder.batch.n_targets;
     }
-    if (!any)
-        return pgrad__fail(PGRAD_E_STATE, "rollout_score: there are no completions");
+    store(rollout, which, logprob, entropy);
     return PGRAD_OK;
 }
 
@@ -74,6 +105,8 @@ pgrad_status pgrad_rollout_score(pgrad_rollout *rollout, pgrad_model *model, uin
     if (rollout == NULL || model == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "rollout_score: %s is NULL",
                            rollout == NULL ? "rollout" : "model");
+    if (rollout->generating)
+        return pgrad__fail(PGRAD_E_BUSY, "rollout_score: called from inside a callback of the rollout");
     if (which != PGRAD_CURRENT && which != PGRAD_OLD && which != PGRAD_REFERENCE)
         return pgrad__fail(PGRAD_E_INVALID,
                            "rollout_score: which: expected CURRENT, OLD or REFERENCE, found %u", which);

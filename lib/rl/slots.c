@@ -76,6 +76,27 @@ pgrad_status pgrad__slot_push_prefix(pgrad__generation *g, pgrad__slot *slot)
     return PGRAD_OK;
 }
 
+/* Where a stop string ends and how long it is, in the piece that has just been added; those complete before
+ * min_new_tokens do not count. */
+static size_t find_stop(const pgrad__generation *g, pgrad__slot *slot, uint32_t n_tokens, const char *piece,
+                        size_t length, size_t *end)
+{
+    size_t at = 0, matched = 0;
+    while (at < length) {
+        size_t more = 0;
+        matched = pgrad__stop_strings_scan(&g->sampler->stops, &slot->stop_state, piece + at, length - at,
+                                           &more);
+        if (matched == 0)
+            return 0;
+        at += more;
+        if (n_tokens >= g->sampler->params.min_new_tokens)
+            break;
+        matched = 0;
+    }
+    *end = slot->text.length - length + at;
+    return matched;
+}
+
 pgrad_status pgrad__slot_push(pgrad__generation *g, pgrad__slot *slot, const pgrad__drawn *drawn,
                               int *finished)
 {
@@ -89,10 +110,8 @@ pgrad_status pgrad__slot_push(pgrad__generation *g, pgrad__slot *slot, const pgr
     if (is_end(g, drawn->token)) {
         finish = PGRAD_FINISH_STOP;
     } else {
-        const size_t before = slot->text.length;
         PGRAD__TRY(add_text(slot, drawn->token, &piece, &length));
-        matched = pgrad__stop_strings_scan(&g->sampler->stops, &slot->stop_state, piece, length, &end);
-        end += before;
+        matched = find_stop(g, slot, sequence->n_tokens, piece, length, &end);
         if (matched > 0)
             finish = PGRAD_FINISH_STRING;
         else if (sequence->n_tokens >= pgrad__token_limit(g, sequence->group))

@@ -135,8 +135,11 @@ static pgrad_status apply_split(pgrad__encoder *e, uint32_t step, const char *te
         PGRAD__TRY(pgrad__regex_find(split->regex, e->match, text, length, from, &found, &begin, &end));
         if (!found)
             break;
-        if (end == begin) { /* an empty match splits nothing: go on behind the next character */
+        if (end == begin) { /* an empty match cuts; go on behind the next character */
             uint32_t code;
+            PGRAD__TRY(segment(e, step, text, at, begin, 0, &s));
+            PGRAD__TRY(flush(e, step, text, &s));
+            at = begin;
             from = begin < length ? begin + pgrad__utf8_next(text + begin, length - begin, &code)
                                   : length + 1;
             continue;

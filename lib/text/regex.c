@@ -61,7 +61,7 @@ static pgrad_status compile(pgrad__regex *regex, const pgrad__strbuf *pattern, c
     int error;
     size_t offset;
     unsigned char words[128];
-    regex->code = pcre2_compile((PCRE2_SPTR)pattern->data, pattern->length,
+    regex->code = pcre2_compile((PCRE2_SPTR)(pattern->data == NULL ? "" : pattern->data), pattern->length,
                                 PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, NULL);
     if (regex->code == NULL) {
         (void)pcre2_get_error_message(error, words, sizeof words);

@@ -16,7 +16,14 @@ pgrad_status pgrad__special_add(pgrad__special *special, pgrad_context *context,
     PGRAD__TRY(pgrad__reserve(context, &special->tokens, &special->capacity, special->n + 1,
                               sizeof *special->tokens));
     pgrad__added_token copy = *token;
+    const char *pattern = token->pattern == NULL ? token->content : token->pattern;
+    copy.pattern_length = token->pattern == NULL ? token->length : token->pattern_length;
     PGRAD__TRY(pgrad__copy_text(context, token->content, token->length, &copy.content));
+    pgrad_status status = pgrad__copy_text(context, pattern, copy.pattern_length, &copy.pattern);
+    if (status != PGRAD_OK) {
+        pgrad__free(context, copy.content);
+        return status;
+    }
     special->tokens[special->n++] = copy;
     return PGRAD_OK;
 }
@@ -24,12 +31,12 @@ pgrad_status pgrad__special_add(pgrad__special *special, pgrad_context *context,
 static int by_byte_and_length(const void *a, const void *b)
 {
     const pgrad__added_token *x = a, *y = b;
-    unsigned char p = (unsigned char)x->content[0], q = (unsigned char)y->content[0];
+    unsigned char p = (unsigned char)x->pattern[0], q = (unsigned char)y->pattern[0];
     if (p != q)
         return p < q ? -1 : 1;
-    if (x->length != y->length)
-        return x->length > y->length ? -1 : 1;
-    return memcmp(x->content, y->content, x->length);
+    if (x->pattern_length != y->pattern_length)
+        return x->pattern_length > y->pattern_length ? -1 : 1;
+    return memcmp(x->pattern, y->pattern, x->pattern_length);
 }
 
 void pgrad__special_sort(pgrad__special *special)
@@ -39,7 +46,7 @@ void pgrad__special_sort(pgrad__special *special)
     size_t at = 0;
     for (size_t byte = 0; byte < 256; byte++) {
         special->first[byte] = at;
-        while (at < special->n && (unsigned char)special->tokens[at].content[0] == byte)
+        while (at < special->n && (unsigned char)special->tokens[at].pattern[0] == byte)
             at++;
     }
     special->first[256] = at;
@@ -49,8 +56,10 @@ void pgrad__special_free(pgrad__special *special)
 {
     if (special->context == NULL)
         return;
-    for (size_t i = 0; i < special->n; i++)
+    for (size_t i = 0; i < special->n; i++) {
         pgrad__free(special->context, special->tokens[i].content);
+        pgrad__free(special->context, special->tokens[i].pattern);
+    }
     pgrad__free(special->context, special->tokens);
     memset(special, 0, sizeof *special);
 }
@@ -79,7 +88,8 @@ static const pgrad__added_token *match_at(const pgrad__special *special, const c
     for (size_t i = special->first[byte]; i < special->first[byte + 1]; i++) {
         const pgrad__added_token *token = &special->tokens[i];
         if (token->normalized == normalized && (with_special || !token->special) &&
-            token->length <= length - at && memcmp(token->content, text + at, token->length) == 0)
+            token->pattern_length <= length - at &&
+            memcmp(token->pattern, text + at, token->pattern_length) == 0)
             return token;
     }
     return NULL;
@@ -114,7 +124,7 @@ const pgrad__added_token *pgrad__special_find(const pgrad__special *special, con
         if (token == NULL)
             continue;
         *begin = at;
-        *end = at + token->length;
+        *end = at + token->pattern_length;
         if (token->single_word && !stands_alone(text, length, *begin, *end)) {
             at = *end - 1; /* a match that does not count is skipped as a whole */
             continue;

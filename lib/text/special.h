@@ -7,6 +7,8 @@
 typedef struct pgrad__added_token {
     char *content;
     size_t length;
+    char *pattern; /* what is looked for in a text: NULL or the content as the normalizer leaves it */
+    size_t pattern_length;
     pgrad_token id;
     int special; /* matched only when the caller allows special tokens */
     int single_word, lstrip, rstrip, normalized;
@@ -20,7 +22,7 @@ typedef struct pgrad__special {
     size_t first[257]; /* tokens that begin with byte b: first[b] .. first[b + 1] */
 } pgrad__special;
 
-/* Copies the token (its content too). E_FORMAT for an empty content. */
+/* Copies the token (its texts too). E_FORMAT for an empty content. */
 pgrad_status pgrad__special_add(pgrad__special *special, pgrad_context *context,
                                 const pgrad__added_token *token);
 void pgrad__special_sort(pgrad__special *special); /* once, after the last add */

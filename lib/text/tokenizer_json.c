@@ -117,7 +117,12 @@ static pgrad_status read_added(pgrad_tokenizer *t, const pgrad__json *item, size
     token.normalized = pgrad__json_bool(pgrad__json_get(item, "normalized"), !token.special);
     PGRAD__TRY(pgrad__copy_text(t->context, text, token.length, &content));
     token.content = content;
-    pgrad_status status = pgrad__tokenizer_add(t, &token);
+    pgrad_status status = PGRAD_OK;
+    if (token.normalized && t->nfc)
+        status = pgrad__nfc(t->context, text, token.length, &token.pattern, &token.pattern_length);
+    if (status == PGRAD_OK)
+        status = pgrad__tokenizer_add(t, &token);
+    pgrad__free(t->context, token.pattern);
     pgrad__free(t->context, content);
     return status;
 }

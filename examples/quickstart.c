@@ -1,0 +1,340 @@
+/* A language model learns from reward, where you can watch it.
+ *
+ * usage: quickstart [--model PATH] [--steps N] [--out FOLDER]
+ *
+ * The embedded model tells of coloured things. Its prompt asks for a colour, "paint it green:", and it does not
+ * listen: four lines in five of what it learned from had nothing to do with the colour asked for. The reward is
+ * the share of colour words that are the one asked for, of two at least; 0 when the sentence does not end.
+ * Random weights score 0, the embedded model about a third, a perfect one 1; longer sentences gain nothing.
+ *
+ * With --model (a GGUF file or a Hugging Face folder) the task is alliteration: the share of words that begin
+ * with "s".
+ *
+ * Beside it runs a control whose advantages are shuffled within their group: it sees the same rewards, but not
+ * which completion earned them, so it must not learn. */
+#include "quickstart.h"
+
+#include <math.h>
+#include <string.h>
+#include <time.h>
+
+double now(void)
+{
+    struct timespec at;
+    timespec_get(&at, TIME_UTC);
+    return (double)at.tv_sec + 1e-9 * (double)at.tv_nsec;
+}
+
+/* ---- the two tasks ---- */
+
+static const char *const COLOURS[] = {"red", "blue", "green", "white", "black", "gold"};
+enum { N_COLOURS = 6 };
+
+static int is_colour(const char *word, size_t length)
+{
+    for (int i = 0; i < N_COLOURS; i++)
+        if (strlen(COLOURS[i]) == length && memcmp(COLOURS[i], word, length) == 0)
+            return 1;
+    return 0;
+}
+
+static double colour_score(const char *text, const char *asked, uint32_t finish)
+{
+    double colours = 0.0, right = 0.0;
+    if (finish != PGRAD_FINISH_STOP)
+        return 0.0;
+    for (const char *word = text; *word != '\0';) {
+        size_t length = strcspn(word, " .,");
+        if (is_colour(word, length)) {
+            colours += 1.0;
+            right += strlen(asked) == length && memcmp(word, asked, length) == 0 ? 1.0 : 0.0;
+        }
+        word += length;
+        word += strspn(word, " .,");
+    }
+    return right / (colours < 2.0 ? 2.0 : colours);
+}
+
+static double alliteration_score(const char *text, const char *asked, uint32_t finish)
+{
+    double words = 0.0, right = 0.0;
+    (void)asked;
+    (void)finish;
+    for (const char *p = text; *p != '\0'; p++) {
+        int begins = (p == text || p[-1] == ' ' || p[-1] == '\n') &&
+                     ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z'));
+        if (begins) {
+            words += 1.0;
+            right += *p == 's' || *p == 'S' ? 1.0 : 0.0;
+        }
+    }
+    return words < 5.0 ? 0.0 : right / words;
+}
+
+static const char *const COLOUR_PROMPTS[] = {"paint it red:",   "paint it blue:",  "paint it green:",
+                                             "paint it white:", "paint it black:", "paint it gold:"};
+static const char *const TOPICS[] = {
+    "Write a sentence about the sea.",     "Write a sentence about the night.",
+    "Write a sentence about a small dog.", "Write a sentence about winter.",
+    "Write a sentence about music.",       "Write a sentence about a garden.",
+    "Write a sentence about the city.",    "Write a sentence about breakfast."};
+
+static const task EMBEDDED = {
+    .name = "colours", .score = colour_score, .prompts = COLOUR_PROMPTS, .data = COLOURS, .n_prompts = 6,
+    .steps = 150, .prompts_per_step = 6, .group_size = 16, .max_new_tokens = 24, .learning_rate = 1.5e-4};
+static const task GENERAL = {
+    .name = "words with s", .score = alliteration_score, .prompts = TOPICS, .data = TOPICS, .n_prompts = 8,
+    .chat = 1, .steps = 40, .prompts_per_step = 4, .group_size = 8, .max_new_tokens = 32,
+    .learning_rate = 1e-5};
+
+static int32_t score_all(void *user, const pgrad_rollout *rollout, uint32_t first, uint32_t count,
+                         pgrad_scores *scores)
+{
+    const task *t = user;
+    for (uint32_t i = 0; i < count; i++) {
+        pgrad_sequence_info info = {.struct_size = sizeof info};
+        if (pgrad_rollout_sequence(rollout, first + i, &info) != PGRAD_OK)
+            return -1;
+        pgrad_scores_data(scores)[i] =
+            (float)t->score(pgrad_rollout_text(rollout, first + i, NULL),
+                            pgrad_rollout_data(rollout, info.group, "asked", NULL), info.finish);
+    }
+    return (int32_t)count;
+}
+
+/* ---- one run ---- */
+
+static int32_t on_step(void *user, const pgrad_step_report *report, const pgrad_rollout *rollout)
+{
+    run *r = user;
+    (void)rollout;
+    r->points[r->n_points++] =
+        (point){report->reward, report->reward_q1, report->reward_q3, report->reward_min, report->reward_max};
+    r->tokens += report->n_tokens;
+    r->tokens_trained_seconds += report->seconds;
+    double elapsed = now() - r->started;
+    double left = elapsed / (double)r->n_points * (double)(r->n_steps - r->n_points);
+    printf("%s%-8s step %3u/%u  reward %.3f  %5.0f tokens/s  %3.0f s left  ", r->terminal ? "\r" : "", r->label,
+           r->n_points, r->n_steps, report->reward, report->tokens_per_second, left);
+    printf(r->terminal ? "" : "\n");
+    fflush(stdout);
+    return 1;
+}
+
+/* Fisher-Yates within each group by a small generator of our own: the control must not learn. */
+static int32_t shuffle_advantages(void *user, pgrad_rollout *rollout)
+{
+    uint64_t *state = user;
+    uint32_t n = pgrad_rollout_count(rollout), size = n / pgrad_rollout_count_groups(rollout);
+    for (uint32_t group = 0; group < n; group += size)
+        for (uint32_t i = size - 1; i > 0; i--) {
+            *state = *state * 6364136223846793005u + 1442695040888963407u;
+            uint32_t j = (uint32_t)((*state >> 33) % (i + 1));
+            float a = *pgrad_rollout_array(rollout, PGRAD_ADVANTAGES, group + i, NULL);
+            float b = *pgrad_rollout_array(rollout, PGRAD_ADVANTAGES, group + j, NULL);
+            if (pgrad_rollout_set_array(rollout, PGRAD_ADVANTAGES, group + i, &b, 1) != PGRAD_OK ||
+                pgrad_rollout_set_array(rollout, PGRAD_ADVANTAGES, group + j, &a, 1) != PGRAD_OK)
+                return -1;
+        }
+    return 1;
+}
+
+static pgrad_prompts prompts_of(const task *t, const char *const *const *columns,
+                                const char *const *column_names)
+{
+    pgrad_prompts prompts;
+    pgrad_prompts_init(&prompts, sizeof prompts);
+    prompts.n = t->n_prompts;
+    prompts.texts = t->prompts;
+    prompts.chat = t->chat;
+    prompts.n_columns = 1;
+    prompts.column_names = column_names;
+    prompts.columns = columns;
+    return prompts;
+}
+
+static void train(pgrad_context *context, pgrad_model *model, pgrad_tokenizer *tokenizer, const task *t,
+                  run *r, int control, const char *metrics_path)
+{
+    static const char *const COLUMN_NAMES[] = {"asked"};
+    const char *const *const columns[] = {t->data};
+    pgrad_prompts prompts = prompts_of(t, columns, COLUMN_NAMES);
+    pgrad_train_params params;
+    pgrad_reward *reward;
+    uint64_t shuffle_state = 1;
+    task copy = *t;
+    CHECK(pgrad_reward_create(context, t->name, score_all, &copy, NULL, &reward));
+    pgrad_train_params_init(&params, sizeof params);
+    params.steps = r->n_steps;
+    params.prompts_per_step = t->prompts_per_step;
+    params.group_size = t->group_size;
+    params.max_new_tokens = t->max_new_tokens;
+    params.learning_rate = t->learning_rate;
+    params.seed = 1;
+    params.report = on_step;
+    params.report_user = r;
+    params.metrics_path = metrics_path;
+    if (control) {
+        params.on_advantages = shuffle_advantages;
+        params.on_advantages_user = &shuffle_state;
+    }
+    r->started = now();
+    CHECK(pgrad_train(model, tokenizer, reward, &prompts, &params, NULL));
+    r->seconds = now() - r->started;
+    printf("\n");
+    pgrad_reward_free(reward);
+}
+
+/* ---- completions to look at ---- */
+
+static void sample(pgrad_context *context, pgrad_model *model, pgrad_tokenizer *tokenizer, const task *t,
+                   char texts[][TEXT_SIZE], double *scores)
+{
+    pgrad_rollout_params rollout_params;
+    pgrad_sampler_params sampler_params;
+    pgrad_rollout *rollout;
+    pgrad_sampler *sampler;
+    pgrad_rollout_params_init(&rollout_params, sizeof rollout_params);
+    rollout_params.group_size = 1;
+    rollout_params.max_new_tokens = t->max_new_tokens;
+    CHECK(pgrad_rollout_create(model, tokenizer, &rollout_params, &rollout));
+    pgrad_sampler_params_init(&sampler_params, sizeof sampler_params);
+    sampler_params.seed = 7;
+    CHECK(pgrad_sampler_create(context, &sampler_params, &sampler));
+    for (size_t i = 0; i < SHOWN; i++) {
+        pgrad_token ids[256];
+        size_t n;
+        pgrad_message message = {"user", t->prompts[i], strlen(t->prompts[i])};
+        CHECK(pgrad_chat_format(tokenizer, &message, 1,
+                                PGRAD_CHAT_GENERATE | (t->chat ? 0 : PGRAD_CHAT_PLAIN), ids, 256, &n));
+        CHECK(pgrad_rollout_add_prompt(rollout, ids, n, NULL, NULL));
+    }
+    CHECK(pgrad_rollout_generate(rollout, sampler, NULL));
+    for (uint32_t i = 0; i < SHOWN; i++) {
+        pgrad_sequence_info info = {.struct_size = sizeof info};
+        const char *text = pgrad_rollout_text(rollout, i, NULL);
+        CHECK(pgrad_rollout_sequence(rollout, i, &info));
+        scores[i] = t->score(text, t->data[i], info.finish);
+        snprintf(texts[i], TEXT_SIZE, "%s", text);
+    }
+    pgrad_sampler_free(sampler);
+    pgrad_rollout_free(rollout);
+}
+
+static void print_table(const task *t, char before[][TEXT_SIZE], const double *before_score,
+                        char after[][TEXT_SIZE], const double *after_score)
+{
+    printf("\n%-7s %5s  completion\n", "", "score");
+    for (int i = 0; i < SHOWN; i++) {
+        printf("%s\n", t->prompts[i]);
+        printf("  before %4.2f %.100s\n", before_score[i], before[i]);
+        printf("  after  %4.2f %.100s\n", after_score[i], after[i]);
+    }
+    printf("\n");
+}
+
+/* ---- the whole ---- */
+
+/* The trained model, written and read again, must sample the same. */
+static void save_and_check(pgrad_context *context, pgrad_model *model, pgrad_tokenizer *tokenizer,
+                           const task *t, const char *path, char expected[][TEXT_SIZE])
+{
+    static char texts[SHOWN][TEXT_SIZE];
+    double scores[SHOWN];
+    pgrad_save_params params;
+    pgrad_model *loaded;
+    pgrad_tokenizer *words;
+    pgrad_save_params_init(&params, sizeof params);
+    params.tokenizer = tokenizer;
+    CHECK(pgrad_model_save(model, path, &params));
+    CHECK(pgrad_model_load(context, path, NULL, &loaded));
+    CHECK(pgrad_tokenizer_load(context, path, &words));
+    sample(context, loaded, words, t, texts, scores);
+    for (int i = 0; i < SHOWN; i++)
+        if (strcmp(texts[i], expected[i]) != 0) {
+            fprintf(stderr, "the saved model samples differently: '%s', not '%s'\n", texts[i], expected[i]);
+            exit(1);
+        }
+    printf("saved to %s and loaded again: the same completions\n", path);
+    pgrad_tokenizer_free(words);
+    pgrad_model_free(loaded);
+}
+
+static double last_mean(const run *r)
+{
+    double sum = 0.0;
+    uint32_t n = r->n_points < 5 ? r->n_points : 5;
+    for (uint32_t i = r->n_points - n; i < r->n_points; i++)
+        sum += r->points[i].mean;
+    return sum / n;
+}
+
+static run make_run(const char *label, uint32_t n_steps)
+{
+    run r = {.label = label, .n_steps = n_steps, .terminal = is_terminal()};
+    r.points = calloc(n_steps, sizeof *r.points);
+    if (r.points == NULL) {
+        fprintf(stderr, "no memory\n");
+        exit(1);
+    }
+    return r;
+}
+
+int main(int argc, char **argv)
+{
+    static char before[SHOWN][TEXT_SIZE], after[SHOWN][TEXT_SIZE];
+    double before_score[SHOWN], after_score[SHOWN], started = now();
+    const char *path = QUICKSTART_MODEL, *out = "quickstart-out";
+    task t = EMBEDDED;
+    char file[4096];
+    pgrad_context *context;
+    pgrad_model *model, *control;
+    pgrad_tokenizer *tokenizer;
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--model") == 0) {
+            path = argv[i + 1];
+            t = GENERAL;
+        } else if (strcmp(argv[i], "--out") == 0) {
+            out = argv[i + 1];
+        }
+    }
+    for (int i = 1; i + 1 < argc; i += 2)
+        if (strcmp(argv[i], "--steps") == 0)
+            t.steps = (uint32_t)strtoul(argv[i + 1], NULL, 10);
+    if (argc % 2 == 0 || t.steps == 0) {
+        fprintf(stderr, "usage: %s [--model PATH] [--steps N] [--out FOLDER]\n", argv[0]);
+        return 2;
+    }
+    make_folder(out);
+    CHECK(pgrad_context_create(NULL, &context));
+    CHECK(pgrad_model_load(context, path, NULL, &model));
+    CHECK(pgrad_tokenizer_load(context, path, &tokenizer));
+    describe(context, model, t.name);
+
+    run learned = make_run("learning", t.steps), shuffled = make_run("control", t.steps);
+    sample(context, model, tokenizer, &t, before, before_score);
+    snprintf(file, sizeof file, "%s/metrics.jsonl", out);
+    remove(file);
+    train(context, model, tokenizer, &t, &learned, 0, file);
+    sample(context, model, tokenizer, &t, after, after_score);
+    print_table(&t, before, before_score, after, after_score);
+    snprintf(file, sizeof file, "%s/model", out);
+    save_and_check(context, model, tokenizer, &t, file, after);
+    describe_cost(context, &learned);
+    pgrad_model_free(model);
+
+    CHECK(pgrad_model_load(context, path, NULL, &control));
+    train(context, control, tokenizer, &t, &shuffled, 1, NULL);
+    snprintf(file, sizeof file, "%s/reward.svg", out);
+    draw_curves(file, t.name, &learned, &shuffled);
+    printf("the control, advantages shuffled: reward %.2f -> %.2f; curves in %s%s\n", shuffled.points[0].mean,
+           last_mean(&shuffled), file, convert_to_png(file) ? " and .png" : "");
+    printf("quickstart: reward %.2f -> %.2f in %.0f s\n", learned.points[0].mean, last_mean(&learned),
+           now() - started);
+    free(learned.points);
+    free(shuffled.points);
+    pgrad_model_free(control);
+    pgrad_tokenizer_free(tokenizer);
+    pgrad_context_free(context);
+    return 0;
+}

@@ -1,0 +1,44 @@
+/* What the two files of the quickstart share: runs, tasks, and the pictures of them. */
+#ifndef POLICYGRAD_EXAMPLES_QUICKSTART_H
+#define POLICYGRAD_EXAMPLES_QUICKSTART_H
+
+#include "common.h"
+
+enum { SHOWN = 4, TEXT_SIZE = 1024 };
+
+/* What is learned: prompts, a text per prompt for the score, and how long. */
+typedef struct task {
+    const char *name;
+    double (*score)(const char *text, const char *asked, uint32_t finish);
+    const char *const *prompts, *const *data;
+    size_t n_prompts;
+    uint32_t chat, steps, prompts_per_step, group_size, max_new_tokens;
+    double learning_rate;
+} task;
+
+/* Rewards of a step: mean, quartiles, range. */
+typedef struct point {
+    double mean, q1, q3, min, max;
+} point;
+
+typedef struct run {
+    const char *label;
+    point *points;
+    uint32_t n_points, n_steps;
+    double started, seconds, tokens, tokens_trained_seconds;
+    int terminal;
+} run;
+
+double now(void);
+int is_terminal(void);
+void make_folder(const char *path);
+void describe(pgrad_context *context, pgrad_model *model, const char *task_name);
+void describe_cost(pgrad_context *context, const run *r);
+
+/* Draws both runs: the mean as a line, the quartiles as a band. */
+void draw_curves(const char *path, const char *task_name, const run *learned, const run *control);
+
+/* Makes a PNG beside an SVG through rsvg-convert: 1 when it did. */
+int convert_to_png(const char *svg_path);
+
+#endif
