@@ -59,26 +59,44 @@ static void trim_cut_character(char *text)
         text[length - 1 - back] = '\0';
 }
 
-/* Copies text with control bytes escaped; a message is one line whatever a file put into it. */
+/* Bytes of the character at p, 0 when it is a control byte or none of UTF-8. */
+static size_t character_size(const unsigned char *p)
+{
+    if (*p < 0x80)
+        return *p >= 0x20 && *p != 0x7f;
+    const size_t size = *p >= 0xf0 ? 4 : *p >= 0xe0 ? 3 : 2;
+    if (*p < 0xc2 || *p > 0xf4 || (p[1] & 0xc0) != 0x80)
+        return 0;
+    if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] >= 0xa0) || (*p == 0xf0 && p[1] < 0x90) ||
+        (*p == 0xf4 && p[1] >= 0x90))
+        return 0;
+    for (size_t i = 2; i < size; i++)
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+    return size;
+}
+
+/* Copies text with control bytes and broken UTF-8 escaped; a message is one line whatever a file put
+ * into it. */
 static void store(const char *text)
 {
     static const char HEX[] = "0123456789abcdef";
     size_t n = 0;
-    for (const unsigned char *p = (const unsigned char *)text; *p != '\0'; p++) {
-        size_t size = *p < 0x20 || *p == 0x7f ? 4 : 1;
-        if (n + size >= MESSAGE_SIZE)
+    for (const unsigned char *p = (const unsigned char *)text; *p != '\0';) {
+        const size_t size = character_size(p);
+        if (n + (size == 0 ? 4 : size) >= MESSAGE_SIZE)
             break;
-        if (size == 4) {
+        if (size == 0) {
             message[n++] = '\\';
             message[n++] = 'x';
             message[n++] = HEX[*p >> 4];
             message[n++] = HEX[*p & 15];
-        } else {
-            message[n++] = (char)*p;
         }
+        memmove(message + n, p, size);
+        n += size;
+        p += size == 0 ? 1 : size;
     }
     message[n] = '\0';
-    trim_cut_character(message);
 }
 
 pgrad_status pgrad__fail(pgrad_status code, const char *format, ...)
@@ -88,6 +106,8 @@ pgrad_status pgrad__fail(pgrad_status code, const char *format, ...)
     va_start(arguments, format);
     (void)vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
+    if (strlen(text) == sizeof text - 1)
+        trim_cut_character(text);
     store(text);
     return code;
 }
@@ -99,7 +119,9 @@ pgrad_status pgrad__fail_in(pgrad_status code, const char *format, ...)
     va_start(arguments, format);
     int length = vsnprintf(text, MESSAGE_SIZE, format, arguments);
     va_end(arguments);
-    size_t at = length < 0 ? 0 : length < MESSAGE_SIZE ? (size_t)length : MESSAGE_SIZE - 1;
+    if (length >= MESSAGE_SIZE)
+        trim_cut_character(text);
+    const size_t at = length < 0 ? 0 : strlen(text);
     memcpy(text + at, message, strlen(message) + 1);
     store(text);
     return code;

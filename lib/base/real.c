@@ -78,11 +78,17 @@ double pgrad__exp(double x)
     return value * power_of_two(n);
 }
 
+/* With x = k log 2 + r: 2^k (e^r - 1) + (2^k - 1), so that nothing cancels near zero. */
 double pgrad__expm1(double x)
 {
     if (fabs(x) <= 0.36)
         return expm1_reduced(x);
-    return pgrad__exp(x) - 1.0;
+    if (!(fabs(x) < 30.0))
+        return pgrad__exp(x) - 1.0;
+    double k = floor(x * 1.44269504088896340736 + 0.5);
+    double r = (x - k * LN2_HIGH) - k * LN2_LOW;
+    double power = power_of_two((int64_t)k);
+    return power * expm1_reduced(r) + (power - 1.0);
 }
 
 /* x = q pi/2 + r, |r| <= pi/4: pi/2 in parts of 33 bits, so that q times a part is exact for |q| < 2^20. */

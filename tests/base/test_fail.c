@@ -52,6 +52,14 @@ START_TEST(control_bytes_are_escaped)
 }
 END_TEST
 
+START_TEST(broken_utf8_is_escaped)
+{
+    (void)pgrad__fail(PGRAD_E_IO, "%s", "\xff \xc3\xa9 \xe2\x82 \xed\xa0\x80 \xf0\x9f\x98\x80 \xc3");
+    ck_assert_str_eq(pgrad_error_message(),
+                     "\\xff \xc3\xa9 \\xe2\\x82 \\xed\\xa0\\x80 \xf0\x9f\x98\x80 \\xc3");
+}
+END_TEST
+
 START_TEST(long_messages_end_in_time)
 {
     char name[4096];
@@ -115,6 +123,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, names_of_codes);
     tcase_add_test(tests, the_message_belongs_to_the_thread);
     tcase_add_test(tests, control_bytes_are_escaped);
+    tcase_add_test(tests, broken_utf8_is_escaped);
     tcase_add_test(tests, long_messages_end_in_time);
     tcase_add_test(tests, text_in_front);
     tcase_add_test(tests, messages_move_between_threads);

@@ -1,0 +1,214 @@
+#include "base_test.h"
+
+#include <fenv.h>
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "base/context.h"
+#include "base/os.h"
+
+START_TEST(threads_that_were_asked_for)
+{
+    static const uint32_t asked[] = {1, 2, 3, 8, 0};
+    for (size_t i = 0; i < 5; i++) {
+        pgrad_context *context = make_context(asked[i], 0);
+        pgrad_context_info info = {.struct_size = sizeof info};
+        OK(pgrad_context_get_info(context, &info));
+        ck_assert_uint_eq(info.n_threads, asked[i] == 0 ? pgrad__os_cpu_count() : asked[i]);
+        ck_assert_uint_eq(info.kernel_set, pgrad__os_best_kernel_set());
+        ck_assert_uint_ne(info.kernel_set, PGRAD_KERNELS_AUTO);
+        ck_assert_ptr_nonnull(info.kernel_set_name);
+        pgrad_context_free(context);
+    }
+}
+END_TEST
+
+START_TEST(th03_what_is_refused)
+{
+    pgrad_context_params params;
+    pgrad_context *context = NULL;
+    pgrad_context_params_init(&params, sizeof params);
+    params.n_threads = 257;
+    FAILS(PGRAD_E_INVALID, "context.n_threads", pgrad_context_create(&params, &context));
+    params.n_threads = (uint32_t)-1;
+    FAILS(PGRAD_E_INVALID, "context.n_threads", pgrad_context_create(&params, &context));
+    params.n_threads = 1;
+    params.kernel_set = 5;
+    FAILS(PGRAD_E_INVALID, "context.kernel_set", pgrad_context_create(&params, &context));
+    params.kernel_set = pgrad__os_best_kernel_set() == PGRAD_KERNELS_ARMV8A ? PGRAD_KERNELS_HASWELL
+                                                                            : PGRAD_KERNELS_ARMV8A;
+    FAILS(PGRAD_E_UNSUPPORTED, "context.kernel_set", pgrad_context_create(&params, &context));
+    params.kernel_set = 0;
+    const pgrad_allocator half = {0};
+    params.allocator = &half;
+    FAILS(PGRAD_E_INVALID, "allocator", pgrad_context_create(&params, &context));
+    ck_assert_ptr_null(context);
+    FAILS(PGRAD_E_INVALID, "out", pgrad_context_create(NULL, NULL));
+    pgrad_context_free(NULL);
+    pgrad__scope scope;
+    FAILS(PGRAD_E_INVALID, "NULL", pgrad__enter(NULL, &scope));
+}
+END_TEST
+
+static pgrad_context *cancelled;
+
+static void on_signal(int number)
+{
+    (void)number;
+    pgrad_context_cancel(cancelled);
+}
+
+START_TEST(th05_cancel_from_a_signal_handler)
+{
+    cancelled = make_context(1, 0);
+    OK(pgrad__check_cancel(cancelled));
+    ck_assert_ptr_ne(signal(SIGUSR1, on_signal), SIG_ERR);
+    raise(SIGUSR1);
+    FAILS(PGRAD_E_CANCELLED, "cancel", pgrad__check_cancel(cancelled));
+    FAILS(PGRAD_E_CANCELLED, "cancel", pgrad__progress(cancelled, "x", 1, 2));
+    pgrad_context_clear_cancel(cancelled);
+    OK(pgrad__check_cancel(cancelled));
+    (void)signal(SIGUSR1, SIG_DFL);
+    pgrad_context_free(cancelled);
+    pgrad_context_cancel(NULL);
+    pgrad_context_clear_cancel(NULL);
+}
+END_TEST
+
+static char logged[256];
+static int32_t logged_level;
+
+static void log_line(void *user, int32_t level, const char *line)
+{
+    ck_assert_ptr_eq(user, logged);
+    logged_level = level;
+    snprintf(logged, sizeof logged, "%s", line);
+}
+
+START_TEST(log_lines)
+{
+    pgrad_context *context = make_context(1, 0);
+    pgrad__log_line(context, PGRAD_LOG_ERROR, "nobody listens");
+    OK(pgrad_context_set_log(context, log_line, logged, PGRAD_LOG_WARNING));
+    pgrad__log_line(context, PGRAD_LOG_WARNING, "a %d\nb", 5);
+    ck_assert_str_eq(logged, "a 5 b");
+    ck_assert_int_eq(logged_level, PGRAD_LOG_WARNING);
+    pgrad__log_line(context, PGRAD_LOG_INFO, "too quiet");
+    ck_assert_str_eq(logged, "a 5 b");
+    OK(pgrad_context_set_log(context, NULL, NULL, PGRAD_LOG_DEBUG));
+    pgrad__log_line(context, PGRAD_LOG_ERROR, "off");
+    ck_assert_str_eq(logged, "a 5 b");
+    FAILS(PGRAD_E_INVALID, "level", pgrad_context_set_log(context, log_line, NULL, 4));
+    pgrad_context_free(context);
+}
+END_TEST
+
+static int32_t answer;
+
+static int32_t progress(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    ck_assert_ptr_eq(user, &answer);
+    ck_assert_str_eq(what, "load");
+    ck_assert_uint_eq(done, 3);
+    ck_assert_uint_eq(total, 7);
+    return answer;
+}
+
+START_TEST(progress_can_stop)
+{
+    pgrad_context *context = make_context(1, 0);
+    OK(pgrad__progress(context, "load", 3, 7));
+    OK(pgrad_context_set_progress(context, progress, &answer));
+    answer = 1;
+    OK(pgrad__progress(context, "load", 3, 7));
+    answer = 0;
+    FAILS(PGRAD_E_CALLBACK, "load", pgrad__progress(context, "load", 3, 7));
+    answer = -5;
+    FAILS(PGRAD_E_CALLBACK, "3 of 7", pgrad__progress(context, "load", 3, 7));
+    OK(pgrad_context_set_progress(context, NULL, NULL));
+    OK(pgrad__progress(context, "load", 3, 7));
+    pgrad_context_free(context);
+}
+END_TEST
+
+/* TH08: a call computes to nearest without flush to zero, and gives the host's mode back. */
+START_TEST(th08_float_state)
+{
+    pgrad_context *context = make_context(1, 0);
+    pgrad__scope scope;
+    volatile double tiny = 0x1p-1022, one = 1, three = 3;
+    ck_assert_int_eq(fesetround(FE_UPWARD), 0);
+    const double upward = one / three;
+    OK(pgrad__enter(context, &scope));
+    const double nearest = one / three;
+    ck_assert(tiny / 4 != 0);
+    pgrad__leave(&scope);
+    ck_assert_int_eq(fegetround(), FE_UPWARD);
+    ck_assert(one / three == upward);
+    fesetround(FE_TONEAREST);
+    ck_assert(nearest == one / three);
+    ck_assert(nearest != upward);
+    pgrad_context_free(context);
+}
+END_TEST
+
+START_TEST(locks)
+{
+    pgrad__lock lock = {0};
+    OK(pgrad__lock_read(&lock, "model"));
+    OK(pgrad__lock_read(&lock, "model"));
+    FAILS(PGRAD_E_BUSY, "model", pgrad__lock_write(&lock, "model"));
+    pgrad__unlock_read(&lock);
+    FAILS(PGRAD_E_BUSY, "read", pgrad__lock_write(&lock, "model"));
+    pgrad__unlock_read(&lock);
+    OK(pgrad__lock_write(&lock, "model"));
+    FAILS(PGRAD_E_BUSY, "changed", pgrad__lock_read(&lock, "model"));
+    FAILS(PGRAD_E_BUSY, "changed", pgrad__lock_write(&lock, "model"));
+    pgrad__unlock_write(&lock);
+    OK(pgrad__lock_read(&lock, "model"));
+    pgrad__unlock_read(&lock);
+}
+END_TEST
+
+START_TEST(references)
+{
+    pgrad_context *context = make_context(2, 0);
+    pgrad__context_retain(context);
+    pgrad_context_free(context);
+    OK(pgrad__check_cancel(context)); /* still there */
+    pgrad_context_free(context);
+}
+END_TEST
+
+static void *free_it(void *context)
+{
+    pgrad_context_free(context);
+    return NULL;
+}
+
+START_TEST(th09_made_here_freed_there)
+{
+    pthread_t thread;
+    ck_assert_int_eq(pthread_create(&thread, NULL, free_it, make_context(3, 0)), 0);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+}
+END_TEST
+
+static void add(TCase *tests)
+{
+    tcase_add_test(tests, threads_that_were_asked_for);
+    tcase_add_test(tests, th03_what_is_refused);
+    tcase_add_test(tests, th05_cancel_from_a_signal_handler);
+    tcase_add_test(tests, log_lines);
+    tcase_add_test(tests, progress_can_stop);
+    tcase_add_test(tests, th08_float_state);
+    tcase_add_test(tests, locks);
+    tcase_add_test(tests, references);
+    tcase_add_test(tests, th09_made_here_freed_there);
+}
+
+int main(void)
+{
+    return run_suite("base/context", add);
+}
