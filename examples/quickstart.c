@@ -85,7 +85,7 @@ static const task EMBEDDED = {
 static const task GENERAL = {
     .name = "words with s", .score = alliteration_score, .prompts = TOPICS, .data = TOPICS, .n_prompts = 8,
     .chat = 1, .steps = 40, .prompts_per_step = 4, .group_size = 8, .max_new_tokens = 32,
-    .learning_rate = 1e-5};
+    .learning_rate = 5e-5};
 
 static int32_t score_all(void *user, const pgrad_rollout *rollout, uint32_t first, uint32_t count,
                          pgrad_scores *scores)

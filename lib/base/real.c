@@ -50,13 +50,13 @@ double pgrad__log(double x)
     return k * LN2_HIGH - ((half_square - (s * (half_square + r) + k * LN2_LOW)) - f);
 }
 
-/* e^r - 1 for |r| <= 0.36: r (1 + r/2 (1 + r/3 (...))). */
+/* e^r - 1 for |r| <= 0.36: r + r r/2 (1 + r/3 (...)), the large term added last. */
 static double expm1_reduced(double r)
 {
     double sum = 1.0;
-    for (int k = 16; k >= 2; k--)
+    for (int k = 16; k >= 3; k--)
         sum = 1.0 + sum * r / k;
-    return r * sum;
+    return r + r * (0.5 * r * sum);
 }
 
 double pgrad__exp(double x)

@@ -82,7 +82,8 @@ START_TEST(op01_bounds_of_every_field)
             _Alignas(16) unsigned char bad[PGRAD__PARAMS_MAX];
             memcpy(bad, params, table->size);
             if (field->type == PGRAD__FIELD_F64) {
-                const double beyond[] = {NAN, -INFINITY, nextafter(field->min, -INFINITY),
+                const double beyond[] = {NAN, field->min > -INFINITY ? -INFINITY : NAN,
+                                         field->min > -INFINITY ? nextafter(field->min, -INFINITY) : NAN,
                                          field->open_min ? field->min : NAN,
                                          field->open_max ? field->max : NAN,
                                          isfinite(field->max) ? nextafter(field->max, INFINITY) : NAN};

@@ -1,0 +1,129 @@
+#include "kernel_test.h"
+
+typedef struct attention {
+    uint32_t heads, kv_heads, dim;
+    size_t rows;
+} attention;
+
+static const attention CASES[] = {{1, 1, 1, 1},   {2, 1, 8, 63},   {4, 4, 16, 64}, {6, 2, 24, 150},
+                                  {3, 3, 64, 65}, {2, 2, 80, 130}, {8, 1, 32, 20}};
+enum { N_CASES = sizeof CASES / sizeof CASES[0] };
+
+static float *pool;
+static float *pages[16];
+
+static const float *const *store(const pgrad__attention_shape *shape, const float *k, const float *v, size_t rows)
+{
+    const size_t n_pages = (rows + PGRAD__KEY_TILE - 1) / PGRAD__KEY_TILE;
+    const size_t page = pgrad__kv_block_floats(kernels, shape->head_dim) * shape->n_kv_heads;
+    ck_assert_uint_le(n_pages, 16);
+    OK(pgrad__calloc(context, n_pages * page + PGRAD__SLACK, sizeof(float), &pool));
+    for (size_t i = 0; i < n_pages; i++)
+        pages[i] = pool + i * page;
+    pgrad__kv_store(context, shape, k, v, (size_t)shape->n_kv_heads * shape->head_dim, (uint32_t)rows, 0, pages);
+    return (const float *const *)pages;
+}
+
+/* Scores are sums of `dim` products of size up to 4 with scale 1 / sqrt(dim); probabilities are off by
+ * the scores' error, a few u times their size, values by that again: 1e-5 leaves a factor of some ten. */
+START_TEST(forward_and_backward)
+{
+    const attention *c = &CASES[_i % N_CASES];
+    if (!begin(_i / N_CASES, 2))
+        return;
+    const pgrad__attention_shape shape = {c->heads, c->kv_heads, c->dim, 1.0f / sqrtf((float)c->dim)};
+    const ref_shape reference = {c->rows, c->heads, c->kv_heads, c->dim, shape.scale};
+    const size_t width = (size_t)c->heads * c->dim, kv_width = (size_t)c->kv_heads * c->dim;
+    const size_t nq = c->rows * width, nk = c->rows * kv_width, nh = c->rows * c->heads;
+    float *q = random_floats(nq), *k = random_floats(nk), *v = random_floats(nk), *d_o = random_floats(nq);
+    float *o = zeros(nq), *lse = zeros(nh), *dq = random_floats(nq), *dk = random_floats(nk), *dv = random_floats(nk);
+    double *Q = to_double(q, nq), *K = to_double(k, nk), *V = to_double(v, nk);
+    double *O = doubles(nq), *LSE = doubles(nh), *DQ = doubles(nq), *DK = doubles(nk), *DV = doubles(nk);
+
+    const pgrad__attention_span span = {0, (uint32_t)c->rows, 0, store(&shape, k, v, c->rows), 0, 0};
+    OK(pgrad__attention_forward(context, &workspace, &shape, q, width, &span, 1, o, width, lse));
+    ref_attention(&reference, Q, K, V, O, LSE);
+    check_near("o", o, O, nq, 1e-5, 0);
+    check_near("lse", lse, LSE, nh, 1e-5, 0);
+
+    const pgrad__attention_sequence sequence = {0, (uint32_t)c->rows};
+    const pgrad__attention_grads grads = {q,  k,  v,     o,        d_o,   lse,   dq,
+                                          dk, dv, width, kv_width, width, width, kv_width};
+    OK(pgrad__attention_backward(context, &workspace, &shape, &sequence, 1, &grads));
+    ref_attention_grad(&reference, Q, K, V, to_double(d_o, nq), DQ, DK, DV);
+    check_near("dq", dq, DQ, nq, 2e-5, 1e-5);
+    check_near("dk", dk, DK, nk, 5e-5, 1e-5); /* sums over queries and heads */
+    check_near("dv", dv, DV, nk, 5e-5, 1e-5);
+    pgrad__free(context, pool);
+    end();
+}
+END_TEST
+
+/* Several sequences in one batch, rows inside a larger array: each as if alone, the rest untouched. */
+START_TEST(sequences_do_not_meet)
+{
+    enum { HEADS = 2, DIM = 16, WIDTH = HEADS * DIM, LD = WIDTH + 5, ROWS = 120 };
+    if (!begin(_i, 3))
+        return;
+    const pgrad__attention_shape shape = {HEADS, HEADS, DIM, 0.25f};
+    static const pgrad__attention_sequence sequences[] = {{0, 7}, {10, 70}, {90, 1}, {91, 29}};
+    float *q = random_floats(ROWS * LD), *k = random_floats(ROWS * LD), *v = random_floats(ROWS * LD);
+    float *o = random_floats(ROWS * LD), *d_o = random_floats(ROWS * LD), *lse = random_floats(ROWS * HEADS);
+    float *dq = random_floats(ROWS * LD), *dk = random_floats(ROWS * LD), *dv = random_floats(ROWS * LD);
+    float *before = copy_of(dq, ROWS * LD);
+    const pgrad__attention_grads all = {q, k, v, o, d_o, lse, dq, dk, dv, LD, LD, LD, LD, LD};
+    OK(pgrad__attention_backward(context, &workspace, &shape, sequences, 4, &all));
+    float *aq = zeros(ROWS * LD), *ak = zeros(ROWS * LD), *av = zeros(ROWS * LD);
+    for (int s = 0; s < 4; s++) {
+        const size_t at = sequences[s].first_row, n = sequences[s].n_rows;
+        const pgrad__attention_grads one = {q, k, v, o, d_o, lse, aq, ak, av, LD, LD, LD, LD, LD};
+        OK(pgrad__attention_backward(context, &workspace, &shape, &sequences[s], 1, &one));
+        for (size_t t = at; t < at + n; t++) {
+            check_same("dq", dq + t * LD, aq + t * LD, WIDTH);
+            check_same("dk", dk + t * LD, ak + t * LD, WIDTH);
+            check_same("dv", dv + t * LD, av + t * LD, WIDTH);
+            check_same("beside dq", dq + t * LD + WIDTH, before + t * LD + WIDTH, LD - WIDTH);
+        }
+    }
+    for (size_t t = 7; t < 10; t++)
+        check_same("between", dq + t * LD, before + t * LD, LD);
+    end();
+}
+END_TEST
+
+/* Scores that overflow exp when not shifted: the running maximum takes care. */
+START_TEST(large_scores)
+{
+    enum { DIM = 4, ROWS = 100 };
+    if (!begin(_i, 1))
+        return;
+    const pgrad__attention_shape shape = {1, 1, DIM, 1.0f};
+    const ref_shape reference = {ROWS, 1, 1, DIM, 1.0};
+    float *q = random_floats(ROWS * DIM), *k = random_floats(ROWS * DIM), *v = random_floats(ROWS * DIM);
+    for (int i = 0; i < ROWS * DIM; i++) {
+        q[i] *= 30;
+        k[i] *= 30;
+    }
+    float *o = zeros(ROWS * DIM), *lse = zeros(ROWS);
+    double *O = doubles(ROWS * DIM), *LSE = doubles(ROWS);
+    const pgrad__attention_span span = {0, ROWS, 0, store(&shape, k, v, ROWS), 0, 0};
+    OK(pgrad__attention_forward(context, &workspace, &shape, q, DIM, &span, 1, o, DIM, lse));
+    ref_attention(&reference, to_double(q, ROWS * DIM), to_double(k, ROWS * DIM), to_double(v, ROWS * DIM), O, LSE);
+    check_near("lse", lse, LSE, ROWS, 0, 4 * U);  /* of thousands */
+    check_near("o", o, O, ROWS * DIM, 5e-3, 0); /* exp(x) with x off by u 4000 */
+    pgrad__free(context, pool);
+    end();
+}
+END_TEST
+
+static void add(TCase *tests)
+{
+    tcase_add_loop_test(tests, forward_and_backward, 0, N_SETS * N_CASES);
+    tcase_add_loop_test(tests, sequences_do_not_meet, 0, N_SETS);
+    tcase_add_loop_test(tests, large_scores, 0, N_SETS);
+}
+
+int main(void)
+{
+    return run_suite("kernel/attention", add);
+}

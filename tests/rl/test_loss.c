@@ -1,0 +1,141 @@
+/* Per-token losses and KL terms against the worked numbers of algorithms 12.2, 12.3 and the composite 12.9. */
+#include <check.h>
+#include <math.h>
+
+#include "rl/loss.h"
+
+typedef struct row {
+    double l, advantage, clip_high, ratio, value, derivative;
+    int clipped;
+} row;
+
+static const row PPO[] = {
+    {-1.4, 2, .2, 1.105170918, -2.210341836, -2.210341836, 0},
+    {-1.2, 2, .2, 1.349858808, -2.4, 0, 1},
+    {-1.8, 2, .2, 0.7408182207, -1.481636441, -1.481636441, 0},
+    {-1.4, -2, .2, 1.105170918, 2.210341836, 2.210341836, 0},
+    {-1.2, -2, .2, 1.349858808, 2.699717615, 2.699717615, 0},
+    {-1.8, -2, .2, 0.7408182207, 1.6, 0, -1},
+    {-1.26, 2, .28, 1.27124915, -2.542498301, -2.542498301, 0},
+    {-1.26, 2, .2, 1.27124915, -2.4, 0, 1},
+    {-0.1, -2, .2, 4.055199967, 8.110399934, 8.110399934, 0},
+};
+
+static void close_to(double found, double expected)
+{
+    ck_assert_msg(fabs(found - expected) <= 1e-8 * fmax(1.0, fabs(expected)), "expected %.10g, found %.10g",
+                  expected, found);
+}
+
+START_TEST(ppo_rows)
+{
+    const row *r = &PPO[_i];
+    pgrad__token_loss loss = pgrad__loss_token(PGRAD_LOSS_PPO_CLIP, r->l, -1.5, r->advantage, .2, r->clip_high);
+    close_to(loss.ratio, r->ratio);
+    close_to(loss.value, r->value);
+    close_to(loss.derivative, r->derivative);
+    ck_assert_int_eq(loss.clipped, r->clipped);
+}
+END_TEST
+
+/* On policy the ratio is exactly 1 and every loss has the gradient -A. */
+START_TEST(on_policy)
+{
+    for (uint32_t loss = PGRAD_LOSS_REINFORCE; loss <= PGRAD_LOSS_PPO_CLIP; loss++) {
+        pgrad__token_loss out = pgrad__loss_token(loss, -0.731, -0.731, 1.25, .2, .2);
+        ck_assert(out.ratio == 1.0);
+        ck_assert(out.derivative == -1.25);
+        ck_assert_int_eq(out.clipped, 0);
+    }
+}
+END_TEST
+
+/* At the border itself the whole gradient flows. */
+START_TEST(border_is_not_clipped)
+{
+    pgrad__token_loss out = pgrad__loss_token(PGRAD_LOSS_PPO_CLIP, -1.5, -1.5, 2.0, .2, 0.0);
+    ck_assert_int_eq(out.clipped, 0);
+    ck_assert(out.derivative == -2.0);
+}
+END_TEST
+
+/* OP04: far log-ratios are clamped, and give no gradient there. */
+START_TEST(log_ratio_clamp)
+{
+    pgrad__token_loss out = pgrad__loss_token(PGRAD_LOSS_PPO_CLIP, -1.0, -1e4, -1.0, .2, .2);
+    close_to(out.ratio, exp(20.0));
+    ck_assert(out.derivative == 0.0);
+    ck_assert(isfinite(out.value));
+}
+END_TEST
+
+START_TEST(kl_terms)
+{
+    pgrad__kl_term k2 = pgrad__kl_token(PGRAD_KL_K2, -1.0, -1.3, 1.0);
+    close_to(k2.value, 0.045);
+    close_to(k2.derivative, 0.3);
+    pgrad__kl_term k3 = pgrad__kl_token(PGRAD_KL_K3_RATIO, -1.0, -1.3, 1.0);
+    close_to(k3.value, 0.04081822068);
+    k3 = pgrad__kl_token(PGRAD_KL_K3_RATIO, -1.3, -1.0, 1.0);
+    close_to(k3.value, 0.04985880758);
+    close_to(k3.derivative, -0.3);
+    k3 = pgrad__kl_token(PGRAD_KL_K3_RATIO, -1.2, -1.6, 1.349858808);
+    close_to(k3.value, 0.09492213349);
+    close_to(k3.derivative, 0.539943523);
+    ck_assert(pgrad__kl_token(PGRAD_KL_NONE, -1.2, -1.6, 1.0).value == 0.0);
+}
+END_TEST
+
+/* The composite 12.9: ppo(.2, .28) + .05 k3 ratio - .01 H, token mean over three tokens. */
+START_TEST(composite)
+{
+    const double l[3] = {-0.5643995211, -0.6799576173, -0.3195332406}, old[3] = {-.75, -1.0, -.2};
+    const double reference[3] = {-.8, -.7, -.5}, advantage[3] = {1, 1, -1};
+    const double entropy[3] = {0.9449937172, 0.9919782496, 0.7715801177};
+    double policy = 0.0, kl = 0.0, h = 0.0;
+    for (int t = 0; t < 3; t++) {
+        pgrad__token_loss loss = pgrad__loss_token(PGRAD_LOSS_PPO_CLIP, l[t], old[t], advantage[t], .2, .28);
+        policy += loss.value / 3;
+        kl += pgrad__kl_token(PGRAD_KL_K3_RATIO, l[t], reference[t], loss.ratio).value / 3;
+        h += entropy[t] / 3;
+        ck_assert_int_eq(loss.clipped, t == 1 ? 1 : 0);
+    }
+    close_to(policy, -0.5322022175);
+    close_to(kl, 0.01494341162);
+    close_to(policy + .05 * kl - .01 * h, -0.5404835539);
+}
+END_TEST
+
+/* The derivative is that of the value, by central differences. */
+START_TEST(derivatives)
+{
+    const double step = 1e-5;
+    for (size_t i = 0; i < sizeof PPO / sizeof PPO[0]; i++)
+        for (uint32_t loss = 0; loss <= PGRAD_LOSS_SUPERVISED; loss++) {
+            const row *r = &PPO[i];
+            double up = pgrad__loss_token(loss, r->l + step, -1.5, r->advantage, .2, r->clip_high).value;
+            double down = pgrad__loss_token(loss, r->l - step, -1.5, r->advantage, .2, r->clip_high).value;
+            double exact = pgrad__loss_token(loss, r->l, -1.5, r->advantage, .2, r->clip_high).derivative;
+            ck_assert_double_eq_tol((up - down) / (2 * step), exact, 1e-7);
+        }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("loss");
+    TCase *cases = tcase_create("loss");
+    tcase_add_loop_test(cases, ppo_rows, 0, (int)(sizeof PPO / sizeof PPO[0]));
+    tcase_add_test(cases, on_policy);
+    tcase_add_test(cases, border_is_not_clipped);
+    tcase_add_test(cases, log_ratio_clamp);
+    tcase_add_test(cases, kl_terms);
+    tcase_add_test(cases, composite);
+    tcase_add_test(cases, derivatives);
+    suite_add_tcase(suite, cases);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}

@@ -1,0 +1,201 @@
+/* Optimizers on a tiny model: updates against double precision, clipping, refusals, counters. */
+#include <check.h>
+#include <math.h>
+#include <policygrad.h>
+#include <string.h>
+
+#include "model/model.h"
+
+static const char CONFIG[] =
+    "{\"model_type\":\"gpt2\",\"vocab_size\":19,\"n_positions\":16,\"n_embd\":8,\"n_layer\":1,\"n_head\":2,"
+    "\"activation_function\":\"gelu_new\"}";
+static const char MATRIX[] = "transformer.h.0.mlp.c_fc.weight", VECTOR[] = "transformer.ln_f.weight";
+enum { N_MATRIX = 8 * 32, N_VECTOR = 8 };
+
+static pgrad_context *context;
+static pgrad_model *model;
+
+static void setup(void)
+{
+    ck_assert_int_eq(pgrad_context_create(NULL, &context), PGRAD_OK);
+    ck_assert_msg(pgrad_model_create(context, CONFIG, 4, NULL, &model) == PGRAD_OK, "%s",
+                  pgrad_error_message());
+}
+
+static void teardown(void)
+{
+    pgrad_model_free(model);
+    pgrad_context_free(context);
+}
+
+/* Gives every gradient a value of its own: the same for the same place, whatever the storage. */
+static double set_gradients(double scale)
+{
+    double squares = 0.0;
+    ck_assert_int_eq(pgrad_model_zero_grad(model), PGRAD_OK);
+    for (uint32_t i = 0; i < model->n_tensors; i++) {
+        pgrad__tensor *tensor = &model->tensors[i];
+        for (size_t k = 0; k < tensor->floats; k++)
+            tensor->grad[k] = tensor->data[k] == 0.0f ? 0.0f : (float)(scale * ((double)(k % 13) - 6.0));
+        for (size_t k = 0; k < tensor->floats; k++)
+            squares += (double)tensor->grad[k] * (double)tensor->grad[k];
+    }
+    return sqrt(squares);
+}
+
+static void read(const char *name, float *weights, float *gradients, size_t expected)
+{
+    size_t n;
+    ck_assert_int_eq(pgrad_model_tensor_read(model, name, weights, expected, &n), PGRAD_OK);
+    ck_assert_uint_eq(n, expected);
+    if (gradients != NULL)
+        ck_assert_int_eq(pgrad_model_grad_read(model, name, gradients, expected, &n), PGRAD_OK);
+}
+
+static pgrad_optimizer *make(const pgrad_optimizer_params *params)
+{
+    pgrad_optimizer *optimizer;
+    ck_assert_msg(pgrad_optimizer_create(model, params, &optimizer) == PGRAD_OK, "%s", pgrad_error_message());
+    return optimizer;
+}
+
+/* Two steps of a rule in double precision, as algorithms 8 has it. */
+static void by_hand(const pgrad_optimizer_params *p, double *theta, const double *g, size_t n, double clip,
+                    int decays, int steps, double m[], double v[])
+{
+    for (int t = 1; t <= steps; t++)
+        for (size_t i = 0; i < n; i++) {
+            double gradient = g[i] * clip, wd = decays ? p->weight_decay : 0.0;
+            if (p->kind == PGRAD_OPTIMIZER_ADAMW)
+                theta[i] *= 1.0 - p->learning_rate * wd;
+            else
+                gradient += wd * theta[i];
+            if (p->kind == PGRAD_OPTIMIZER_SGD) {
+                m[i] = t == 1 ? gradient : p->momentum * m[i] + gradient;
+                theta[i] -= p->learning_rate * (p->nesterov ? gradient + p->momentum * m[i] : m[i]);
+                continue;
+            }
+            m[i] = p->beta1 * m[i] + (1.0 - p->beta1) * gradient;
+            v[i] = p->beta2 * v[i] + (1.0 - p->beta2) * gradient * gradient;
+            theta[i] -= p->learning_rate / (1.0 - pow(p->beta1, t)) * m[i] /
+                        (sqrt(v[i]) / sqrt(1.0 - pow(p->beta2, t)) + p->epsilon);
+        }
+}
+
+static void check_rule(const pgrad_optimizer_params *params, const char *name, size_t n, int decays)
+{
+    float weights[N_MATRIX], gradients[N_MATRIX], after[N_MATRIX];
+    double theta[N_MATRIX], g[N_MATRIX], m[N_MATRIX] = {0}, v[N_MATRIX] = {0};
+    double norm = set_gradients(0.01);
+    read(name, weights, gradients, n);
+    for (size_t i = 0; i < n; i++) {
+        theta[i] = (double)weights[i];
+        g[i] = (double)gradients[i];
+    }
+    pgrad_optimizer *optimizer = make(params);
+    for (int t = 0; t < 2; t++)
+        ck_assert_msg(pgrad_optimizer_step(optimizer, NULL) == PGRAD_OK, "%s", pgrad_error_message());
+    pgrad_optimizer_free(optimizer);
+    by_hand(params, theta, g, n, fmin(1.0, params->max_grad_norm / (norm + 1e-6)), decays, 2, m, v);
+    read(name, after, NULL, n);
+    for (size_t i = 0; i < n; i++)
+        ck_assert_msg(fabs((double)after[i] - theta[i]) < 5e-6 * fmax(0.1, fabs(theta[i])),
+                      "%s[%zu]: expected %.8g, found %.8g", name, i, theta[i], (double)after[i]);
+}
+
+START_TEST(rules)
+{
+    pgrad_optimizer_params params;
+    pgrad_optimizer_params_init(&params, sizeof params);
+    params.learning_rate = 0.01;
+    params.max_grad_norm = _i % 2 == 0 ? INFINITY : 0.05;
+    params.kind = (uint32_t)(_i / 2 % 3);
+    params.weight_decay = 0.1;
+    if (params.kind == PGRAD_OPTIMIZER_SGD && _i >= 6) {
+        params.momentum = 0.9;
+        params.nesterov = _i >= 12;
+    }
+    check_rule(&params, MATRIX, N_MATRIX, 1);
+    teardown();
+    setup();
+    check_rule(&params, VECTOR, N_VECTOR, 0); /* norms are exempt from decay */
+}
+END_TEST
+
+START_TEST(norm_is_reported_before_clipping)
+{
+    pgrad_step_report report;
+    double norm = set_gradients(1.0);
+    pgrad_optimizer *optimizer = make(NULL);
+    pgrad_step_report_init(&report, sizeof report);
+    ck_assert_int_eq(pgrad_optimizer_step(optimizer, &report), PGRAD_OK);
+    ck_assert_double_eq_tol(report.grad_norm, norm, 1e-9 * norm);
+    ck_assert_uint_eq(report.step, 1);
+    ck_assert_double_eq_tol(report.learning_rate, 1e-5, 1e-18);
+    ck_assert_double_gt(norm, 1.0);
+    pgrad_optimizer_free(optimizer);
+}
+END_TEST
+
+/* OP02: one gradient that is not finite: nothing changes, and the next good step is the first one. */
+START_TEST(not_finite_is_refused)
+{
+    const float bad[] = {NAN, INFINITY, -INFINITY};
+    float before[N_MATRIX], after[N_MATRIX];
+    pgrad_optimizer *optimizer = make(NULL);
+    pgrad_step_report report;
+    pgrad_step_report_init(&report, sizeof report);
+    read(MATRIX, before, NULL, N_MATRIX);
+    for (int i = 0; i < 3; i++) {
+        (void)set_gradients(0.1);
+        model->tensors[2].grad[1] = bad[i];
+        ck_assert_int_eq(pgrad_optimizer_step(optimizer, &report), PGRAD_E_NUMERIC);
+        ck_assert_ptr_nonnull(strstr(pgrad_error_message(), model->tensors[2].name));
+        read(MATRIX, after, NULL, N_MATRIX);
+        ck_assert_mem_eq(before, after, sizeof before);
+    }
+    (void)set_gradients(0.1);
+    ck_assert_int_eq(pgrad_optimizer_step(optimizer, &report), PGRAD_OK);
+    ck_assert_uint_eq(report.step, 1);
+    pgrad_optimizer_free(optimizer);
+}
+END_TEST
+
+/* OP01: every option out of range, by its name. */
+START_TEST(bad_options)
+{
+    static const struct {
+        const char *field, *value;
+    } BAD[] = {{"learning_rate", "-1"}, {"learning_rate", "nan"}, {"learning_rate", "infinity"},
+               {"beta1", "1"},          {"beta2", "-0.1"},        {"epsilon", "0"},
+               {"weight_decay", "-1"},  {"max_grad_norm", "0"},   {"momentum", "1"}};
+    pgrad_optimizer_params params;
+    for (size_t i = 0; i < sizeof BAD / sizeof BAD[0]; i++) {
+        pgrad_optimizer_params_init(&params, sizeof params);
+        ck_assert_int_eq(pgrad_params_set("optimizer", &params, BAD[i].field, BAD[i].value), PGRAD_E_INVALID);
+        ck_assert_ptr_nonnull(strstr(pgrad_error_message(), BAD[i].field));
+    }
+    pgrad_optimizer *optimizer;
+    pgrad_optimizer_params_init(&params, sizeof params);
+    params.schedule = PGRAD_SCHEDULE_COSINE;
+    ck_assert_int_eq(pgrad_optimizer_create(model, &params, &optimizer), PGRAD_E_INVALID);
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "total_steps"));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("optimizer");
+    TCase *cases = tcase_create("optimizer");
+    tcase_add_checked_fixture(cases, setup, teardown);
+    tcase_add_loop_test(cases, rules, 0, 14);
+    tcase_add_test(cases, norm_is_reported_before_clipping);
+    tcase_add_test(cases, not_finite_is_refused);
+    tcase_add_test(cases, bad_options);
+    suite_add_tcase(suite, cases);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}

@@ -1,0 +1,197 @@
+/* Tasks that prove it learns, and controls that must not (docs/algorithms.md, "Learning tasks"): a tiny
+ * transformer from random weights, through pgrad_train. */
+#include <check.h>
+#include <math.h>
+#include <policygrad.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char CONFIG[] =
+    "{\"model_type\":\"llama\",\"vocab_size\":20,\"hidden_size\":32,\"intermediate_size\":64,"
+    "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2,"
+    "\"max_position_embeddings\":32,\"rms_norm_eps\":1e-5,\"tie_word_embeddings\":false,\"eos_token_id\":14}";
+
+enum { PROMPTS = 8, LMAX = 16 };
+
+/* #(token 7) / 16. */
+static double count_score(const pgrad_token *ids, size_t n)
+{
+    double found = 0.0;
+    for (size_t i = 0; i < n; i++)
+        found += ids[i] == 7 ? 1.0 : 0.0;
+    return found / LMAX;
+}
+
+/* max(0, 1 - |T - 8| / 8). */
+static double length_score(const pgrad_token *ids, size_t n)
+{
+    (void)ids;
+    double distance = fabs((double)n - 8.0) / 8.0;
+    return distance > 1.0 ? 0.0 : 1.0 - distance;
+}
+
+typedef double (*score_fn)(const pgrad_token *ids, size_t n);
+
+static int32_t score_all(void *user, const pgrad_rollout *rollout, uint32_t first, uint32_t count,
+                         pgrad_scores *scores)
+{
+    score_fn score;
+    memcpy(&score, user, sizeof score);
+    for (uint32_t i = 0; i < count; i++) {
+        size_t n;
+        const pgrad_token *ids = pgrad_rollout_tokens(rollout, first + i, &n);
+        pgrad_scores_data(scores)[i] = (float)score(ids, n);
+    }
+    return (int32_t)count;
+}
+
+/* The controls. */
+static int32_t shuffle(void *user, pgrad_rollout *rollout)
+{
+    uint64_t *state = user;
+    uint32_t n = pgrad_rollout_count(rollout), size = n / pgrad_rollout_count_groups(rollout);
+    for (uint32_t group = 0; group < n; group += size)
+        for (uint32_t i = size - 1; i > 0; i--) {
+            *state = *state * 6364136223846793005u + 1442695040888963407u;
+            uint32_t j = (uint32_t)((*state >> 33) % (i + 1));
+            float a = *pgrad_rollout_array(rollout, PGRAD_ADVANTAGES, group + i, NULL);
+            float b = *pgrad_rollout_array(rollout, PGRAD_ADVANTAGES, group + j, NULL);
+            ck_assert_int_eq(pgrad_rollout_set_array(rollout, PGRAD_ADVANTAGES, group + i, &b, 1), PGRAD_OK);
+            ck_assert_int_eq(pgrad_rollout_set_array(rollout, PGRAD_ADVANTAGES, group + j, &a, 1), PGRAD_OK);
+        }
+    return 1;
+}
+
+static int32_t flip(void *user, pgrad_rollout *rollout)
+{
+    (void)user;
+    for (uint32_t i = 0; i < pgrad_rollout_count(rollout); i++) {
+        float a = -*pgrad_rollout_array(rollout, PGRAD_ADVANTAGES, i, NULL);
+        ck_assert_int_eq(pgrad_rollout_set_array(rollout, PGRAD_ADVANTAGES, i, &a, 1), PGRAD_OK);
+    }
+    return 1;
+}
+
+typedef struct curve {
+    double first, last; /* mean reward of the first step, and of the last twenty */
+    double recent[20];
+    uint64_t n;
+    int ratios_are_one;
+} curve;
+
+static int32_t on_step(void *user, const pgrad_step_report *report, const pgrad_rollout *rollout)
+{
+    curve *c = user;
+    (void)rollout;
+    if (c->n == 0)
+        c->first = report->reward;
+    c->recent[c->n++ % 20] = report->reward;
+    c->ratios_are_one &= report->ratio_min == 1.0 && report->ratio_max == 1.0;
+    return 1;
+}
+
+static curve learn(score_fn score, uint32_t estimator, uint64_t steps, pgrad_advantage_fn control,
+                   uint64_t seed)
+{
+    pgrad_context *context = NULL;
+    pgrad_model *model = NULL;
+    pgrad_reward *reward = NULL;
+    pgrad_advantage *advantage = NULL;
+    pgrad_advantage_params advantage_params;
+    pgrad_train_params params;
+    pgrad_prompts prompts;
+    pgrad_token ids[PROMPTS];
+    const pgrad_token *pointers[PROMPTS];
+    size_t lengths[PROMPTS];
+    uint64_t state = seed + 1;
+    curve c = {.ratios_are_one = 1};
+    for (int i = 0; i < PROMPTS; i++) {
+        ids[i] = (pgrad_token)i;
+        pointers[i] = &ids[i];
+        lengths[i] = 1;
+    }
+    pgrad_prompts_init(&prompts, sizeof prompts);
+    prompts.n = PROMPTS;
+    prompts.ids = pointers;
+    prompts.n_ids = lengths;
+    ck_assert_int_eq(pgrad_context_create(NULL, &context), PGRAD_OK);
+    ck_assert_msg(pgrad_model_create(context, CONFIG, seed, NULL, &model) == PGRAD_OK, "%s",
+                  pgrad_error_message());
+    ck_assert_int_eq(pgrad_reward_create(context, "task", score_all, &score, NULL, &reward), PGRAD_OK);
+    pgrad_advantage_params_init(&advantage_params, sizeof advantage_params);
+    advantage_params.estimator = estimator;
+    ck_assert_int_eq(pgrad_advantage_create(context, &advantage_params, &advantage), PGRAD_OK);
+    pgrad_train_params_init(&params, sizeof params);
+    params.steps = steps;
+    params.max_new_tokens = LMAX;
+    params.learning_rate = 3e-3;
+    params.seed = seed;
+    params.advantage = advantage;
+    params.report = on_step;
+    params.report_user = &c;
+    params.on_advantages = control;
+    params.on_advantages_user = &state;
+    ck_assert_msg(pgrad_train(model, NULL, reward, &prompts, &params, NULL) == PGRAD_OK, "%s",
+                  pgrad_error_message());
+    for (int i = 0; i < 20; i++)
+        c.last += c.recent[i] / 20.0;
+    pgrad_advantage_free(advantage);
+    pgrad_reward_free(reward);
+    pgrad_model_free(model);
+    pgrad_context_free(context);
+    return c;
+}
+
+static uint64_t short_form(uint64_t steps)
+{
+    return getenv("PGRAD_TEST_SHORT") != NULL ? steps / 2 : steps;
+}
+
+START_TEST(count_with_every_estimator)
+{
+    curve c = learn(count_score, (uint32_t)_i, short_form(160), NULL, 3);
+    ck_assert_msg(c.first < 0.2, "untrained: %.3f", c.first);
+    ck_assert_msg(c.last > (getenv("PGRAD_TEST_SHORT") != NULL ? 0.6 : 0.97), "trained: %.3f", c.last);
+    ck_assert(c.ratios_are_one);
+}
+END_TEST
+
+START_TEST(length_on_three_seeds)
+{
+    curve c = learn(length_score, PGRAD_ADVANTAGE_GRPO, short_form(240), NULL, (uint64_t)_i);
+    ck_assert_msg(c.last > (getenv("PGRAD_TEST_SHORT") != NULL ? 0.5 : 0.93), "%.3f -> %.3f", c.first, c.last);
+}
+END_TEST
+
+/* The same run with the advantages shuffled inside each group learns nothing. */
+START_TEST(shuffled_does_not_learn)
+{
+    curve c = learn(count_score, PGRAD_ADVANTAGE_GRPO, short_form(160), shuffle, 3);
+    ck_assert_msg(c.last < 0.3, "%.3f -> %.3f", c.first, c.last);
+}
+END_TEST
+
+/* With the sign turned round the reward falls. */
+START_TEST(flipped_falls)
+{
+    curve c = learn(length_score, PGRAD_ADVANTAGE_GRPO, short_form(160), flip, 2);
+    ck_assert_msg(c.last < 0.5 * c.first, "%.3f -> %.3f", c.first, c.last);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("learning");
+    TCase *cases = tcase_create("learning");
+    tcase_set_timeout(cases, 300);
+    tcase_add_loop_test(cases, count_with_every_estimator, PGRAD_ADVANTAGE_NONE, PGRAD_ADVANTAGE_DR_GRPO + 1);
+    tcase_add_loop_test(cases, length_on_three_seeds, 1, 4);
+    tcase_add_test(cases, shuffled_does_not_learn);
+    tcase_add_test(cases, flipped_falls);
+    suite_add_tcase(suite, cases);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}

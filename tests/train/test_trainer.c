@@ -1,0 +1,265 @@
+/* pgrad_train around the step: stops, reports, metrics file, saves, evaluation, refusals; two runs alike. */
+#include <check.h>
+#include <math.h>
+#include <policygrad.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "model/model.h"
+
+static const char CONFIG[] =
+    "{\"model_type\":\"gpt2\",\"vocab_size\":24,\"n_positions\":32,\"n_embd\":16,\"n_layer\":2,\"n_head\":2,"
+    "\"activation_function\":\"gelu_new\",\"eos_token_id\":23}";
+
+enum { PROMPTS = 6 };
+static pgrad_token ids[PROMPTS][3];
+static const pgrad_token *pointers[PROMPTS];
+static size_t lengths[PROMPTS];
+
+static pgrad_prompts make_prompts(size_t n)
+{
+    pgrad_prompts prompts;
+    for (int i = 0; i < PROMPTS; i++) {
+        for (int k = 0; k < 3; k++)
+            ids[i][k] = (pgrad_token)((5 * i + k) % 22);
+        pointers[i] = ids[i];
+        lengths[i] = 1 + (size_t)i % 3;
+    }
+    pgrad_prompts_init(&prompts, sizeof prompts);
+    prompts.n = n;
+    prompts.ids = pointers;
+    prompts.n_ids = lengths;
+    return prompts;
+}
+
+static int32_t low_ids(void *user, const pgrad_rollout *rollout, uint32_t first, uint32_t count,
+                       pgrad_scores *scores)
+{
+    (void)user;
+    for (uint32_t i = 0; i < count; i++) {
+        size_t n;
+        const pgrad_token *tokens = pgrad_rollout_tokens(rollout, first + i, &n);
+        double low = 0.0;
+        for (size_t t = 0; t < n; t++)
+            low += tokens[t] < 11 ? 1.0 : 0.0;
+        pgrad_scores_data(scores)[i] = (float)(low / (double)n);
+    }
+    return (int32_t)count;
+}
+
+typedef struct setting {
+    pgrad_context *context;
+    pgrad_model *model;
+    pgrad_reward *reward;
+    pgrad_train_params params;
+} setting;
+
+static setting make(uint32_t n_threads)
+{
+    setting s;
+    pgrad_context_params params;
+    pgrad_context_params_init(&params, sizeof params);
+    params.n_threads = n_threads;
+    ck_assert_int_eq(pgrad_context_create(&params, &s.context), PGRAD_OK);
+    ck_assert_int_eq(pgrad_model_create(s.context, CONFIG, 5, NULL, &s.model), PGRAD_OK);
+    ck_assert_int_eq(pgrad_reward_create(s.context, "low", low_ids, NULL, NULL, &s.reward), PGRAD_OK);
+    pgrad_train_params_init(&s.params, sizeof s.params);
+    s.params.steps = 4;
+    s.params.prompts_per_step = 3;
+    s.params.group_size = 4;
+    s.params.max_new_tokens = 6;
+    s.params.learning_rate = 1e-3;
+    return s;
+}
+
+static void drop(setting *s)
+{
+    pgrad_reward_free(s->reward);
+    pgrad_model_free(s->model);
+    pgrad_context_free(s->context);
+}
+
+static pgrad_train_report run(setting *s, pgrad_status expected)
+{
+    pgrad_prompts prompts = make_prompts(PROMPTS);
+    pgrad_train_report report = {.struct_size = sizeof report};
+    pgrad_status status = pgrad_train(s->model, NULL, s->reward, &prompts, &s->params, &report);
+    ck_assert_msg(status == expected, "%s: %s", pgrad_status_name(status), pgrad_error_message());
+    return report;
+}
+
+static int32_t stop_after_two(void *user, const pgrad_step_report *report, const pgrad_rollout *rollout)
+{
+    (void)user;
+    (void)rollout;
+    return report->step < 2 ? 1 : 0;
+}
+
+START_TEST(stops)
+{
+    setting s = make(1);
+    pgrad_train_report report = run(&s, PGRAD_OK);
+    ck_assert_uint_eq(report.steps, 4);
+    ck_assert_uint_eq(report.stopped, PGRAD_STOPPED_STEPS);
+    s.params.report = stop_after_two;
+    report = run(&s, PGRAD_OK);
+    ck_assert_uint_eq(report.steps, 2);
+    ck_assert_uint_eq(report.stopped, PGRAD_STOPPED_HOST);
+    s.params.report = NULL;
+    s.params.max_seconds = 0.0;
+    report = run(&s, PGRAD_OK);
+    ck_assert_uint_eq(report.steps, 0);
+    ck_assert_uint_eq(report.stopped, PGRAD_STOPPED_SECONDS);
+    s.params.max_seconds = INFINITY;
+    s.params.target_reward = 0.01;
+    s.params.target_window = 1;
+    report = run(&s, PGRAD_OK);
+    ck_assert_uint_eq(report.steps, 1);
+    ck_assert_uint_eq(report.stopped, PGRAD_STOPPED_TARGET);
+    drop(&s);
+}
+END_TEST
+
+static char *read_all(const char *path, size_t *size)
+{
+    FILE *file = fopen(path, "r");
+    ck_assert_ptr_nonnull(file);
+    char *text = calloc(1, 1 << 20);
+    *size = fread(text, 1, (1 << 20) - 1, file);
+    fclose(file);
+    return text;
+}
+
+/* Removes from a metrics file what may differ between two runs: times. */
+static void drop_times(char *text)
+{
+    static const char *const KEYS[] = {"\"step_time\":", "\"step_time/generate\":", "\"step_time/train\":",
+                                       "\"tokens_per_second\":"};
+    for (size_t k = 0; k < 4; k++)
+        for (char *at = strstr(text, KEYS[k]); at != NULL; at = strstr(at + 1, KEYS[k])) {
+            char *from = at + strlen(KEYS[k]), *end = from + strcspn(from, ",}");
+            memmove(from, end, strlen(end) + 1);
+        }
+}
+
+/* Two runs with one seed write identical files, whatever the threads. */
+START_TEST(two_runs_are_alike)
+{
+    char folder[] = "/tmp/pgrad-trainer-XXXXXX", command[128];
+    char *metrics[2], *weights[2];
+    size_t n_metrics[2], n_weights[2];
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    for (int i = 0; i < 2; i++) {
+        setting s = make(i == 0 ? 1 : 3);
+        char metrics_path[96], save_path[96], weights_path[128];
+        snprintf(metrics_path, sizeof metrics_path, "%s/metrics-%d", folder, i);
+        snprintf(save_path, sizeof save_path, "%s/model-%d", folder, i);
+        snprintf(weights_path, sizeof weights_path, "%s/model.safetensors", save_path);
+        s.params.metrics_path = metrics_path;
+        s.params.save_path = save_path;
+        s.params.save_every = 2;
+        (void)run(&s, PGRAD_OK);
+        metrics[i] = read_all(metrics_path, &n_metrics[i]);
+        weights[i] = read_all(weights_path, &n_weights[i]);
+        drop_times(metrics[i]);
+        drop(&s);
+    }
+    ck_assert_str_eq(metrics[0], metrics[1]);
+    ck_assert_ptr_nonnull(strstr(metrics[0], "\"rewards/low/mean\":"));
+    ck_assert_ptr_nonnull(strstr(metrics[0], "\"clip_ratio/low_mean\":0,"));
+    ck_assert_uint_eq(n_weights[0], n_weights[1]);
+    ck_assert_mem_eq(weights[0], weights[1], n_weights[0]);
+    for (int i = 0; i < 2; i++) {
+        free(metrics[i]);
+        free(weights[i]);
+    }
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
+/* Evaluation has a sampler of its own: with it or without, training draws the same. */
+START_TEST(evaluation_touches_nothing)
+{
+    double last[2];
+    for (int i = 0; i < 2; i++) {
+        setting s = make(2);
+        pgrad_prompts held_out = make_prompts(2);
+        if (i == 1) {
+            s.params.eval_prompts = &held_out;
+            s.params.eval_every = 1;
+        }
+        pgrad_train_report report = run(&s, PGRAD_OK);
+        last[i] = report.last_reward;
+        ck_assert(i == 0 ? isnan(report.eval_before) != 0 : isfinite(report.eval_before) != 0);
+        ck_assert(i == 0 ? isnan(report.eval_after) != 0 : isfinite(report.eval_after) != 0);
+        drop(&s);
+    }
+    ck_assert(last[0] == last[1]);
+}
+END_TEST
+
+/* OP02: an update that is not finite is refused, the weights stay; three in a row end the run. */
+START_TEST(three_refusals_end_the_run)
+{
+    setting s = make(1);
+    float before[64], after[64];
+    size_t n;
+    s.params.learning_rate = 1e300; /* beyond f32 */
+    s.params.steps = 10;
+    ck_assert_int_eq(pgrad_model_tensor_read(s.model, "transformer.ln_f.weight", before, 64, &n), PGRAD_OK);
+    pgrad_train_report report = run(&s, PGRAD_E_NUMERIC);
+    ck_assert_uint_eq(report.n_skipped, 3);
+    ck_assert_uint_eq(report.steps, 0);
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "3 steps in a row"));
+    ck_assert_int_eq(pgrad_model_tensor_read(s.model, "transformer.ln_f.weight", after, 64, &n), PGRAD_OK);
+    ck_assert_mem_eq(before, after, n * sizeof *before);
+    drop(&s);
+}
+END_TEST
+
+START_TEST(bad_runs_are_refused)
+{
+    setting s = make(1);
+    pgrad_objective_params params;
+    pgrad_objective *objective;
+    s.params.prompts_per_step = PROMPTS + 1;
+    (void)run(&s, PGRAD_E_INVALID);
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "prompts_per_step"));
+    s.params.prompts_per_step = 2;
+    pgrad_objective_params_init(&params, sizeof params);
+    params.kl_beta = 0.1;
+    ck_assert_int_eq(pgrad_objective_create(s.model, &params, &objective), PGRAD_OK);
+    s.params.objective = objective;
+    (void)run(&s, PGRAD_E_INVALID);
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "reference"));
+    pgrad_objective_free(objective);
+    s.params.objective = NULL;
+    s.params.metrics_path = "/nonexistent/metrics";
+    (void)run(&s, PGRAD_E_IO);
+    s.params.metrics_path = NULL;
+    s.params.group_size = 1;
+    (void)run(&s, PGRAD_E_INVALID);
+    drop(&s);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("trainer");
+    TCase *cases = tcase_create("trainer");
+    tcase_set_timeout(cases, 120);
+    tcase_add_test(cases, stops);
+    tcase_add_test(cases, two_runs_are_alike);
+    tcase_add_test(cases, evaluation_touches_nothing);
+    tcase_add_test(cases, three_refusals_end_the_run);
+    tcase_add_test(cases, bad_runs_are_refused);
+    suite_add_tcase(suite, cases);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
