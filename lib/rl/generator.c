@@ -34,6 +34,28 @@ static pgrad_status make_mask(pgrad_rollout *rollout)
     return PGRAD_OK;
 }
 
+/* A decoder's buffer grows to the longest token it has seen: let each see it now. */
+static pgrad_status warm_decoders(pgrad_rollout *rollout)
+{
+    const struct pgrad__generator *g = rollout->generator;
+    const uint32_t n_ids = pgrad_tokenizer_count(rollout->tokenizer);
+    pgrad_token longest = 0;
+    size_t most = 0, length;
+    const char *text;
+    for (uint32_t id = 0; id < n_ids; id++) {
+        PGRAD__TRY(pgrad_decoder_push(g->slots[0].decoder, (pgrad_token)id, &text, &length));
+        if (length > most) {
+            most = length;
+            longest = (pgrad_token)id;
+        }
+    }
+    for (uint32_t i = 0; i < g->batch_size; i++) {
+        PGRAD__TRY(pgrad_decoder_push(g->slots[i].decoder, longest, &text, &length));
+        PGRAD__TRY(pgrad_decoder_finish(g->slots[i].decoder, &text, &length));
+    }
+    return PGRAD_OK;
+}
+
 static pgrad_status make_slots(pgrad_rollout *rollout)
 {
     struct pgrad__generator *g = rollout->generator;
@@ -52,7 +74,7 @@ static pgrad_status make_slots(pgrad_rollout *rollout)
     }
     for (uint32_t i = 0; i < n_groups; i++)
         g->prefilled[i].pages = g->page_numbers + ((size_t)g->batch_size + i) * g->max_pages;
-    return PGRAD_OK;
+    return rollout->tokenizer != NULL ? warm_decoders(rollout) : PGRAD_OK;
 }
 
 static pgrad_status make_scratch(pgrad_rollout *rollout)
