@@ -7,8 +7,8 @@
  * the share of colour words that are the one asked for, of two at least; 0 when the sentence does not end.
  * Random weights score 0, the embedded model about a third, a perfect one 1; longer sentences gain nothing.
  *
- * With --model (a GGUF file or a Hugging Face folder) the task is alliteration: the share of words that begin
- * with "s".
+ * With --model (a GGUF file or a Hugging Face folder) the task is alliteration: different words that begin with
+ * "s", over all words.
  *
  * Beside it runs a control whose advantages are shuffled within their group: it sees the same rewards, but not
  * which completion earned them, so it must not learn. */
@@ -16,6 +16,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 
 double now(void)
@@ -55,18 +56,28 @@ static double colour_score(const char *text, const char *asked, uint32_t finish)
     return right / (colours < 2.0 ? 2.0 : colours);
 }
 
+/* 1 when the word, small letters and capitals alike, stands earlier in the text. */
+static int came_before(const char *text, const char *word, size_t length)
+{
+    for (const char *p = text; p < word; p++)
+        if ((p == text || strchr(" \n", p[-1])) && strncasecmp(p, word, length) == 0 &&
+            strcspn(p, " .,;:!?\n") == length)
+            return 1;
+    return 0;
+}
+
+/* Different words with "s" over all words: saying one of them again and again gains nothing. */
 static double alliteration_score(const char *text, const char *asked, uint32_t finish)
 {
     double words = 0.0, right = 0.0;
     (void)asked;
     (void)finish;
     for (const char *p = text; *p != '\0'; p++) {
-        int begins = (p == text || p[-1] == ' ' || p[-1] == '\n') &&
-                     ((*p >= 'a' && *p <= 'z') || (*p >= 'A' && *p <= 'Z'));
-        if (begins) {
-            words += 1.0;
-            right += *p == 's' || *p == 'S' ? 1.0 : 0.0;
-        }
+        if ((p != text && !strchr(" \n", p[-1])) || strchr(" \n", *p))
+            continue;
+        words += 1.0;
+        if ((*p == 's' || *p == 'S') && !came_before(text, p, strcspn(p, " .,;:!?\n")))
+            right += 1.0;
     }
     return words < 5.0 ? 0.0 : right / words;
 }

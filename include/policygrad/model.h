@@ -96,7 +96,7 @@ PGRAD_API const char *pgrad_model_tensor_name(pgrad_model *model, uint32_t index
                                               uint64_t dims[4]);
 
 /* Copies a tensor out, row-major. *n is its number of elements; E_BUFFER when capacity is smaller.
- * Errors: E_INVALID (no such name), E_BUFFER, E_BUSY. */
+ * out may be NULL when capacity is 0. Errors: E_INVALID (no such name), E_BUFFER, E_BUSY. */
 PGRAD_API pgrad_status pgrad_model_tensor_read(pgrad_model *model, const char *name, float *out,
                                                size_t capacity, size_t *n);
 

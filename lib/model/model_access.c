@@ -67,7 +67,7 @@ static pgrad_status find_tensor(const pgrad_model *model, const char *name, pgra
 static pgrad_status read_tensor(pgrad_model *model, const char *name, int gradient, float *out,
                                 size_t capacity, size_t *n)
 {
-    if (model == NULL || name == NULL || out == NULL || n == NULL)
+    if (model == NULL || name == NULL || n == NULL || (out == NULL && capacity > 0))
         return pgrad__fail(PGRAD_E_INVALID, "tensor_read: an argument is NULL");
     if (gradient && model->frozen)
         return pgrad__fail(PGRAD_E_STATE, "a frozen model has no gradients");

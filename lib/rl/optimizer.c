@@ -15,14 +15,15 @@
 static void release(pgrad_optimizer *optimizer)
 {
     pgrad_context *context = optimizer->context;
+    pgrad_model *model = optimizer->model;
     float **moments[2] = {optimizer->first_moment, optimizer->second_moment};
     for (int k = 0; k < 2; k++) {
-        for (uint32_t i = 0; moments[k] != NULL && i < optimizer->model->n_tensors; i++)
+        for (uint32_t i = 0; moments[k] != NULL && i < model->n_tensors; i++)
             pgrad__free(context, moments[k][i]);
         pgrad__free(context, moments[k]);
     }
-    pgrad_model_free(optimizer->model);
     pgrad__free(context, optimizer);
+    pgrad_model_free(model); /* last: the context may go with it */
 }
 
 static pgrad_status take_moments(pgrad_optimizer *optimizer, float ***moments)
