@@ -9,12 +9,14 @@
 enum { MAX_TOKENS = 512 };
 
 /* The first token is the prompt, the others are scored. */
-static void score_line(pgrad_model *model, pgrad_tokenizer *tokenizer, pgrad_rollout *rollout, const char *line)
+static void score_line(pgrad_model *model, pgrad_tokenizer *tokenizer, pgrad_rollout *rollout,
+                       const char *line)
 {
     pgrad_token ids[MAX_TOKENS];
     size_t n;
     uint32_t group;
-    CHECK(pgrad_tokenizer_encode(tokenizer, line, strlen(line), PGRAD_ENCODE_ADD, ids, MAX_TOKENS, &n));
+    CHECK(pgrad_tokenizer_encode(tokenizer, line, strlen(line), PGRAD_ENCODE_ADD, ids, MAX_TOKENS,
+                                 &n));
     if (n < 2)
         return;
     pgrad_rollout_clear(rollout);

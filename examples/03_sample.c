@@ -1,4 +1,5 @@
-/* Samples completions of a prompt, scores them with a reward of one's own, and prints them best first.
+/* Samples completions of a prompt, scores them with a reward of one's own, and prints them best
+ * first.
  *
  * usage: 03_sample [MODEL [PROMPT]] */
 #include "common.h"
@@ -43,7 +44,8 @@ static void print_best_first(const pgrad_rollout *rollout)
 
 int main(int argc, char **argv)
 {
-    const char *path = argc > 1 ? argv[1] : EXAMPLE_MODEL, *prompt = argc > 2 ? argv[2] : "paint it blue:";
+    const char *path = argc > 1 ? argv[1] : EXAMPLE_MODEL,
+               *prompt = argc > 2 ? argv[2] : "paint it blue:";
     pgrad_context *context;
     pgrad_model *model;
     pgrad_tokenizer *tokenizer;

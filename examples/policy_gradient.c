@@ -1,5 +1,6 @@
-/* The textbook program of this field in C: policy_gradient(model, tokenizer, reward_function, learning_rate,
- * epochs), a step written out call by call. usage: policy_gradient [MODEL [EPOCHS]] */
+/* The textbook program of this field in C: policy_gradient(model, tokenizer, reward_function,
+ * learning_rate, epochs), a step written out call by call. usage: policy_gradient [MODEL [EPOCHS]]
+ */
 #include "common.h"
 
 #include <string.h>
@@ -16,14 +17,16 @@ static int32_t obedience(void *user, const pgrad_rollout *rollout, uint32_t firs
     for (uint32_t i = 0; i < count; i++) {
         pgrad_sequence_info info = {.struct_size = sizeof info};
         CHECK(pgrad_rollout_sequence(rollout, first + i, &info));
-        char asked[32] = " ", found = 0;
-        const char *colour = PROMPTS[info.tag] + strlen("paint it "), *at = pgrad_rollout_text(rollout, first + i, NULL);
+        char asked[32] = " ";
+        int found = 0;
+        const char *colour = PROMPTS[info.group] + strlen("paint it ");
+        const char *at = pgrad_rollout_text(rollout, first + i, NULL);
         strncat(asked, colour, strcspn(colour, ":"));
         strcat(asked, " ");
         for (; (at = strstr(at, asked)) != NULL; at++)
             found++;
         found = info.finish != PGRAD_FINISH_STOP ? 0 : found > 2 ? 2 : found;
-        pgrad_scores_data(scores)[i] = found / 2.0f;
+        pgrad_scores_data(scores)[i] = (float)found / 2.0f;
     }
     return (int32_t)count;
 }
@@ -52,14 +55,12 @@ static void policy_gradient(pgrad_context *context, pgrad_model *model, pgrad_to
         pgrad_step_report report;
         pgrad_step_report_init(&report, sizeof report);
         pgrad_rollout_clear(rollout);
-        for (uint64_t i = 0; i < N_PROMPTS; i++) {
+        for (int i = 0; i < N_PROMPTS; i++) {
             size_t n;
             pgrad_token ids[64];
-            pgrad_prompt_params prompt;
-            pgrad_prompt_params_init(&prompt, sizeof prompt);
-            prompt.tag = i;
-            CHECK(pgrad_tokenizer_encode(tokenizer, PROMPTS[i], strlen(PROMPTS[i]), PGRAD_ENCODE_ADD, ids, 64, &n));
-            CHECK(pgrad_rollout_add_prompt(rollout, ids, n, &prompt, NULL));
+            CHECK(pgrad_tokenizer_encode(tokenizer, PROMPTS[i], strlen(PROMPTS[i]),
+                                         PGRAD_ENCODE_ADD, ids, 64, &n));
+            CHECK(pgrad_rollout_add_prompt(rollout, ids, n, NULL, NULL));
         }
         CHECK(pgrad_rollout_generate(rollout, sampler, NULL));
         CHECK(pgrad_reward_apply(reward, rollout));
@@ -69,7 +70,8 @@ static void policy_gradient(pgrad_context *context, pgrad_model *model, pgrad_to
         CHECK(pgrad_optimizer_step(optimizer, &report));
         CHECK(pgrad_rollout_report(rollout, &report));
         if (epoch % 10 == 0)
-            printf("epoch %3d  reward %.3f  %s%s\n", epoch, report.reward, PROMPTS[0], pgrad_rollout_text(rollout, 0, NULL));
+            printf("epoch %3d  reward %.3f  %s%s\n", epoch, report.reward, PROMPTS[0],
+                   pgrad_rollout_text(rollout, 0, NULL));
     }
     pgrad_optimizer_free(optimizer);
     pgrad_objective_free(objective);

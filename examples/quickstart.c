@@ -2,16 +2,17 @@
  *
  * usage: quickstart [--model PATH] [--steps N] [--out FOLDER]
  *
- * The embedded model tells of coloured things. Its prompt asks for a colour, "paint it green:", and it does not
- * listen: four lines in five of what it learned from had nothing to do with the colour asked for. The reward is
- * the share of colour words that are the one asked for, of two at least; 0 when the sentence does not end.
- * Random weights score 0, the embedded model about a third, a perfect one 1; longer sentences gain nothing.
+ * The embedded model tells of coloured things. Its prompt asks for a colour, "paint it green:", and
+ * it does not listen: four lines in five of what it learned from had nothing to do with the colour
+ * asked for. The reward is the share of colour words that are the one asked for, of two at least; 0
+ * when the sentence does not end. Random weights score 0, the embedded model about a third, a
+ * perfect one 1; longer sentences gain nothing.
  *
- * With --model (a GGUF file or a Hugging Face folder) the task is alliteration: different words that begin with
- * "s", over all words.
+ * With --model (a GGUF file or a Hugging Face folder) the task is alliteration: different words
+ * that begin with "s", over all words.
  *
- * Beside it runs a control whose advantages are shuffled within their group: it sees the same rewards, but not
- * which completion earned them, so it must not learn. */
+ * Beside it runs a control whose advantages are shuffled within their group: it sees the same
+ * rewards, but not which completion earned them, so it must not learn. */
 #include "quickstart.h"
 
 #include <math.h>
@@ -82,21 +83,36 @@ static double alliteration_score(const char *text, const char *asked, uint32_t f
     return words < 5.0 ? 0.0 : right / words;
 }
 
-static const char *const COLOUR_PROMPTS[] = {"paint it red:",   "paint it blue:",  "paint it green:",
-                                             "paint it white:", "paint it black:", "paint it gold:"};
+static const char *const COLOUR_PROMPTS[] = {
+    "paint it red:",   "paint it blue:",  "paint it green:",
+    "paint it white:", "paint it black:", "paint it gold:"};
 static const char *const TOPICS[] = {
     "Write a sentence about the sea.",     "Write a sentence about the night.",
     "Write a sentence about a small dog.", "Write a sentence about winter.",
     "Write a sentence about music.",       "Write a sentence about a garden.",
     "Write a sentence about the city.",    "Write a sentence about breakfast."};
 
-static const task EMBEDDED = {
-    .name = "colours", .score = colour_score, .prompts = COLOUR_PROMPTS, .data = COLOURS, .n_prompts = 6,
-    .steps = 150, .prompts_per_step = 6, .group_size = 16, .max_new_tokens = 24, .learning_rate = 1.5e-4};
-static const task GENERAL = {
-    .name = "words with s", .score = alliteration_score, .prompts = TOPICS, .data = TOPICS, .n_prompts = 8,
-    .chat = 1, .steps = 40, .prompts_per_step = 4, .group_size = 8, .max_new_tokens = 32,
-    .learning_rate = 5e-5};
+static const task EMBEDDED = {.name = "colours",
+                              .score = colour_score,
+                              .prompts = COLOUR_PROMPTS,
+                              .data = COLOURS,
+                              .n_prompts = 6,
+                              .steps = 150,
+                              .prompts_per_step = 6,
+                              .group_size = 16,
+                              .max_new_tokens = 24,
+                              .learning_rate = 1.5e-4};
+static const task GENERAL = {.name = "words with s",
+                             .score = alliteration_score,
+                             .prompts = TOPICS,
+                             .data = TOPICS,
+                             .n_prompts = 8,
+                             .chat = 1,
+                             .steps = 40,
+                             .prompts_per_step = 4,
+                             .group_size = 8,
+                             .max_new_tokens = 32,
+                             .learning_rate = 5e-5};
 
 static int32_t score_all(void *user, const pgrad_rollout *rollout, uint32_t first, uint32_t count,
                          pgrad_scores *scores)
@@ -119,14 +135,15 @@ static int32_t on_step(void *user, const pgrad_step_report *report, const pgrad_
 {
     run *r = user;
     (void)rollout;
-    r->points[r->n_points++] =
-        (point){report->reward, report->reward_q1, report->reward_q3, report->reward_min, report->reward_max};
+    r->points[r->n_points++] = (point){report->reward, report->reward_q1, report->reward_q3,
+                                       report->reward_min, report->reward_max};
     r->tokens += report->n_tokens;
     r->tokens_trained_seconds += report->seconds;
     double elapsed = now() - r->started;
     double left = elapsed / (double)r->n_points * (double)(r->n_steps - r->n_points);
-    printf("%s%-8s step %3u/%u  reward %.3f  %5.0f tokens/s  %3.0f s left  ", r->terminal ? "\r" : "", r->label,
-           r->n_points, r->n_steps, report->reward, report->tokens_per_second, left);
+    printf("%s%-8s step %3u/%u  reward %.3f  %5.0f tokens/s  %3.0f s left  ",
+           r->terminal ? "\r" : "", r->label, r->n_points, r->n_steps, report->reward,
+           report->tokens_per_second, left);
     printf(r->terminal ? "" : "\n");
     fflush(stdout);
     return 1;
@@ -164,8 +181,8 @@ static pgrad_prompts prompts_of(const task *t, const char *const *const *columns
     return prompts;
 }
 
-static void train(pgrad_context *context, pgrad_model *model, pgrad_tokenizer *tokenizer, const task *t,
-                  run *r, int control, const char *metrics_path)
+static void train(pgrad_context *context, pgrad_model *model, pgrad_tokenizer *tokenizer,
+                  const task *t, run *r, int control, const char *metrics_path)
 {
     static const char *const COLUMN_NAMES[] = {"asked"};
     const char *const *const columns[] = {t->data};
@@ -198,8 +215,8 @@ static void train(pgrad_context *context, pgrad_model *model, pgrad_tokenizer *t
 
 /* ---- completions to look at ---- */
 
-static void sample(pgrad_context *context, pgrad_model *model, pgrad_tokenizer *tokenizer, const task *t,
-                   char texts[][TEXT_SIZE], double *scores)
+static void sample(pgrad_context *context, pgrad_model *model, pgrad_tokenizer *tokenizer,
+                   const task *t, char texts[][TEXT_SIZE], double *scores)
 {
     pgrad_rollout_params rollout_params;
     pgrad_sampler_params sampler_params;
@@ -217,7 +234,8 @@ static void sample(pgrad_context *context, pgrad_model *model, pgrad_tokenizer *
         size_t n;
         pgrad_message message = {"user", t->prompts[i], strlen(t->prompts[i])};
         CHECK(pgrad_chat_format(tokenizer, &message, 1,
-                                PGRAD_CHAT_GENERATE | (t->chat ? 0 : PGRAD_CHAT_PLAIN), ids, 256, &n));
+                                PGRAD_CHAT_GENERATE | (t->chat ? 0 : PGRAD_CHAT_PLAIN), ids, 256,
+                                &n));
         CHECK(pgrad_rollout_add_prompt(rollout, ids, n, NULL, NULL));
     }
     CHECK(pgrad_rollout_generate(rollout, sampler, NULL));
@@ -263,7 +281,8 @@ static void save_and_check(pgrad_context *context, pgrad_model *model, pgrad_tok
     sample(context, loaded, words, t, texts, scores);
     for (int i = 0; i < SHOWN; i++)
         if (strcmp(texts[i], expected[i]) != 0) {
-            fprintf(stderr, "the saved model samples differently: '%s', not '%s'\n", texts[i], expected[i]);
+            fprintf(stderr, "the saved model samples differently: '%s', not '%s'\n", texts[i],
+                    expected[i]);
             exit(1);
         }
     printf("saved to %s and loaded again: the same completions\n", path);
@@ -338,10 +357,11 @@ int main(int argc, char **argv)
     train(context, control, tokenizer, &t, &shuffled, 1, NULL);
     snprintf(file, sizeof file, "%s/reward.svg", out);
     draw_curves(file, t.name, &learned, &shuffled);
-    printf("the control, advantages shuffled: reward %.2f -> %.2f; curves in %s%s\n", shuffled.points[0].mean,
-           last_mean(&shuffled), file, convert_to_png(file) ? " and .png" : "");
-    printf("quickstart: reward %.2f -> %.2f in %.0f s\n", learned.points[0].mean, last_mean(&learned),
-           now() - started);
+    printf("the control, advantages shuffled: reward %.2f -> %.2f; curves in %s%s\n",
+           shuffled.points[0].mean, last_mean(&shuffled), file,
+           convert_to_png(file) ? " and .png" : "");
+    printf("quickstart: reward %.2f -> %.2f in %.0f s\n", learned.points[0].mean,
+           last_mean(&learned), now() - started);
     free(learned.points);
     free(shuffled.points);
     pgrad_model_free(control);

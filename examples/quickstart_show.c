@@ -37,9 +37,10 @@ void describe_cost(pgrad_context *context, const run *r)
 {
     pgrad_context_info machine = {.struct_size = sizeof machine};
     CHECK(pgrad_context_get_info(context, &machine));
-    printf("%u steps in %.1f s: %.0f completion tokens per second, generation and learning together; "
-           "%.0f MB held at most\n",
-           r->n_points, r->seconds, r->tokens / r->seconds, (double)machine.memory_peak / 1e6);
+    printf(
+        "%u steps in %.1f s: %.0f completion tokens per second, generation and learning together; "
+        "%.0f MB held at most\n",
+        r->n_points, r->seconds, r->tokens / r->seconds, (double)machine.memory_peak / 1e6);
 }
 
 static double x_of(const run *r, uint32_t i)
@@ -58,18 +59,22 @@ static void draw_axes(FILE *svg, uint32_t n_steps, double top)
 {
     for (int i = 0; i <= 5; i++) {
         double value = top * i / 5, y = y_of(value, top);
-        fprintf(svg, "<line x1='%d' y1='%.1f' x2='%d' y2='%.1f' stroke='#e4e4e4'/>\n", LEFT, y, WIDTH - RIGHT, y);
-        fprintf(svg, "<text x='%d' y='%.1f' text-anchor='end'>%.2g</text>\n", LEFT - 8, y + 4, value);
+        fprintf(svg, "<line x1='%d' y1='%.1f' x2='%d' y2='%.1f' stroke='#e4e4e4'/>\n", LEFT, y,
+                WIDTH - RIGHT, y);
+        fprintf(svg, "<text x='%d' y='%.1f' text-anchor='end'>%.2g</text>\n", LEFT - 8, y + 4,
+                value);
     }
     for (int i = 0; i <= 4; i++) {
         double x = LEFT + (WIDTH - LEFT - RIGHT) * i / 4.0;
-        fprintf(svg, "<text x='%.1f' y='%d' text-anchor='middle'>%u</text>\n", x, HEIGHT - BOTTOM + 18,
-                1 + (n_steps - 1) * (uint32_t)i / 4);
+        fprintf(svg, "<text x='%.1f' y='%d' text-anchor='middle'>%u</text>\n", x,
+                HEIGHT - BOTTOM + 18, 1 + (n_steps - 1) * (uint32_t)i / 4);
     }
-    fprintf(svg, "<text x='%d' y='%d' text-anchor='middle'>step</text>\n", (LEFT + WIDTH - RIGHT) / 2,
-            HEIGHT - 10);
-    fprintf(svg, "<text x='16' y='%d' text-anchor='middle' transform='rotate(-90 16 %d)'>reward</text>\n",
-            (TOP + HEIGHT - BOTTOM) / 2, (TOP + HEIGHT - BOTTOM) / 2);
+    fprintf(svg, "<text x='%d' y='%d' text-anchor='middle'>step</text>\n",
+            (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10);
+    fprintf(
+        svg,
+        "<text x='16' y='%d' text-anchor='middle' transform='rotate(-90 16 %d)'>reward</text>\n",
+        (TOP + HEIGHT - BOTTOM) / 2, (TOP + HEIGHT - BOTTOM) / 2);
 }
 
 static void draw_run(FILE *svg, const run *r, const char *colour, double top)
@@ -97,11 +102,13 @@ void draw_curves(const char *path, const char *task_name, const run *learned, co
         perror(path);
         exit(1);
     }
-    fprintf(svg,
-            "<svg xmlns='http://www.w3.org/2000/svg' width='%d' height='%d' font-family='sans-serif' "
-            "font-size='12' fill='#333'>\n<rect width='100%%' height='100%%' fill='white'/>\n",
-            WIDTH, HEIGHT);
-    fprintf(svg, "<text x='%d' y='22' font-size='15'>reward while learning: %s</text>\n", LEFT, task_name);
+    fprintf(
+        svg,
+        "<svg xmlns='http://www.w3.org/2000/svg' width='%d' height='%d' font-family='sans-serif' "
+        "font-size='12' fill='#333'>\n<rect width='100%%' height='100%%' fill='white'/>\n",
+        WIDTH, HEIGHT);
+    fprintf(svg, "<text x='%d' y='22' font-size='15'>reward while learning: %s</text>\n", LEFT,
+            task_name);
     fprintf(svg,
             "<text x='%d' y='40' fill='%s'>learning (mean, quartiles)</text><text x='%d' y='40' "
             "fill='%s'>control: advantages shuffled</text>\n",

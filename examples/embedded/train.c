@@ -2,8 +2,8 @@
  *
  * usage: train TEXT.tsv TOKENIZER_FOLDER OUTPUT_FOLDER
  *
- * examples/embedded/make_text.py makes the text and the tokenizer. The result, in bf16, is what lies in
- * examples/embedded/model. */
+ * examples/embedded/make_text.py makes the text and the tokenizer. The result, in bf16, is what
+ * lies in examples/embedded/model. */
 #include "../common.h"
 
 #include <string.h>
@@ -17,9 +17,10 @@ static void add_line(pgrad_rollout *rollout, pgrad_tokenizer *tokenizer, const c
     size_t n_prompt, n;
     uint32_t group;
     const char *tab = strchr(line, '\t');
-    CHECK(pgrad_tokenizer_encode(tokenizer, line, (size_t)(tab - line), 0, prompt, MAX_TOKENS, &n_prompt));
-    CHECK(pgrad_tokenizer_encode(tokenizer, tab + 1, strcspn(tab + 1, "\n"), 0, completion, MAX_TOKENS - 1,
-                                 &n));
+    CHECK(pgrad_tokenizer_encode(tokenizer, line, (size_t)(tab - line), 0, prompt, MAX_TOKENS,
+                                 &n_prompt));
+    CHECK(pgrad_tokenizer_encode(tokenizer, tab + 1, strcspn(tab + 1, "\n"), 0, completion,
+                                 MAX_TOKENS - 1, &n));
     completion[n++] = pgrad_tokenizer_special(tokenizer, PGRAD_TOKEN_EOS);
     CHECK(pgrad_rollout_add_prompt(rollout, prompt, n_prompt, NULL, &group));
     CHECK(pgrad_rollout_add_sequence(rollout, group, completion, n, NULL));

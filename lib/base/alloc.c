@@ -6,7 +6,8 @@
 #include "base/context.h"
 #include "base/fail.h"
 
-/* Stands in front of every block and keeps the alignment; the size is needed for the host's free. */
+/* Stands in front of every block and keeps the alignment; the size is needed for the host's free.
+ */
 enum { ALIGNMENT = 64 };
 typedef struct block_header {
     size_t total;
@@ -25,10 +26,10 @@ static pgrad_status account(pgrad_context *context, size_t size)
     do {
         after = held + size;
         if (context->memory_limit != 0 && after > context->memory_limit)
-            return pgrad__fail(PGRAD_E_LIMIT,
-                               "memory: %zu bytes more are needed, %llu are held, the context allows %llu",
-                               size, (unsigned long long)held,
-                               (unsigned long long)context->memory_limit);
+            return pgrad__fail(
+                PGRAD_E_LIMIT,
+                "memory: %zu bytes more are needed, %llu are held, the context allows %llu", size,
+                (unsigned long long)held, (unsigned long long)context->memory_limit);
     } while (!atomic_compare_exchange_weak(&context->memory_now, &held, after));
     uint_fast64_t peak = atomic_load(&context->memory_peak);
     while (peak < after && !atomic_compare_exchange_weak(&context->memory_peak, &peak, after)) {
@@ -41,8 +42,9 @@ static pgrad_status allocate(pgrad_context *context, size_t count, size_t size, 
     size_t total;
     if (!pgrad__mul(count, size, &total) || !pgrad__add(total, sizeof(block_header), &total) ||
         !pgrad__align(total, ALIGNMENT, &total))
-        return pgrad__fail(PGRAD_E_LIMIT, "memory: %zu times %zu bytes are more than can be addressed",
-                           count, size);
+        return pgrad__fail(PGRAD_E_LIMIT,
+                           "memory: %zu times %zu bytes are more than can be addressed", count,
+                           size);
     PGRAD__TRY(account(context, total));
     block_header *header = context->allocator.alloc(context->allocator.user, total, ALIGNMENT);
     if (header == NULL) {

@@ -1,5 +1,5 @@
-/* Memory of a context: the host's allocator, counted and limited. Blocks are 64-byte aligned. Not for
- * what jansson, PCRE2 and utf8proc allocate by themselves. */
+/* Memory of a context: the host's allocator, counted and limited. Blocks are 64-byte aligned. Not
+ * for what jansson, PCRE2 and utf8proc allocate by themselves. */
 #ifndef PGRAD_BASE_ALLOC_H
 #define PGRAD_BASE_ALLOC_H
 
@@ -12,8 +12,8 @@ pgrad_status pgrad__alloc(pgrad_context *context, size_t count, size_t size, voi
 /* The same, zeroed. */
 pgrad_status pgrad__calloc(pgrad_context *context, size_t count, size_t size, void *out);
 
-/* Grows a block (NULL allowed) to count * size bytes keeping its contents; *block changes on success
- * only. */
+/* Grows a block (NULL allowed) to count * size bytes keeping its contents; *block changes on
+ * success only. */
 pgrad_status pgrad__realloc(pgrad_context *context, void *block, size_t count, size_t size);
 
 /* Copies length bytes and puts a NUL behind them. */
@@ -22,7 +22,8 @@ pgrad_status pgrad__copy_text(pgrad_context *context, const char *text, size_t l
 /* Frees a block of pgrad__alloc; NULL allowed. The size is known from the block. */
 void pgrad__free(pgrad_context *context, void *block);
 
-/* Grows *items, an array of `size`-byte items with room for *capacity, so that needed fit (doubling). */
+/* Grows *items, an array of `size`-byte items with room for *capacity, so that needed fit
+ * (doubling). */
 pgrad_status pgrad__reserve(pgrad_context *context, void *items, size_t *capacity, size_t needed,
                             size_t size);
 

@@ -105,12 +105,14 @@ pgrad_status pgrad_context_get_info(pgrad_context *context, pgrad_context_info *
     return pgrad__struct_write("context_info", &info, sizeof info, out);
 }
 
-pgrad_status pgrad_context_set_log(pgrad_context *context, pgrad_log_fn fn, void *user, int32_t level)
+pgrad_status pgrad_context_set_log(pgrad_context *context, pgrad_log_fn fn, void *user,
+                                   int32_t level)
 {
     if (context == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "context_set_log: context is NULL");
     if (level < PGRAD_LOG_ERROR || level > PGRAD_LOG_DEBUG)
-        return pgrad__fail(PGRAD_E_INVALID, "context_set_log: level: expected 0 to 3, found %d", level);
+        return pgrad__fail(PGRAD_E_INVALID, "context_set_log: level: expected 0 to 3, found %d",
+                           level);
     context->log = fn;
     context->log_user = user;
     context->log_level = level;
@@ -145,7 +147,8 @@ pgrad_status pgrad__enter(pgrad_context *context, pgrad__scope *scope)
     if (context == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "context is NULL");
     if (context->process != pgrad__os_process())
-        return pgrad__fail(PGRAD_E_STATE, "the context was made before a fork and does not work in the "
+        return pgrad__fail(PGRAD_E_STATE,
+                           "the context was made before a fork and does not work in the "
                            "child: create a new one there");
     scope->float_state = pgrad__os_float_begin();
     return PGRAD_OK;
@@ -163,11 +166,14 @@ pgrad_status pgrad__check_cancel(pgrad_context *context)
     return PGRAD_OK;
 }
 
-pgrad_status pgrad__progress(pgrad_context *context, const char *what, uint64_t done, uint64_t total)
+pgrad_status pgrad__progress(pgrad_context *context, const char *what, uint64_t done,
+                             uint64_t total)
 {
-    if (context->progress != NULL && context->progress(context->progress_user, what, done, total) <= 0)
-        return pgrad__fail(PGRAD_E_CALLBACK, "the progress function asked to stop (%s, %llu of %llu)",
-                           what, (unsigned long long)done, (unsigned long long)total);
+    if (context->progress != NULL &&
+        context->progress(context->progress_user, what, done, total) <= 0)
+        return pgrad__fail(PGRAD_E_CALLBACK,
+                           "the progress function asked to stop (%s, %llu of %llu)", what,
+                           (unsigned long long)done, (unsigned long long)total);
     return pgrad__check_cancel(context);
 }
 

@@ -16,7 +16,7 @@ struct pgrad_context {
     pgrad_allocator allocator;
     uint64_t memory_limit;
     atomic_uint_fast64_t memory_now, memory_peak, n_allocations;
-    uint32_t kernel_set; /* PGRAD_KERNELS_*, resolved at creation */
+    uint32_t kernel_set;                            /* PGRAD_KERNELS_*, resolved at creation */
     _Atomic(const struct pgrad__kernels *) kernels; /* set by lib/kernel at first use */
     struct pgrad__pool *pool;
     pgrad_log_fn log;
@@ -41,7 +41,8 @@ pgrad_status pgrad__check_cancel(pgrad_context *context);
 
 /* Tells the progress function, then checks cancel: E_CALLBACK or E_CANCELLED. Only on the host's
  * thread. */
-pgrad_status pgrad__progress(pgrad_context *context, const char *what, uint64_t done, uint64_t total);
+pgrad_status pgrad__progress(pgrad_context *context, const char *what, uint64_t done,
+                             uint64_t total);
 
 /* Only on the host's thread. */
 void pgrad__log_line(pgrad_context *context, int32_t level, const char *format, ...)

@@ -6,8 +6,8 @@
 
 enum { MESSAGE_SIZE = 512 };
 
-/* Initial-exec and of fixed size: the first touch of dynamic thread storage may allocate, and out of
- * memory must be tellable. */
+/* Initial-exec and of fixed size: the first touch of dynamic thread storage may allocate, and out
+ * of memory must be tellable. */
 static _Thread_local char message[MESSAGE_SIZE] __attribute__((tls_model("initial-exec")));
 
 static const struct {
@@ -67,8 +67,8 @@ static size_t character_size(const unsigned char *p)
     const size_t size = *p >= 0xf0 ? 4 : *p >= 0xe0 ? 3 : 2;
     if (*p < 0xc2 || *p > 0xf4 || (p[1] & 0xc0) != 0x80)
         return 0;
-    if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] >= 0xa0) || (*p == 0xf0 && p[1] < 0x90) ||
-        (*p == 0xf4 && p[1] >= 0x90))
+    if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] >= 0xa0) ||
+        (*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] >= 0x90))
         return 0;
     for (size_t i = 2; i < size; i++)
         if ((p[i] & 0xc0) != 0x80)
@@ -76,8 +76,8 @@ static size_t character_size(const unsigned char *p)
     return size;
 }
 
-/* Copies text with control bytes and broken UTF-8 escaped; a message is one line whatever a file put
- * into it. */
+/* Copies text with control bytes and broken UTF-8 escaped; a message is one line whatever a file
+ * put into it. */
 static void store(const char *text)
 {
     static const char HEX[] = "0123456789abcdef";

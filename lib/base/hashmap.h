@@ -1,4 +1,5 @@
-/* Bytes to uint32: an open-addressing hash table. Keys are not copied: they must outlive the map. */
+/* Bytes to uint32: an open-addressing hash table. Keys are not copied: they must outlive the map.
+ */
 #ifndef PGRAD_BASE_HASHMAP_H
 #define PGRAD_BASE_HASHMAP_H
 

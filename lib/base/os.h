@@ -6,12 +6,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-double pgrad__os_seconds(void); /* monotonic */
+double pgrad__os_seconds(void);     /* monotonic */
 uint32_t pgrad__os_cpu_count(void); /* affinity mask and cgroup quota; at least 1 */
-uint32_t pgrad__os_best_kernel_set(void); /* PGRAD_KERNELS_*, by CPUID with OS support of the registers */
+uint32_t
+pgrad__os_best_kernel_set(void); /* PGRAD_KERNELS_*, by CPUID with OS support of the registers */
 int pgrad__os_can_run(uint32_t kernel_set);
 int64_t pgrad__os_process(void);
-uint32_t pgrad__os_float_begin(void); /* sets round to nearest, no flush to zero; gives the old state */
+uint32_t
+pgrad__os_float_begin(void); /* sets round to nearest, no flush to zero; gives the old state */
 void pgrad__os_float_end(uint32_t state);
 void pgrad__os_huge_pages(void *memory, size_t size); /* advice only */
 

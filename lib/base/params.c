@@ -147,7 +147,8 @@ pgrad_status pgrad_params_set(const char *params_name, void *params, const char 
     for (size_t i = 0; i < table->n_fields; i++)
         if (strcmp(table->fields[i].name, field_name) == 0)
             field = &table->fields[i];
-    if (field == NULL || field->type == PGRAD__FIELD_POINTER || field->type == PGRAD__FIELD_RESERVED)
+    if (field == NULL || field->type == PGRAD__FIELD_POINTER ||
+        field->type == PGRAD__FIELD_RESERVED)
         return pgrad__fail(PGRAD_E_INVALID, "%s.%.64s: no field of this name can be set by text",
                            table->name, field_name);
     if (!parse_field(field, value, &whole, &real))
@@ -205,7 +206,8 @@ pgrad_status pgrad_params_describe(const char *params_name, const void *params, 
     if (length == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "params_describe: length is NULL");
     PGRAD__TRY(pgrad__params_read(params_name, params, full));
-    for (int pass = 0; pass < 2; pass++) { /* the size first: nothing is written when it is too small */
+    for (int pass = 0; pass < 2;
+         pass++) { /* the size first: nothing is written when it is too small */
         out = (sink){pass == 0 ? NULL : json, pass == 0 ? 0 : capacity, 0};
         first = 1;
         put(&out, "{");
@@ -220,7 +222,8 @@ pgrad_status pgrad_params_describe(const char *params_name, const void *params, 
         put(&out, "}");
         *length = out.length;
         if (capacity <= out.length || json == NULL)
-            return pgrad__fail(PGRAD_E_BUFFER, "params_describe: %zu bytes are needed, capacity is %zu",
+            return pgrad__fail(PGRAD_E_BUFFER,
+                               "params_describe: %zu bytes are needed, capacity is %zu",
                                out.length + 1, capacity);
     }
     return PGRAD_OK;

@@ -18,7 +18,8 @@ const pgrad__params_table *pgrad__params_find(const char *name)
     return NULL;
 }
 
-void pgrad__params_load(const pgrad__field *field, const void *params, uint64_t *whole, double *real)
+void pgrad__params_load(const pgrad__field *field, const void *params, uint64_t *whole,
+                        double *real)
 {
     const unsigned char *at = (const unsigned char *)params + field->offset;
     uint32_t narrow;
@@ -72,8 +73,8 @@ static pgrad_status out_of_range(const pgrad__params_table *table, const pgrad__
                            field->name, field->max, found);
     (void)pgrad__format_real(low, field->min);
     (void)pgrad__format_real(high, field->max);
-    return pgrad__fail(PGRAD_E_INVALID, "%s.%s: expected a number in %c%s, %s%c, found %s", table->name,
-                       field->name, field->open_min ? '(' : '[', low, high,
+    return pgrad__fail(PGRAD_E_INVALID, "%s.%s: expected a number in %c%s, %s%c, found %s",
+                       table->name, field->name, field->open_min ? '(' : '[', low, high,
                        field->open_max ? ')' : ']', found);
 }
 
@@ -109,8 +110,9 @@ pgrad_status pgrad__params_store(const pgrad__params_table *table, const pgrad__
                        ? 8
                        : 4;
     if (struct_size < field->offset + width)
-        return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s.%s: the caller's struct of %zu bytes ends before it",
-                           table->name, field->name, struct_size);
+        return pgrad__fail(PGRAD_E_UNSUPPORTED,
+                           "%s.%s: the caller's struct of %zu bytes ends before it", table->name,
+                           field->name, struct_size);
     write_value(field, whole, real, params);
     return PGRAD_OK;
 }
@@ -150,15 +152,17 @@ pgrad_status pgrad__params_read(const char *name, const void *params, void *out)
         const unsigned char *bytes = params;
         memcpy(&size, params, sizeof size);
         if (size < sizeof size || size > MAX_STRUCT_SIZE)
-            return pgrad__fail(PGRAD_E_INVALID,
-                               "%s.struct_size: expected %zu (call pgrad_%s_params_init), found %zu",
-                               name, table->size, name, size);
+            return pgrad__fail(
+                PGRAD_E_INVALID,
+                "%s.struct_size: expected %zu (call pgrad_%s_params_init), found %zu", name,
+                table->size, name, size);
         for (size_t i = table->size; i < size; i++)
             if (bytes[i] != 0)
-                return pgrad__fail(PGRAD_E_UNSUPPORTED,
-                                   "%s: the caller's struct has %zu bytes, this library knows %zu, and "
-                                   "byte %zu is not zero: a newer option",
-                                   name, size, table->size, i);
+                return pgrad__fail(
+                    PGRAD_E_UNSUPPORTED,
+                    "%s: the caller's struct has %zu bytes, this library knows %zu, and "
+                    "byte %zu is not zero: a newer option",
+                    name, size, table->size, i);
         memcpy(full, params, size < table->size ? size : table->size);
         memcpy(full, &table->size, sizeof table->size);
     }
@@ -178,8 +182,8 @@ pgrad_status pgrad__struct_write(const char *name, const void *from, size_t full
     memcpy(&size, to, sizeof size);
     if (size < sizeof size || size > MAX_STRUCT_SIZE)
         return pgrad__fail(PGRAD_E_INVALID,
-                           "%s.struct_size: expected %zu (set it before the call), found %zu", name, full,
-                           size);
+                           "%s.struct_size: expected %zu (set it before the call), found %zu", name,
+                           full, size);
     memcpy((unsigned char *)to + sizeof size, (const unsigned char *)from + sizeof size,
            (size < full ? size : full) - sizeof size);
     return PGRAD_OK;

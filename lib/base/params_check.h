@@ -45,9 +45,10 @@ pgrad_status pgrad__params_read(const char *name, const void *params, void *out)
 /* No option struct is larger. */
 #define PGRAD__PARAMS_MAX 512
 
-/* Reads one field; writes one after checking it (E_INVALID, E_UNSUPPORTED for a struct that ends before
- * it). Whole numbers go through `whole`, doubles through `real`. */
-void pgrad__params_load(const pgrad__field *field, const void *params, uint64_t *whole, double *real);
+/* Reads one field; writes one after checking it (E_INVALID, E_UNSUPPORTED for a struct that ends
+ * before it). Whole numbers go through `whole`, doubles through `real`. */
+void pgrad__params_load(const pgrad__field *field, const void *params, uint64_t *whole,
+                        double *real);
 pgrad_status pgrad__params_store(const pgrad__params_table *table, const pgrad__field *field,
                                  uint64_t whole, double real, void *params);
 

@@ -6,23 +6,29 @@
 
 #include "base/params_tables.h"
 
-static const char *const CONTEXT_KERNEL_SET[] = {
-    "auto", "generic", "haswell", "skx", "armv8a", NULL};
+static const char *const CONTEXT_KERNEL_SET[] = {"auto", "generic", "haswell",
+                                                 "skx",  "armv8a",  NULL};
 static const char *const SAVE_DTYPE[] = {"f32", "bf16", NULL};
 static const char *const SEQUENCE_FINISH[] = {"none", "stop", "string", "length", NULL};
-static const char *const ADVANTAGE_ESTIMATOR[] = {
-    "none", "ema", "batch_mean", "rloo", "grpo", "dr_grpo", NULL};
+static const char *const ADVANTAGE_ESTIMATOR[] = {"none", "ema",     "batch_mean", "rloo",
+                                                  "grpo", "dr_grpo", NULL};
 static const char *const OBJECTIVE_LOSS[] = {"reinforce", "ppo_clip", "supervised", NULL};
-static const char *const OBJECTIVE_AGGREGATION[] = {
-    "token_mean", "sequence_mean_token_mean", "sequence_mean_token_sum", "constant",
-    "prompt_mean", "micro_token_mean", NULL};
+static const char *const OBJECTIVE_AGGREGATION[] = {"token_mean",
+                                                    "sequence_mean_token_mean",
+                                                    "sequence_mean_token_sum",
+                                                    "constant",
+                                                    "prompt_mean",
+                                                    "micro_token_mean",
+                                                    NULL};
 static const char *const OBJECTIVE_KL[] = {"none", "k3_ratio", "k2", NULL};
 static const char *const OPTIMIZER_KIND[] = {"sgd", "adam", "adamw", NULL};
 static const char *const OPTIMIZER_SCHEDULE[] = {"constant", "linear", "cosine", NULL};
 
-#define FIELD(type, struct_, field, initial, min, max, open_min, open_max, choices, help)              \
-    {#field, PGRAD__FIELD_##type, offsetof(struct_, field), initial, min, max, open_min, open_max,     \
-     choices, help}
+#define FIELD(type, struct_, field, initial, min, max, open_min, open_max, choices, help)          \
+    {                                                                                              \
+#field, PGRAD__FIELD_##type, offsetof(struct_, field), initial, min, max, open_min,        \
+            open_max, choices, help                                                                \
+    }
 
 static const pgrad__field CONTEXT_FIELDS[] = {
     FIELD(U32, pgrad_context_params, n_threads, 0.0, 0.0, 256.0, 0, 0, NULL,
@@ -38,15 +44,13 @@ static const pgrad__field CONTEXT_FIELDS[] = {
 static const pgrad__field MODEL_FIELDS[] = {
     FIELD(U32, pgrad_model_params, n_context, 0.0, 0.0, 4294967295.0, 0, 0, NULL,
           "positions to allow, 0: the model's"),
-    FIELD(FLAG, pgrad_model_params, frozen, 0.0, 0.0, 1.0, 0, 0, NULL,
-          "no gradients"),
+    FIELD(FLAG, pgrad_model_params, frozen, 0.0, 0.0, 1.0, 0, 0, NULL, "no gradients"),
 };
 
 static const pgrad__field SAVE_FIELDS[] = {
     FIELD(CHOICE, pgrad_save_params, dtype, 0.0, 0.0, 1.0, 0, 0, SAVE_DTYPE,
           "element type of the file"),
-    FIELD(RESERVED, pgrad_save_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL,
-          "must be 0"),
+    FIELD(RESERVED, pgrad_save_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
     FIELD(POINTER, pgrad_save_params, tokenizer, 0.0, 0.0, 0.0, 0, 0, NULL,
           "its files go into the folder"),
 };
@@ -62,15 +66,13 @@ static const pgrad__field ROLLOUT_FIELDS[] = {
           "of one completion"),
     FIELD(U32, pgrad_rollout_params, batch_size, 0.0, 0.0, 65536.0, 0, 0, NULL,
           "sequences decoded at once, 0: all, at most 64"),
-    FIELD(RESERVED, pgrad_rollout_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL,
-          "must be 0"),
+    FIELD(RESERVED, pgrad_rollout_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
 };
 
 static const pgrad__field PROMPT_FIELDS[] = {
     FIELD(U64, pgrad_prompt_params, tag, 0.0, 0.0, 18446744073709551615.0, 0, 0, NULL,
           "the host's"),
-    FIELD(POINTER, pgrad_prompt_params, prefix, 0.0, 0.0, 0.0, 0, 0, NULL,
-          "forced first tokens"),
+    FIELD(POINTER, pgrad_prompt_params, prefix, 0.0, 0.0, 0.0, 0, 0, NULL, "forced first tokens"),
     FIELD(SIZE, pgrad_prompt_params, n_prefix, 0.0, 0.0, 1099511627776.0, 0, 0, NULL,
           "number of them"),
 };
@@ -80,22 +82,19 @@ static const pgrad__field SEQUENCE_FIELDS[] = {
           "tau of its log-probabilities"),
     FIELD(CHOICE, pgrad_sequence_params, finish, 1.0, 0.0, 3.0, 0, 0, SEQUENCE_FINISH,
           "what ended it"),
-    FIELD(RESERVED, pgrad_sequence_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL,
-          "must be 0"),
+    FIELD(RESERVED, pgrad_sequence_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
 };
 
 static const pgrad__field GENERATE_FIELDS[] = {
     FIELD(POINTER, pgrad_generate_params, event, 0.0, 0.0, 0.0, 0, 0, NULL,
           "called with every token and end"),
-    FIELD(POINTER, pgrad_generate_params, user, 0.0, 0.0, 0.0, 0, 0, NULL,
-          "its first argument"),
+    FIELD(POINTER, pgrad_generate_params, user, 0.0, 0.0, 0.0, 0, 0, NULL, "its first argument"),
     FIELD(F64, pgrad_generate_params, max_seconds, INFINITY, 0.0, INFINITY, 0, 0, NULL,
           "stop in order after this"),
 };
 
 static const pgrad__field SAMPLER_FIELDS[] = {
-    FIELD(F64, pgrad_sampler_params, temperature, 1.0, 0.0, 1e6, 0, 0, NULL,
-          "tau, 0: greedy"),
+    FIELD(F64, pgrad_sampler_params, temperature, 1.0, 0.0, 1e6, 0, 0, NULL, "tau, 0: greedy"),
     FIELD(F64, pgrad_sampler_params, top_p, 1.0, 0.0, 1.0, 1, 0, NULL,
           "smallest set of this probability"),
     FIELD(F64, pgrad_sampler_params, min_p, 0.0, 0.0, 1.0, 0, 1, NULL,
@@ -135,12 +134,10 @@ static const pgrad__field SAMPLER_FIELDS[] = {
 static const pgrad__field ADVANTAGE_FIELDS[] = {
     FIELD(CHOICE, pgrad_advantage_params, estimator, 4.0, 0.0, 5.0, 0, 0, ADVANTAGE_ESTIMATOR,
           "rewards to advantages"),
-    FIELD(RESERVED, pgrad_advantage_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL,
-          "must be 0"),
+    FIELD(RESERVED, pgrad_advantage_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
     FIELD(F64, pgrad_advantage_params, epsilon, 1e-4, 0.0, INFINITY, 0, 1, NULL,
           "GRPO: beside the standard deviation"),
-    FIELD(F64, pgrad_advantage_params, ema_decay, 0.9, 0.0, 1.0, 0, 1, NULL,
-          "EMA: q"),
+    FIELD(F64, pgrad_advantage_params, ema_decay, 0.9, 0.0, 1.0, 0, 1, NULL, "EMA: q"),
     FIELD(F64, pgrad_advantage_params, kl_beta, 0.0, 0.0, INFINITY, 0, 1, NULL,
           "k1 to the reference in the reward"),
 };
@@ -154,8 +151,7 @@ static const pgrad__field OBJECTIVE_FIELDS[] = {
           "KL to the reference in the loss"),
     FIELD(U32, pgrad_objective_params, micro_batch_tokens, 0.0, 0.0, 4294967295.0, 0, 0, NULL,
           "token rows at once, 0: 2048"),
-    FIELD(F64, pgrad_objective_params, clip_low, 0.2, 0.0, 1.0, 0, 0, NULL,
-          "PPO_CLIP: below"),
+    FIELD(F64, pgrad_objective_params, clip_low, 0.2, 0.0, 1.0, 0, 0, NULL, "PPO_CLIP: below"),
     FIELD(F64, pgrad_objective_params, clip_high, 0.2, 0.0, INFINITY, 0, 1, NULL,
           "PPO_CLIP: above"),
     FIELD(F64, pgrad_objective_params, kl_beta, 0.0, 0.0, INFINITY, 0, 1, NULL,
@@ -164,8 +160,7 @@ static const pgrad__field OBJECTIVE_FIELDS[] = {
           "weight of the entropy bonus"),
     FIELD(U32, pgrad_objective_params, max_new_tokens, 0.0, 0.0, 4294967295.0, 0, 0, NULL,
           "Lmax of CONSTANT, 0: the rollout's"),
-    FIELD(RESERVED, pgrad_objective_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL,
-          "must be 0"),
+    FIELD(RESERVED, pgrad_objective_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
 };
 
 static const pgrad__field BACKWARD_FIELDS[] = {
@@ -176,12 +171,10 @@ static const pgrad__field BACKWARD_FIELDS[] = {
 };
 
 static const pgrad__field OPTIMIZER_FIELDS[] = {
-    FIELD(CHOICE, pgrad_optimizer_params, kind, 2.0, 0.0, 2.0, 0, 0, OPTIMIZER_KIND,
-          "update rule"),
+    FIELD(CHOICE, pgrad_optimizer_params, kind, 2.0, 0.0, 2.0, 0, 0, OPTIMIZER_KIND, "update rule"),
     FIELD(CHOICE, pgrad_optimizer_params, schedule, 0.0, 0.0, 2.0, 0, 0, OPTIMIZER_SCHEDULE,
           "curve of the learning rate"),
-    FIELD(F64, pgrad_optimizer_params, learning_rate, 1e-5, 0.0, INFINITY, 0, 1, NULL,
-          "step size"),
+    FIELD(F64, pgrad_optimizer_params, learning_rate, 1e-5, 0.0, INFINITY, 0, 1, NULL, "step size"),
     FIELD(F64, pgrad_optimizer_params, beta1, 0.9, 0.0, 1.0, 0, 1, NULL,
           "decay of the first moment"),
     FIELD(F64, pgrad_optimizer_params, beta2, 0.999, 0.0, 1.0, 0, 1, NULL,
@@ -190,8 +183,7 @@ static const pgrad__field OPTIMIZER_FIELDS[] = {
           "outside the root"),
     FIELD(F64, pgrad_optimizer_params, weight_decay, 0.0, 0.0, INFINITY, 0, 1, NULL,
           "decoupled for ADAMW, L2 else; vectors exempt"),
-    FIELD(F64, pgrad_optimizer_params, momentum, 0.0, 0.0, 1.0, 0, 1, NULL,
-          "SGD"),
+    FIELD(F64, pgrad_optimizer_params, momentum, 0.0, 0.0, 1.0, 0, 1, NULL, "SGD"),
     FIELD(F64, pgrad_optimizer_params, max_grad_norm, 1.0, 0.0, INFINITY, 1, 0, NULL,
           "global-norm clipping, infinity: none"),
     FIELD(F64, pgrad_optimizer_params, final_factor, 0.0, 0.0, 1.0, 0, 0, NULL,
@@ -200,19 +192,15 @@ static const pgrad__field OPTIMIZER_FIELDS[] = {
           "linear, from 1 / warmup_steps"),
     FIELD(U64, pgrad_optimizer_params, total_steps, 0.0, 0.0, 18446744073709551615.0, 0, 0, NULL,
           "length of the schedule"),
-    FIELD(FLAG, pgrad_optimizer_params, nesterov, 0.0, 0.0, 1.0, 0, 0, NULL,
-          "SGD"),
-    FIELD(RESERVED, pgrad_optimizer_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL,
-          "must be 0"),
+    FIELD(FLAG, pgrad_optimizer_params, nesterov, 0.0, 0.0, 1.0, 0, 0, NULL, "SGD"),
+    FIELD(RESERVED, pgrad_optimizer_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
 };
 
 static const pgrad__field TRAIN_FIELDS[] = {
     FIELD(U64, pgrad_train_params, steps, 100.0, 1.0, 18446744073709551615.0, 0, 0, NULL,
           "optimizer steps"),
-    FIELD(U32, pgrad_train_params, prompts_per_step, 8.0, 1.0, 65536.0, 0, 0, NULL,
-          "B"),
-    FIELD(U32, pgrad_train_params, group_size, 8.0, 1.0, 65536.0, 0, 0, NULL,
-          "G"),
+    FIELD(U32, pgrad_train_params, prompts_per_step, 8.0, 1.0, 65536.0, 0, 0, NULL, "B"),
+    FIELD(U32, pgrad_train_params, group_size, 8.0, 1.0, 65536.0, 0, 0, NULL, "G"),
     FIELD(U32, pgrad_train_params, max_new_tokens, 64.0, 1.0, 16777216.0, 0, 0, NULL,
           "of one completion"),
     FIELD(U32, pgrad_train_params, epochs_per_step, 1.0, 1.0, 1024.0, 0, 0, NULL,
@@ -227,38 +215,36 @@ static const pgrad__field TRAIN_FIELDS[] = {
           "steps the reward is averaged over"),
     FIELD(U64, pgrad_train_params, seed, 0.0, 0.0, 18446744073709551615.0, 0, 0, NULL,
           "of prompts' order and sampler"),
-    FIELD(POINTER, pgrad_train_params, sampler, 0.0, 0.0, 0.0, 0, 0, NULL,
-          "NULL: made here"),
-    FIELD(POINTER, pgrad_train_params, advantage, 0.0, 0.0, 0.0, 0, 0, NULL,
-          "NULL: made here"),
-    FIELD(POINTER, pgrad_train_params, objective, 0.0, 0.0, 0.0, 0, 0, NULL,
-          "NULL: made here"),
-    FIELD(POINTER, pgrad_train_params, optimizer, 0.0, 0.0, 0.0, 0, 0, NULL,
-          "NULL: made here"),
-    FIELD(POINTER, pgrad_train_params, reference, 0.0, 0.0, 0.0, 0, 0, NULL,
-          "for KL"),
-    FIELD(POINTER, pgrad_train_params, report, 0.0, 0.0, 0.0, 0, 0, NULL,
-          "called after each step"),
+    FIELD(POINTER, pgrad_train_params, sampler, 0.0, 0.0, 0.0, 0, 0, NULL, "NULL: made here"),
+    FIELD(POINTER, pgrad_train_params, advantage, 0.0, 0.0, 0.0, 0, 0, NULL, "NULL: made here"),
+    FIELD(POINTER, pgrad_train_params, objective, 0.0, 0.0, 0.0, 0, 0, NULL, "NULL: made here"),
+    FIELD(POINTER, pgrad_train_params, optimizer, 0.0, 0.0, 0.0, 0, 0, NULL, "NULL: made here"),
+    FIELD(POINTER, pgrad_train_params, reference, 0.0, 0.0, 0.0, 0, 0, NULL, "for KL"),
+    FIELD(POINTER, pgrad_train_params, report, 0.0, 0.0, 0.0, 0, 0, NULL, "called after each step"),
     FIELD(POINTER, pgrad_train_params, report_user, 0.0, 0.0, 0.0, 0, 0, NULL,
           "its first argument"),
     FIELD(POINTER, pgrad_train_params, on_advantages, 0.0, 0.0, 0.0, 0, 0, NULL,
           "called before they are used"),
     FIELD(POINTER, pgrad_train_params, on_advantages_user, 0.0, 0.0, 0.0, 0, 0, NULL,
           "its first argument"),
-    FIELD(POINTER, pgrad_train_params, metrics_path, 0.0, 0.0, 0.0, 0, 0, NULL,
-          "JSON lines"),
+    FIELD(POINTER, pgrad_train_params, metrics_path, 0.0, 0.0, 0.0, 0, 0, NULL, "JSON lines"),
     FIELD(POINTER, pgrad_train_params, save_path, 0.0, 0.0, 0.0, 0, 0, NULL,
           "where the model goes"),
     FIELD(U64, pgrad_train_params, save_every, 0.0, 0.0, 18446744073709551615.0, 0, 0, NULL,
           "steps, 0: at the end"),
-    FIELD(POINTER, pgrad_train_params, eval_prompts, 0.0, 0.0, 0.0, 0, 0, NULL,
-          "held out"),
+    FIELD(POINTER, pgrad_train_params, eval_prompts, 0.0, 0.0, 0.0, 0, 0, NULL, "held out"),
     FIELD(U64, pgrad_train_params, eval_every, 0.0, 0.0, 18446744073709551615.0, 0, 0, NULL,
           "steps, 0: start and end"),
 };
 
-#define TABLE(name, fields) {#name, sizeof(pgrad_##name##_params), fields, sizeof fields / sizeof fields[0]}
-#define PLAIN(name) {#name, sizeof(pgrad_##name), NULL, 0}
+#define TABLE(name, fields)                                                                        \
+    {                                                                                              \
+#name, sizeof(pgrad_##name##_params), fields, sizeof fields / sizeof fields[0]             \
+    }
+#define PLAIN(name)                                                                                \
+    {                                                                                              \
+#name, sizeof(pgrad_##name), NULL, 0                                                       \
+    }
 
 /* Option structs first; then the others, whose size is all that is asked for. */
 const pgrad__params_table pgrad__params_tables[] = {

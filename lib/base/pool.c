@@ -1,7 +1,7 @@
 /* One job at a time. Its word `state` holds the job's number, a bit that closes it and the count of
- * workers inside: a worker joins by counting itself in while the job is open, so nobody waits for one
- * that is still asleep. Workers spin for some microseconds after a job, since a decoded token is some two
- * hundred of them, and sleep after that. */
+ * workers inside: a worker joins by counting itself in while the job is open, so nobody waits for
+ * one that is still asleep. Workers spin for some microseconds after a job, since a decoded token
+ * is some two hundred of them, and sleep after that. */
 #include "base/pool.h"
 
 #include <pthread.h>
@@ -38,7 +38,8 @@ struct pgrad__pool {
     } workers[];
 };
 
-/* The pool this thread is working for, and as which worker: a call from inside a task runs serially. */
+/* The pool this thread is working for, and as which worker: a call from inside a task runs
+ * serially. */
 static _Thread_local struct {
     const struct pgrad__pool *pool;
     uint32_t worker;
@@ -119,7 +120,8 @@ static void start_workers(struct pgrad__pool *pool, uint32_t n_threads)
     pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
-pgrad_status pgrad__pool_create(pgrad_context *context, uint32_t n_threads, struct pgrad__pool **out)
+pgrad_status pgrad__pool_create(pgrad_context *context, uint32_t n_threads,
+                                struct pgrad__pool **out)
 {
     struct pgrad__pool *pool;
     PGRAD__TRY(pgrad__calloc(context, 1, sizeof *pool + n_threads * sizeof(struct worker), &pool));

@@ -1,5 +1,5 @@
-/* The thread pool of a context. Work is split by output: a task's result depends on its index alone,
- * never on which thread runs it or how many there are. */
+/* The thread pool of a context. Work is split by output: a task's result depends on its index
+ * alone, never on which thread runs it or how many there are. */
 #ifndef PGRAD_BASE_POOL_H
 #define PGRAD_BASE_POOL_H
 
@@ -11,7 +11,8 @@ struct pgrad__pool;
 typedef void (*pgrad__task_fn)(void *argument, size_t task, uint32_t worker);
 
 /* n_threads counts the caller's thread. Fewer are started when the system refuses some. */
-pgrad_status pgrad__pool_create(pgrad_context *context, uint32_t n_threads, struct pgrad__pool **out);
+pgrad_status pgrad__pool_create(pgrad_context *context, uint32_t n_threads,
+                                struct pgrad__pool **out);
 void pgrad__pool_free(pgrad_context *context, struct pgrad__pool *pool);
 uint32_t pgrad__pool_threads(const struct pgrad__pool *pool);
 

@@ -1,5 +1,6 @@
-/* Plain multiplications, additions and divisions in a fixed order, so the bits are the same wherever
- * doubles are IEEE 754. Polynomials are the Taylor series, long enough for the reduced range. */
+/* Plain multiplications, additions and divisions in a fixed order, so the bits are the same
+ * wherever doubles are IEEE 754. Polynomials are the Taylor series, long enough for the reduced
+ * range. */
 #include "base/real.h"
 
 #include <math.h>
@@ -91,7 +92,8 @@ double pgrad__expm1(double x)
     return power * expm1_reduced(r) + (power - 1.0);
 }
 
-/* x = q pi/2 + r, |r| <= pi/4: pi/2 in parts of 33 bits, so that q times a part is exact for |q| < 2^20. */
+/* x = q pi/2 + r, |r| <= pi/4: pi/2 in parts of 33 bits, so that q times a part is exact for |q| <
+ * 2^20. */
 static double reduce(double x, int64_t *quadrant)
 {
     double q = floor(x * 0.63661977236758134308 + 0.5);

@@ -3,11 +3,12 @@
 #ifndef PGRAD_BASE_REAL_H
 #define PGRAD_BASE_REAL_H
 
-double pgrad__log(double x);  /* x > 0; -inf for 0, NaN below */
+double pgrad__log(double x); /* x > 0; -inf for 0, NaN below */
 double pgrad__exp(double x);
 double pgrad__expm1(double x);
-double pgrad__sin(double x);  /* any finite x; full precision to |x| < 2^20 */
+double pgrad__sin(double x); /* any finite x; full precision to |x| < 2^20 */
 double pgrad__cos(double x);
-double pgrad__pow(double x, double y); /* x > 0: exp(y log x), error some 1e-14 relative; enough for rope */
+double pgrad__pow(double x,
+                  double y); /* x > 0: exp(y log x), error some 1e-14 relative; enough for rope */
 
 #endif

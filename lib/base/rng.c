@@ -28,7 +28,8 @@ void pgrad__philox(const uint32_t key[2], const uint32_t counter[4], uint32_t ou
         out[i] = c[i];
 }
 
-/* 64 random bits at (seed; stream, position, draw), the second 64 of the same block with half = 1. */
+/* 64 random bits at (seed; stream, position, draw), the second 64 of the same block with half = 1.
+ */
 static uint64_t bits_at(uint64_t seed, uint64_t stream, uint64_t position, uint32_t draw, int half)
 {
     const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};

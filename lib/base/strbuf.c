@@ -18,8 +18,7 @@ static int make_room(pgrad__strbuf *buffer, size_t more)
         buffer->status = pgrad__fail(PGRAD_E_LIMIT, "a text of more bytes than can be addressed");
         return 0;
     }
-    buffer->status =
-        pgrad__reserve(buffer->context, &buffer->data, &buffer->capacity, needed, 1);
+    buffer->status = pgrad__reserve(buffer->context, &buffer->data, &buffer->capacity, needed, 1);
     return buffer->status == PGRAD_OK;
 }
 

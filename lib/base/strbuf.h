@@ -1,5 +1,5 @@
-/* A growing byte string in a context's memory. Zero-initialise with the context set; the first failure
- * sticks in `status`, so that a chain of appends needs one check. */
+/* A growing byte string in a context's memory. Zero-initialise with the context set; the first
+ * failure sticks in `status`, so that a chain of appends needs one check. */
 #ifndef PGRAD_BASE_STRBUF_H
 #define PGRAD_BASE_STRBUF_H
 

@@ -1,9 +1,9 @@
 /* Attention forward: one code for prefill, decode and training.
  *
- * A task is one kv head and some query rows: rows of one span, or of several spans that share their first
- * pages. The g = H / n_kv_heads query heads of the kv head lie one after another for each row, so that a
- * tile of keys is read once for all of them. What a row computes depends on its own q, position and pages
- * alone. */
+ * A task is one kv head and some query rows: rows of one span, or of several spans that share their
+ * first pages. The g = H / n_kv_heads query heads of the kv head lie one after another for each
+ * row, so that a tile of keys is read once for all of them. What a row computes depends on its own
+ * q, position and pages alone. */
 #include "kernel/attention.h"
 
 #include <math.h>
@@ -87,9 +87,9 @@ typedef struct rows {
     float *packed_q; /* the same in narrow panels */
     float *s;        /* [n, TILE] */
     float *packed_s;
-    float *tile;     /* [n, padded] P.V of one tile */
-    float *sum;      /* [n, padded] o */
-    float *m, *l;    /* [n] */
+    float *tile;  /* [n, padded] P.V of one tile */
+    float *sum;   /* [n, padded] o */
+    float *m, *l; /* [n] */
 } rows;
 
 static size_t padded_rows(const pgrad__kernels *kernels, size_t n)
@@ -101,7 +101,8 @@ static size_t scratch_floats(const job *j)
 {
     const size_t n = pgrad__round_16(padded_rows(j->kernels, j->max_rows));
     const size_t padded = pgrad__padded_dim(j->kernels, j->shape->head_dim);
-    return n * (2 * pgrad__round_16(j->shape->head_dim) + 2 * TILE + 2 * padded + 2) + 8 * PGRAD__SLACK;
+    return n * (2 * pgrad__round_16(j->shape->head_dim) + 2 * TILE + 2 * padded + 2) +
+           8 * PGRAD__SLACK;
 }
 
 static rows cut_scratch(const job *j, uint32_t worker, size_t n_rows)
@@ -122,14 +123,16 @@ static rows cut_scratch(const job *j, uint32_t worker, size_t n_rows)
 
 /* C [v0 .. v1, cols] = rows v0 .. v1 of x [n, depth] times wide panels. Few rows go unpacked. */
 static void multiply(const job *j, size_t v0, size_t v1, size_t depth, const float *x,
-                     const float *packed, const float *wide_panels, size_t cols, float *c, size_t ldc)
+                     const float *packed, const float *wide_panels, size_t cols, float *c,
+                     size_t ldc)
 {
     const size_t wide = j->kernels->wide, narrow = j->kernels->narrow;
     if (v1 - v0 <= j->kernels->rows_max) {
         for (size_t k = 0; k < depth; k += PGRAD__KC)
             for (size_t i = 0; i < cols; i += wide)
-                j->kernels->rows(v1 - v0, pgrad__min(PGRAD__KC, depth - k), x + v0 * depth + k, depth,
-                                 wide_panels + i * depth + k * wide, c + v0 * ldc + i, ldc, k > 0);
+                j->kernels->rows(v1 - v0, pgrad__min(PGRAD__KC, depth - k), x + v0 * depth + k,
+                                 depth, wide_panels + i * depth + k * wide, c + v0 * ldc + i, ldc,
+                                 k > 0);
         return;
     }
     const size_t first = v0 / narrow * narrow; /* rows in front are computed and not used */
@@ -137,12 +140,14 @@ static void multiply(const job *j, size_t v0, size_t v1, size_t depth, const flo
                         packed + first * depth, depth, wide_panels, depth, c + first * ldc, ldc, 0);
 }
 
-/* One tile of keys for virtual rows v0 .. v1 at positions from first_position on: S, softmax, P.V. */
-static void add_tile(const job *j, const rows *r, const float *page, size_t kv_head, size_t v0, size_t v1,
-                     const size_t *visible)
+/* One tile of keys for virtual rows v0 .. v1 at positions from first_position on: S, softmax, P.V.
+ */
+static void add_tile(const job *j, const rows *r, const float *page, size_t kv_head, size_t v0,
+                     size_t v1, const size_t *visible)
 {
     const pgrad__vector_ops *vec = j->kernels->vec;
-    const size_t head_dim = j->shape->head_dim, padded = pgrad__padded_dim(j->kernels, j->shape->head_dim);
+    const size_t head_dim = j->shape->head_dim,
+                 padded = pgrad__padded_dim(j->kernels, j->shape->head_dim);
     const float *keys = page + kv_head * pgrad__kv_block_floats(j->kernels, j->shape->head_dim);
     const float *values = keys + TILE * head_dim;
     float factor[BLOCK_ROWS];
@@ -150,8 +155,8 @@ static void add_tile(const job *j, const rows *r, const float *page, size_t kv_h
     for (size_t v = v0; v < v1; v += BLOCK_ROWS) {
         size_t end = pgrad__min(v + BLOCK_ROWS, v1);
         for (size_t i = v; i < end; i++) {
-            vec->attention_row(r->s + i * TILE, visible[i / j->group_heads], j->shape->scale, r->m + i,
-                               r->l + i, factor + (i - v));
+            vec->attention_row(r->s + i * TILE, visible[i / j->group_heads], j->shape->scale,
+                               r->m + i, r->l + i, factor + (i - v));
             vec->scale(factor[i - v], head_dim, r->sum + i * padded);
         }
     }
@@ -193,7 +198,8 @@ static void gather_queries(const job *j, const task_rows *t, rows *r)
     }
 }
 
-/* The span's own pages, for its rows [row, row_end) of this task, which are virtual rows from v on. */
+/* The span's own pages, for its rows [row, row_end) of this task, which are virtual rows from v on.
+ */
 static void attend_span(const job *j, const rows *r, const task_rows *t,
                         const pgrad__attention_span *span, size_t row, size_t row_end, size_t v,
                         size_t *visible)
@@ -201,10 +207,12 @@ static void attend_span(const job *j, const rows *r, const task_rows *t,
     const size_t g = j->group_heads, first = span->first_position + row;
     const size_t last = span->first_position + row_end - 1, first_index = v / g;
     for (size_t page = span->n_shared_pages; page * TILE <= last; page++) {
-        size_t start = page * TILE > first ? page * TILE - first : 0; /* rows before see none of it */
+        size_t start =
+            page * TILE > first ? page * TILE - first : 0; /* rows before see none of it */
         for (size_t i = start; i < row_end - row; i++)
             visible[first_index + i] = pgrad__min(TILE, first + i - page * TILE + 1);
-        add_tile(j, r, span->pages[page], t->kv_head, v + start * g, v + (row_end - row) * g, visible);
+        add_tile(j, r, span->pages[page], t->kv_head, v + start * g, v + (row_end - row) * g,
+                 visible);
     }
 }
 
@@ -244,7 +252,8 @@ static void attend(const job *j, const task_rows *t, uint32_t worker)
         size_t row = counted < t->first ? t->first - counted : 0;
         size_t row_end = counted + span.n_rows > t->end ? t->end - counted : span.n_rows;
         counted += span.n_rows;
-        if (row >= row_end || row >= span.n_rows || counted <= t->first || counted - span.n_rows >= t->end)
+        if (row >= row_end || row >= span.n_rows || counted <= t->first ||
+            counted - span.n_rows >= t->end)
             continue;
         if (t->span_end - t->span == 1)
             span.n_shared_pages = 0; /* alone: all pages are its own */
@@ -289,10 +298,12 @@ static void attention_task(void *argument, size_t task, uint32_t worker)
     const size_t kv_heads = j->shape->n_kv_heads;
     size_t block = task / kv_heads;
     for (size_t span = 0; span < j->n_spans;) {
-        size_t end = batch_end(j, span), n = batch_rows(j, span, end), size = block_of(span, end, n);
+        size_t end = batch_end(j, span), n = batch_rows(j, span, end),
+               size = block_of(span, end, n);
         size_t blocks = pgrad__panel_count(n, size);
         if (block < blocks) {
-            task_rows t = {span, end, task % kv_heads, block * size, pgrad__min(n, (block + 1) * size)};
+            task_rows t = {span, end, task % kv_heads, block * size,
+                           pgrad__min(n, (block + 1) * size)};
             attend(j, &t, worker);
             return;
         }
@@ -302,16 +313,24 @@ static void attention_task(void *argument, size_t task, uint32_t worker)
 }
 
 pgrad_status pgrad__attention_forward(pgrad_context *context, pgrad__workspace *workspace,
-                                      const pgrad__attention_shape *shape, const float *q, size_t ldq,
-                                      const pgrad__attention_span *spans, size_t n_spans, float *o,
-                                      size_t ldo, float *lse)
+                                      const pgrad__attention_shape *shape, const float *q,
+                                      size_t ldq, const pgrad__attention_span *spans,
+                                      size_t n_spans, float *o, size_t ldo, float *lse)
 {
-    job j = {.kernels = pgrad__kernels_of(context), .shape = shape, .q = q, .ldq = ldq, .spans = spans,
-             .n_spans = n_spans, .o = o, .ldo = ldo, .lse = lse,
+    job j = {.kernels = pgrad__kernels_of(context),
+             .shape = shape,
+             .q = q,
+             .ldq = ldq,
+             .spans = spans,
+             .n_spans = n_spans,
+             .o = o,
+             .ldo = ldo,
+             .lse = lse,
              .group_heads = shape->n_heads / shape->n_kv_heads};
     size_t blocks = 0;
     for (size_t span = 0; span < n_spans;) {
-        size_t end = batch_end(&j, span), n = batch_rows(&j, span, end), size = block_of(span, end, n);
+        size_t end = batch_end(&j, span), n = batch_rows(&j, span, end),
+               size = block_of(span, end, n);
         blocks += pgrad__panel_count(n, size);
         if (pgrad__min(n, size) * j.group_heads > j.max_rows)
             j.max_rows = pgrad__min(n, size) * j.group_heads;

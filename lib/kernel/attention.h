@@ -1,4 +1,5 @@
-/* What forward and backward of attention share: the layout of pages, and small products of packed tiles. */
+/* What forward and backward of attention share: the layout of pages, and small products of packed
+ * tiles. */
 #ifndef PGRAD_KERNEL_ATTENTION_H
 #define PGRAD_KERNEL_ATTENTION_H
 
@@ -17,12 +18,12 @@ static inline size_t pgrad__round_16(size_t n)
     return (n + 15) & ~(size_t)15;
 }
 
-/* C [rows, cols] (+)= N W over `depth`: N in narrow panels [ceil(rows / narrow)][stride][narrow], W in wide
- * panels [ceil(cols / wide)][stride][wide], stride >= depth their allotted length. */
+/* C [rows, cols] (+)= N W over `depth`: N in narrow panels [ceil(rows / narrow)][stride][narrow], W
+ * in wide panels [ceil(cols / wide)][stride][wide], stride >= depth their allotted length. */
 static inline void pgrad__tile_product(const pgrad__kernels *kernels, size_t rows, size_t cols,
-                                       size_t depth, const float *narrow_panels, size_t narrow_stride,
-                                       const float *wide_panels, size_t wide_stride, float *c, size_t ldc,
-                                       int accumulate)
+                                       size_t depth, const float *narrow_panels,
+                                       size_t narrow_stride, const float *wide_panels,
+                                       size_t wide_stride, float *c, size_t ldc, int accumulate)
 {
     const size_t narrow = kernels->narrow, wide = kernels->wide;
     for (size_t k = 0; k < depth; k += PGRAD__KC)
@@ -36,8 +37,8 @@ static inline void pgrad__tile_product(const pgrad__kernels *kernels, size_t row
 }
 
 /* Rows [n, depth] of ldx floats into narrow panels over depth. */
-static inline void pgrad__pack_narrow(const pgrad__kernels *kernels, const float *x, size_t ldx, size_t n,
-                                      size_t depth, float *panels)
+static inline void pgrad__pack_narrow(const pgrad__kernels *kernels, const float *x, size_t ldx,
+                                      size_t n, size_t depth, float *panels)
 {
     for (size_t i = 0; i < n; i += kernels->narrow)
         kernels->vec->pack_transposed(x + i * ldx, ldx, pgrad__min(kernels->narrow, n - i), depth,

@@ -1,11 +1,11 @@
-/* Attention backward (Dao 2023, algorithm 2): probabilities are recomputed from the saved log-sum-exp, a tile
- * of 64 queries by 64 keys at a time, so memory is linear in the length.
+/* Attention backward (Dao 2023, algorithm 2): probabilities are recomputed from the saved
+ * log-sum-exp, a tile of 64 queries by 64 keys at a time, so memory is linear in the length.
  *
  *   P = exp(scale Q K^T - lse), dP = dO V^T, dS = P (dP - rowsum(dO O)) scale
  *   dQ = dS K, dK = dS^T Q, dV = P^T dO
  *
- * A task is one kv head of one sequence. dK and dV sum over the query heads in order, then over blocks of 64
- * queries in order; dQ over tiles of keys in order. */
+ * A task is one kv head of one sequence. dK and dV sum over the query heads in order, then over
+ * blocks of 64 queries in order; dQ over tiles of keys in order. */
 #include <string.h>
 
 #include "base/fail.h"
@@ -52,15 +52,16 @@ static size_t cut(const job *j, float *base, scratch *s)
     const size_t dim = j->shape->head_dim, padded = j->padded, n = j->max_tiles * TILE;
     size_t at = 0;
     size_t offsets[13] = {
-        take(&at, n * dim),       take(&at, n * dim),       take(&at, n * padded),
-        take(&at, n * padded),    take(&at, n * padded),    take(&at, ROWS * dim),
-        take(&at, ROWS * dim),    take(&at, TILE * padded), take(&at, TILE * padded),
-        take(&at, ROWS * TILE),   take(&at, ROWS * TILE),   take(&at, ROWS * ROWS),
+        take(&at, n * dim),      take(&at, n * dim),       take(&at, n * padded),
+        take(&at, n * padded),   take(&at, n * padded),    take(&at, ROWS * dim),
+        take(&at, ROWS * dim),   take(&at, TILE * padded), take(&at, TILE * padded),
+        take(&at, ROWS * TILE),  take(&at, ROWS * TILE),   take(&at, ROWS * ROWS),
         take(&at, ROWS * padded)};
     if (base != NULL) {
-        float **parts[13] = {&s->keys_by_key, &s->values_by_key, &s->keys_by_dim, &s->dk,     &s->dv,
-                             &s->q_narrow,    &s->do_narrow,     &s->q_wide,      &s->do_wide, &s->p,
-                             &s->ds,          &s->narrow,        &s->dq};
+        float **parts[13] = {
+            &s->keys_by_key, &s->values_by_key, &s->keys_by_dim, &s->dk,      &s->dv,
+            &s->q_narrow,    &s->do_narrow,     &s->q_wide,      &s->do_wide, &s->p,
+            &s->ds,          &s->narrow,        &s->dq};
         for (size_t i = 0; i < 13; i++)
             *parts[i] = base + offsets[i];
     }
@@ -78,7 +79,8 @@ static void pack_keys(const job *j, const scratch *s, size_t first_row, size_t n
         const size_t keys = pgrad__min(TILE, n - t);
         for (size_t i = 0; i < TILE; i += wide) {
             size_t lanes = i < keys ? pgrad__min(wide, keys - i) : 0;
-            vec->pack_transposed(k + (t + i) * ld, ld, lanes, dim, wide, s->keys_by_key + (t + i) * dim);
+            vec->pack_transposed(k + (t + i) * ld, ld, lanes, dim, wide,
+                                 s->keys_by_key + (t + i) * dim);
             vec->pack_transposed(v + (t + i) * ld, ld, lanes, dim, wide,
                                  s->values_by_key + (t + i) * dim);
         }
@@ -110,26 +112,28 @@ static void pack_queries(const job *j, scratch *s, size_t row, size_t n, size_t 
 }
 
 /* C [TILE keys, padded] += X^T W, X [n, TILE] row-major, W wide panels over the n queries. */
-static void add_transposed(const job *j, const scratch *s, const float *x, size_t n, const float *wide_panels,
-                           float *c)
+static void add_transposed(const job *j, const scratch *s, const float *x, size_t n,
+                           const float *wide_panels, float *c)
 {
     const size_t narrow = j->kernels->narrow;
     for (size_t key = 0; key < TILE; key += narrow)
         j->kernels->vec->pack_straight(x + key, TILE, pgrad__min(narrow, TILE - key), n, narrow,
                                        s->narrow + key * n);
-    pgrad__tile_product(j->kernels, TILE, j->padded, n, s->narrow, n, wide_panels, TILE, c, j->padded, 1);
+    pgrad__tile_product(j->kernels, TILE, j->padded, n, s->narrow, n, wide_panels, TILE, c,
+                        j->padded, 1);
 }
 
 /* One block of n queries from row q0 on against the tile of keys from t on. */
-static void one_tile(const job *j, const scratch *s, size_t row, size_t head, size_t q0, size_t n, size_t t)
+static void one_tile(const job *j, const scratch *s, size_t row, size_t head, size_t q0, size_t n,
+                     size_t t)
 {
     const pgrad__vector_ops *vec = j->kernels->vec;
     const size_t dim = j->shape->head_dim;
     const float scale = j->shape->scale;
-    pgrad__tile_product(j->kernels, n, TILE, dim, s->q_narrow, dim, s->keys_by_key + t * dim, dim, s->p,
-                        TILE, 0);
-    pgrad__tile_product(j->kernels, n, TILE, dim, s->do_narrow, dim, s->values_by_key + t * dim, dim,
-                        s->ds, TILE, 0);
+    pgrad__tile_product(j->kernels, n, TILE, dim, s->q_narrow, dim, s->keys_by_key + t * dim, dim,
+                        s->p, TILE, 0);
+    pgrad__tile_product(j->kernels, n, TILE, dim, s->do_narrow, dim, s->values_by_key + t * dim,
+                        dim, s->ds, TILE, 0);
     for (size_t i = 0; i < n; i++) {
         size_t visible = pgrad__min(TILE, q0 + i - t + 1);
         vec->attention_row_recompute(s->p + i * TILE, visible, scale,
@@ -139,8 +143,8 @@ static void one_tile(const job *j, const scratch *s, size_t row, size_t head, si
     add_transposed(j, s, s->p, n, s->do_wide, s->dv + t * j->padded);
     add_transposed(j, s, s->ds, n, s->q_wide, s->dk + t * j->padded);
     pgrad__pack_narrow(j->kernels, s->ds, TILE, n, TILE, s->narrow);
-    pgrad__tile_product(j->kernels, n, j->padded, TILE, s->narrow, TILE, s->keys_by_dim + t * j->padded,
-                        TILE, s->dq, j->padded, t > 0);
+    pgrad__tile_product(j->kernels, n, j->padded, TILE, s->narrow, TILE,
+                        s->keys_by_dim + t * j->padded, TILE, s->dq, j->padded, t > 0);
 }
 
 static void write_rows(const float *from, size_t padded, size_t n, size_t dim, float *to, size_t ld)
@@ -168,7 +172,8 @@ static void backward_task(void *argument, size_t task, uint32_t worker)
             pack_queries(j, &s, first + q0, block, head);
             for (size_t t = 0; t <= q0; t += TILE)
                 one_tile(j, &s, first + q0, head, q0, block, t);
-            write_rows(s.dq, j->padded, block, dim, g->dq + (first + q0) * g->lddq + head * dim, g->lddq);
+            write_rows(s.dq, j->padded, block, dim, g->dq + (first + q0) * g->lddq + head * dim,
+                       g->lddq);
         }
     write_rows(s.dk, j->padded, n, dim, g->dk + first * g->lddkv + kv_head * dim, g->lddkv);
     write_rows(s.dv, j->padded, n, dim, g->dv + first * g->lddkv + kv_head * dim, g->lddkv);
@@ -176,10 +181,12 @@ static void backward_task(void *argument, size_t task, uint32_t worker)
 
 pgrad_status pgrad__attention_backward(pgrad_context *context, pgrad__workspace *workspace,
                                        const pgrad__attention_shape *shape,
-                                       const pgrad__attention_sequence *sequences, size_t n_sequences,
-                                       const pgrad__attention_grads *grads)
+                                       const pgrad__attention_sequence *sequences,
+                                       size_t n_sequences, const pgrad__attention_grads *grads)
 {
-    job j = {.kernels = pgrad__kernels_of(context), .shape = shape, .sequences = sequences,
+    job j = {.kernels = pgrad__kernels_of(context),
+             .shape = shape,
+             .sequences = sequences,
              .grads = grads};
     j.padded = pgrad__padded_dim(j.kernels, shape->head_dim);
     for (size_t i = 0; i < n_sequences; i++)

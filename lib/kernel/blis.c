@@ -1,5 +1,5 @@
-/* Calls BLIS's micro-kernels by the private names extract_blis.sh gives them. They take no context of BLIS
- * and look at two pointers of auxinfo_t only: where to prefetch from. */
+/* Calls BLIS's micro-kernels by the private names extract_blis.sh gives them. They take no context
+ * of BLIS and look at two pointers of auxinfo_t only: where to prefetch from. */
 #include "kernel/blis.h"
 
 #include <stdint.h>
@@ -14,8 +14,8 @@ typedef struct auxinfo {
 } auxinfo;
 
 typedef void sgemm_micro_kernel(int64_t m, int64_t n, int64_t k, const float *alpha, const float *a,
-                                const float *b, const float *beta, float *c, int64_t rs_c, int64_t cs_c,
-                                const auxinfo *data, const void *cntx);
+                                const float *b, const float *beta, float *c, int64_t rs_c,
+                                int64_t cs_c, const auxinfo *data, const void *cntx);
 
 static const float ONE = 1.0f, ZERO = 0.0f;
 
@@ -27,17 +27,17 @@ void pgrad__micro_skx(size_t depth, const float *narrow, const float *wide, floa
                       int accumulate)
 {
     const auxinfo data = {.a_next = wide, .b_next = narrow};
-    pgrad__blis_sgemm_skx(32, 12, (int64_t)depth, &ONE, wide, narrow, accumulate ? &ONE : &ZERO, c, 1,
-                          (int64_t)ldc, &data, NULL);
+    pgrad__blis_sgemm_skx(32, 12, (int64_t)depth, &ONE, wide, narrow, accumulate ? &ONE : &ZERO, c,
+                          1, (int64_t)ldc, &data, NULL);
 }
 
 /* Stores along columns (n): the wide side is B. */
-void pgrad__micro_haswell(size_t depth, const float *narrow, const float *wide, float *c, size_t ldc,
-                          int accumulate)
+void pgrad__micro_haswell(size_t depth, const float *narrow, const float *wide, float *c,
+                          size_t ldc, int accumulate)
 {
     const auxinfo data = {.a_next = narrow, .b_next = wide};
-    pgrad__blis_sgemm_haswell(6, 16, (int64_t)depth, &ONE, narrow, wide, accumulate ? &ONE : &ZERO, c,
-                              (int64_t)ldc, 1, &data, NULL);
+    pgrad__blis_sgemm_haswell(6, 16, (int64_t)depth, &ONE, narrow, wide, accumulate ? &ONE : &ZERO,
+                              c, (int64_t)ldc, 1, &data, NULL);
 }
 #elif defined(__aarch64__)
 extern sgemm_micro_kernel pgrad__blis_sgemm_armv8a;
@@ -47,7 +47,7 @@ void pgrad__micro_armv8a(size_t depth, const float *narrow, const float *wide, f
                          int accumulate)
 {
     const auxinfo data = {.a_next = wide, .b_next = narrow};
-    pgrad__blis_sgemm_armv8a(8, 12, (int64_t)depth, &ONE, wide, narrow, accumulate ? &ONE : &ZERO, c, 1,
-                             (int64_t)ldc, &data, NULL);
+    pgrad__blis_sgemm_armv8a(8, 12, (int64_t)depth, &ONE, wide, narrow, accumulate ? &ONE : &ZERO,
+                             c, 1, (int64_t)ldc, &data, NULL);
 }
 #endif

@@ -4,15 +4,15 @@
 
 #include <stddef.h>
 
-/* C[i][j] = (accumulate ? C : 0) + sum_k narrow[k * n + i] wide[k * w + j], i < n rows of ldc floats, j < w: the
- * micro-kernel of a set, whichever of its operands it wants first. Panels are read up to 128 bytes past
- * their end; wide panels are 64-byte aligned; depth >= 1. */
+/* C[i][j] = (accumulate ? C : 0) + sum_k narrow[k * n + i] wide[k * w + j], i < n rows of ldc
+ * floats, j < w: the micro-kernel of a set, whichever of its operands it wants first. Panels are
+ * read up to 128 bytes past their end; wide panels are 64-byte aligned; depth >= 1. */
 typedef void (*pgrad__micro_fn)(size_t depth, const float *narrow, const float *wide, float *c,
                                 size_t ldc, int accumulate);
 
 #if defined(__x86_64__)
-void pgrad__micro_haswell(size_t depth, const float *narrow, const float *wide, float *c, size_t ldc,
-                          int accumulate); /* 6 x 16 */
+void pgrad__micro_haswell(size_t depth, const float *narrow, const float *wide, float *c,
+                          size_t ldc, int accumulate); /* 6 x 16 */
 void pgrad__micro_skx(size_t depth, const float *narrow, const float *wide, float *c, size_t ldc,
                       int accumulate); /* 12 x 32 */
 #elif defined(__aarch64__)

@@ -33,8 +33,8 @@ static void activation_task(void *argument, size_t task, uint32_t worker)
     j->vec->activation(j->kind, j->a + at, range_of(j, task), j->out + at);
 }
 
-void pgrad__activation_forward(pgrad_context *context, pgrad__activation kind, const float *x, size_t n,
-                               float *y)
+void pgrad__activation_forward(pgrad_context *context, pgrad__activation kind, const float *x,
+                               size_t n, float *y)
 {
     job j = {.kind = kind, .a = x, .out = y, .n = n};
     split(context, &j, activation_task);

@@ -43,8 +43,14 @@ void pgrad__embedding_forward(pgrad_context *context, const pgrad__matrix *e, co
                               const pgrad_token *tokens, const uint32_t *positions, size_t n_rows,
                               float *out)
 {
-    job j = {.wide = pgrad__kernels_of(context)->wide, .n_in = e->n_in, .n_rows = n_rows, .e = e->data,
-             .p = p, .tokens = tokens, .positions = positions, .out = out};
+    job j = {.wide = pgrad__kernels_of(context)->wide,
+             .n_in = e->n_in,
+             .n_rows = n_rows,
+             .e = e->data,
+             .p = p,
+             .tokens = tokens,
+             .positions = positions,
+             .out = out};
     pgrad__parallel(context, pgrad__panel_count(n_rows, ROWS), gather_task, &j);
 }
 
@@ -69,7 +75,13 @@ void pgrad__embedding_backward(pgrad_context *context, pgrad__matrix *d_e, float
                                const pgrad_token *tokens, const uint32_t *positions, size_t n_rows,
                                const float *dout)
 {
-    job j = {.wide = pgrad__kernels_of(context)->wide, .n_in = d_e->n_in, .n_rows = n_rows,
-             .d_e = d_e->data, .d_p = d_p, .tokens = tokens, .positions = positions, .dout = dout};
+    job j = {.wide = pgrad__kernels_of(context)->wide,
+             .n_in = d_e->n_in,
+             .n_rows = n_rows,
+             .d_e = d_e->data,
+             .d_p = d_p,
+             .tokens = tokens,
+             .positions = positions,
+             .dout = dout};
     pgrad__parallel(context, pgrad__panel_count(d_e->n_in, COLUMNS), scatter_task, &j);
 }

@@ -1,8 +1,8 @@
 /* Y[t, o] = sum_i X[t, i] W[o, i] + b[o]: the product of every forward pass.
  *
- * X is packed once, by all threads. A task is a chunk of weight panels times a block of rows: the chunk
- * stays in the second-level cache while the rows go past it. The order of a sum is that of kernel.h
- * whatever the tasks are. */
+ * X is packed once, by all threads. A task is a chunk of weight panels times a block of rows: the
+ * chunk stays in the second-level cache while the rows go past it. The order of a sum is that of
+ * kernel.h whatever the tasks are. */
 #include "kernel/kernel.h"
 #include "kernel/panels.h"
 #include "kernel/vec.h"
@@ -31,8 +31,8 @@ static void pack_task(void *argument, size_t task, uint32_t worker)
                                        job->packed + first * job->depth);
 }
 
-void pgrad__pack_rows(pgrad_context *context, const float *x, size_t ldx, size_t n_rows, size_t depth,
-                      float *packed)
+void pgrad__pack_rows(pgrad_context *context, const float *x, size_t ldx, size_t n_rows,
+                      size_t depth, float *packed)
 {
     pack_job job = {pgrad__kernels_of(context), x, ldx, n_rows, depth, packed};
     pgrad__parallel(context, pgrad__panel_count(n_rows, job.kernels->narrow), pack_task, &job);
@@ -59,7 +59,8 @@ typedef struct part {
 
 static size_t chunks_of(const job *j, const pgrad__product *product)
 {
-    return pgrad__panel_count(pgrad__panel_count(product->weight->n_out, j->kernels->wide), j->chunk);
+    return pgrad__panel_count(pgrad__panel_count(product->weight->n_out, j->kernels->wide),
+                              j->chunk);
 }
 
 static part find_part(const job *j, size_t task)
@@ -68,7 +69,8 @@ static part find_part(const job *j, size_t task)
     const pgrad__product *product = j->products;
     while (chunk >= chunks_of(j, product))
         chunk -= chunks_of(j, product++);
-    part p = {.product = product, .first_panel = chunk * j->chunk, .first_row = block * j->block_rows};
+    part p = {
+        .product = product, .first_panel = chunk * j->chunk, .first_row = block * j->block_rows};
     size_t panels = pgrad__panel_count(product->weight->n_out, j->kernels->wide);
     p.n_panels = pgrad__min(j->chunk, panels - p.first_panel);
     p.n_rows = pgrad__min(j->block_rows, j->n_rows - p.first_row);
@@ -124,8 +126,8 @@ static void row_panel(const job *j, const pgrad__product *product, size_t panel)
             for (size_t i = 0; i < cols; i++)
                 tile[t * wide + i] = y[t * product->ldy + i];
     for (size_t k = 0; k < depth; k += PGRAD__KC)
-        j->kernels->rows(j->n_rows, pgrad__min(PGRAD__KC, depth - k), j->x + k, j->ldx, data + k * wide,
-                         c, ldc, k > 0 || product->accumulate);
+        j->kernels->rows(j->n_rows, pgrad__min(PGRAD__KC, depth - k), j->x + k, j->ldx,
+                         data + k * wide, c, ldc, k > 0 || product->accumulate);
     if (c == tile)
         for (size_t t = 0; t < j->n_rows; t++)
             for (size_t i = 0; i < cols; i++)
@@ -170,8 +172,13 @@ pgrad_status pgrad__matmul(pgrad_context *context, pgrad__workspace *workspace, 
     const pgrad__kernels *kernels = pgrad__kernels_of(context);
     if (n_rows == 0)
         return PGRAD_OK;
-    job j = {.kernels = kernels, .x = x, .ldx = ldx, .n_rows = n_rows, .depth = products[0].weight->n_in,
-             .products = products, .n_products = n_products};
+    job j = {.kernels = kernels,
+             .x = x,
+             .ldx = ldx,
+             .n_rows = n_rows,
+             .depth = products[0].weight->n_in,
+             .products = products,
+             .n_products = n_products};
     choose_tasks(&j, context);
     if (n_rows <= kernels->rows_max) {
         pgrad__parallel(context, count_tasks(&j), row_task, &j);

@@ -37,7 +37,8 @@ typedef struct input_job {
     size_t scratch_floats;
 } input_job;
 
-/* W[o .. o + n_k, i .. i + wide] as a wide panel over o. o is a multiple of KC, so of the panel width. */
+/* W[o .. o + n_k, i .. i + wide] as a wide panel over o. o is a multiple of KC, so of the panel
+ * width. */
 static void transpose_strip(const input_job *job, size_t o, size_t n_k, size_t i, float *strip)
 {
     const size_t wide = job->kernels->wide, n_in = job->weight->n_in;
@@ -45,8 +46,8 @@ static void transpose_strip(const input_job *job, size_t o, size_t n_k, size_t i
     for (size_t k = 0; k < n_k;) {
         size_t panel = (o + k) / wide, lane = (o + k) % wide;
         size_t lanes = pgrad__min(wide - lane, n_k - k);
-        job->kernels->vec->pack_transposed(job->weight->data + (panel * n_in + i) * wide + lane, wide,
-                                           cols, lanes, wide, strip + k * wide);
+        job->kernels->vec->pack_transposed(job->weight->data + (panel * n_in + i) * wide + lane,
+                                           wide, cols, lanes, wide, strip + k * wide);
         k += lanes;
     }
 }
@@ -66,8 +67,9 @@ static void input_task(void *argument, size_t task, uint32_t worker)
         for (size_t t = 0; t < job->n_rows; t += narrow)
             for (size_t i = first, strip = 0; i < end; i += wide, strip++)
                 pgrad__tile(job->kernels, n_k, job->packed + t * job->n_out + k * narrow,
-                            scratch + strip * PGRAD__KC * wide, job->dx + t * job->ldx + i, job->ldx,
-                            pgrad__min(narrow, job->n_rows - t), pgrad__min(wide, n_in - i), accumulate);
+                            scratch + strip * PGRAD__KC * wide, job->dx + t * job->ldx + i,
+                            job->ldx, pgrad__min(narrow, job->n_rows - t),
+                            pgrad__min(wide, n_in - i), accumulate);
     }
 }
 
@@ -82,8 +84,13 @@ pgrad_status pgrad__matmul_grad_input(pgrad_context *context, pgrad__workspace *
     const size_t n_panels = pgrad__panel_count(weight->n_in, kernels->wide);
     const size_t rows = pgrad__panel_count(n_rows, kernels->narrow) * kernels->narrow;
     const size_t depth = pgrad__min(weight->n_out, SUPER_BLOCK);
-    input_job job = {.kernels = kernels, .weight = weight, .n_rows = n_rows, .dx = dx, .ldx = ldx,
-                     .chunk = choose_chunk(context, n_panels), .accumulate = accumulate};
+    input_job job = {.kernels = kernels,
+                     .weight = weight,
+                     .n_rows = n_rows,
+                     .dx = dx,
+                     .ldx = ldx,
+                     .chunk = choose_chunk(context, n_panels),
+                     .accumulate = accumulate};
     job.scratch_floats = job.chunk * PGRAD__KC * kernels->wide + PGRAD__SLACK;
     float *data;
     const size_t packed_floats = (rows * depth + PGRAD__SLACK + 15) & ~(size_t)15;
@@ -101,8 +108,8 @@ pgrad_status pgrad__matmul_grad_input(pgrad_context *context, pgrad__workspace *
 }
 
 /* ---- dW[o, i] += sum_t dY[t, o] X[t, i] ----
- * The wide side is o, the narrow one i; tiles are added straight into the panels of dW. X is packed once;
- * each task packs the strips of dY it needs. */
+ * The wide side is o, the narrow one i; tiles are added straight into the panels of dW. X is packed
+ * once; each task packs the strips of dY it needs. */
 
 typedef struct weight_job {
     const pgrad__kernels *kernels;
@@ -125,8 +132,9 @@ static void pack_columns_task(void *argument, size_t task, uint32_t worker)
     const size_t t = task / panels * PGRAD__KC, i = task % panels * narrow;
     const size_t n_t = pgrad__min(PGRAD__KC, job->n_rows - t);
     (void)worker;
-    job->kernels->vec->pack_straight(job->x + t * job->ldx + i, job->ldx, pgrad__min(narrow, n_in - i),
-                                     n_t, narrow, job->packed + t * panels * narrow + i * n_t);
+    job->kernels->vec->pack_straight(job->x + t * job->ldx + i, job->ldx,
+                                     pgrad__min(narrow, n_in - i), n_t, narrow,
+                                     job->packed + t * panels * narrow + i * n_t);
 }
 
 static void weight_task(void *argument, size_t task, uint32_t worker)
@@ -135,7 +143,8 @@ static void weight_task(void *argument, size_t task, uint32_t worker)
     const size_t wide = job->kernels->wide, narrow = job->kernels->narrow;
     const size_t n_in = job->d_weight->n_in, n_out = job->d_weight->n_out;
     const size_t panels = pgrad__panel_count(n_in, narrow);
-    const size_t first = task * job->chunk * wide, end = pgrad__min(first + job->chunk * wide, n_out);
+    const size_t first = task * job->chunk * wide,
+                 end = pgrad__min(first + job->chunk * wide, n_out);
     float *scratch = job->scratch + worker * job->scratch_floats;
     for (size_t t = 0; t < job->n_rows; t += PGRAD__KC) {
         size_t n_t = pgrad__min(PGRAD__KC, job->n_rows - t);
@@ -161,8 +170,14 @@ pgrad_status pgrad__matmul_grad_weight(pgrad_context *context, pgrad__workspace 
         return PGRAD_OK;
     const size_t n_panels = pgrad__panel_count(d_weight->n_out, kernels->wide);
     const size_t narrow_panels = pgrad__panel_count(d_weight->n_in, kernels->narrow);
-    weight_job job = {.kernels = kernels, .dy = dy, .ldy = ldy, .n_rows = n_rows, .x = x, .ldx = ldx,
-                      .d_weight = d_weight, .chunk = choose_chunk(context, n_panels)};
+    weight_job job = {.kernels = kernels,
+                      .dy = dy,
+                      .ldy = ldy,
+                      .n_rows = n_rows,
+                      .x = x,
+                      .ldx = ldx,
+                      .d_weight = d_weight,
+                      .chunk = choose_chunk(context, n_panels)};
     job.scratch_floats = job.chunk * PGRAD__KC * kernels->wide + PGRAD__SLACK;
     const size_t packed_floats =
         (n_rows * narrow_panels * kernels->narrow + PGRAD__SLACK + 15) & ~(size_t)15;
@@ -171,8 +186,8 @@ pgrad_status pgrad__matmul_grad_weight(pgrad_context *context, pgrad__workspace 
         workspace, packed_floats + pgrad__n_workers(context) * job.scratch_floats, &data));
     job.packed = data;
     job.scratch = data + packed_floats;
-    pgrad__parallel(context, pgrad__panel_count(n_rows, PGRAD__KC) * narrow_panels, pack_columns_task,
-                    &job);
+    pgrad__parallel(context, pgrad__panel_count(n_rows, PGRAD__KC) * narrow_panels,
+                    pack_columns_task, &job);
     pgrad__parallel(context, pgrad__panel_count(n_panels, job.chunk), weight_task, &job);
     return PGRAD_OK;
 }
@@ -202,8 +217,8 @@ static void bias_task(void *argument, size_t task, uint32_t worker)
     }
 }
 
-void pgrad__bias_grad(pgrad_context *context, const float *dy, size_t ldy, size_t n_rows, size_t n_out,
-                      float *db)
+void pgrad__bias_grad(pgrad_context *context, const float *dy, size_t ldy, size_t n_rows,
+                      size_t n_out, float *db)
 {
     bias_job job = {pgrad__kernels_of(context), dy, ldy, n_rows, n_out, db};
     pgrad__parallel(context, pgrad__panel_count(n_out, BIAS_COLUMNS), bias_task, &job);

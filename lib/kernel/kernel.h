@@ -1,18 +1,21 @@
 /* All tensor mathematics: the only surface the layers above see. Not a place for model structure.
  *
- * Every matrix or batched product runs through BLIS's micro-kernels. Matrices of weights, and keys and
- * values, are stored in the packed panels that the micro-kernel reads; activations are row-major f32.
+ * Every matrix or batched product runs through BLIS's micro-kernels. Matrices of weights, and keys
+ * and values, are stored in the packed panels that the micro-kernel reads; activations are
+ * row-major f32.
  *
  * The exactness contract (docs/architecture.md): an output element has one order of summation, a
- * function of the shapes of its own reduction alone - not of the batch it is computed in, the number of
- * threads or the kernel set. For a product over k it is
+ * function of the shapes of its own reduction alone - not of the batch it is computed in, the
+ * number of threads or the kernel set. For a product over k it is
  *
- *     c = 0; for each block of PGRAD__KC ascending k: { s = 0; for k in block: s = fmaf(a[k], b[k], s);
- *     c = (first block and not accumulating) ? s : c + s; }
+ *     c = 0; for each block of PGRAD__KC ascending k: { s = 0; for k in block: s = fmaf(a[k], b[k],
+ * s); c = (first block and not accumulating) ? s : c + s; }
  *
- * Work is split by output only. Sums over token rows run in ascending blocks of PGRAD__ROW_BLOCK rows.
+ * Work is split by output only. Sums over token rows run in ascending blocks of PGRAD__ROW_BLOCK
+ * rows.
  *
- * Functions that need scratch take a workspace, and return E_NOMEM or E_LIMIT when it cannot grow. */
+ * Functions that need scratch take a workspace, and return E_NOMEM or E_LIMIT when it cannot grow.
+ */
 #ifndef PGRAD_KERNEL_KERNEL_H
 #define PGRAD_KERNEL_KERNEL_H
 
@@ -24,7 +27,7 @@
 #define PGRAD__KC 256        /* block of a reduction; part of the definition of the bits */
 #define PGRAD__ROW_BLOCK 256 /* rows of a block in sums over tokens; ditto */
 #define PGRAD__KEY_TILE 64   /* keys of an attention tile and of a cache page; ditto */
-#define PGRAD__SLACK 64      /* floats behind every packed buffer: micro-kernels read past the end */
+#define PGRAD__SLACK 64 /* floats behind every packed buffer: micro-kernels read past the end */
 
 struct pgrad__vector_ops; /* vec.h */
 
@@ -55,26 +58,27 @@ typedef struct pgrad__workspace {
     size_t capacity; /* floats */
 } pgrad__workspace;
 
-/* Makes room for n floats (+ slack); *out is valid until the next reserve. Kernels are leaves: one uses
- * the workspace at a time. */
+/* Makes room for n floats (+ slack); *out is valid until the next reserve. Kernels are leaves: one
+ * uses the workspace at a time. */
 pgrad_status pgrad__workspace_reserve(pgrad__workspace *workspace, size_t n, float **out);
 void pgrad__workspace_free(pgrad__workspace *workspace);
 
 /* ---- matrices: [n_out, n_in] in packed panels (pack.c) ----
- * Panel p holds outputs p*wide .. p*wide+wide-1: data[(p * n_in + k) * wide + lane]. Lanes beyond n_out
- * are zero and stay zero. */
+ * Panel p holds outputs p*wide .. p*wide+wide-1: data[(p * n_in + k) * wide + lane]. Lanes beyond
+ * n_out are zero and stay zero. */
 
 typedef struct pgrad__matrix {
     uint32_t n_out, n_in;
     float *data;
 } pgrad__matrix;
 
-size_t pgrad__matrix_floats(const pgrad__kernels *kernels, uint32_t n_out, uint32_t n_in); /* + slack */
+size_t pgrad__matrix_floats(const pgrad__kernels *kernels, uint32_t n_out,
+                            uint32_t n_in); /* + slack */
 /* rows: [n_rows, n_in] row-major, outputs first .. first + n_rows - 1. */
 void pgrad__matrix_set_rows(const pgrad__kernels *kernels, pgrad__matrix *matrix, uint32_t first,
                             uint32_t n_rows, const float *rows);
-void pgrad__matrix_get_rows(const pgrad__kernels *kernels, const pgrad__matrix *matrix, uint32_t first,
-                            uint32_t n_rows, float *rows);
+void pgrad__matrix_get_rows(const pgrad__kernels *kernels, const pgrad__matrix *matrix,
+                            uint32_t first, uint32_t n_rows, float *rows);
 /* columns: [n, n_out] row-major, inputs first .. first + n - 1 (Conv1D files). */
 void pgrad__matrix_set_columns(const pgrad__kernels *kernels, pgrad__matrix *matrix, uint32_t first,
                                uint32_t n, const float *columns);
@@ -109,12 +113,13 @@ pgrad_status pgrad__matmul_grad_weight(pgrad_context *context, pgrad__workspace 
                                        size_t n_rows, pgrad__matrix *d_weight);
 
 /* db[o] += sum_t dY[t, o]. */
-void pgrad__bias_grad(pgrad_context *context, const float *dy, size_t ldy, size_t n_rows, size_t n_out,
-                      float *db);
+void pgrad__bias_grad(pgrad_context *context, const float *dy, size_t ldy, size_t n_rows,
+                      size_t n_out, float *db);
 
 /* ---- embedding (embedding.c) ---- */
 
-/* out[t, :] = E[tokens[t], :] (+ P[positions[t], :] when p is not NULL; p is row-major [n, n_in]). */
+/* out[t, :] = E[tokens[t], :] (+ P[positions[t], :] when p is not NULL; p is row-major [n, n_in]).
+ */
 void pgrad__embedding_forward(pgrad_context *context, const pgrad__matrix *e, const float *p,
                               const pgrad_token *tokens, const uint32_t *positions, size_t n_rows,
                               float *out);
@@ -130,9 +135,9 @@ void pgrad__layernorm_forward(pgrad_context *context, const float *x, size_t n_r
                               const float *w, const float *b, float eps, float *y, float *mean,
                               float *rstd);
 /* dx += ...; dw += sum_t dy xhat; db += sum_t dy. */
-void pgrad__layernorm_backward(pgrad_context *context, const float *dy, const float *x, size_t n_rows,
-                               size_t n, const float *w, const float *mean, const float *rstd,
-                               float *dx, float *dw, float *db);
+void pgrad__layernorm_backward(pgrad_context *context, const float *dy, const float *x,
+                               size_t n_rows, size_t n, const float *w, const float *mean,
+                               const float *rstd, float *dx, float *dw, float *db);
 /* y = x rstd w, rstd = 1 / sqrt(mean(x^2) + eps). */
 void pgrad__rmsnorm_forward(pgrad_context *context, const float *x, size_t n_rows, size_t n,
                             const float *w, float eps, float *y, float *rstd);
@@ -150,8 +155,8 @@ typedef enum pgrad__activation {
 } pgrad__activation;
 
 /* y = act(x). */
-void pgrad__activation_forward(pgrad_context *context, pgrad__activation kind, const float *x, size_t n,
-                               float *y);
+void pgrad__activation_forward(pgrad_context *context, pgrad__activation kind, const float *x,
+                               size_t n, float *y);
 /* dx = dy act'(x); dx may be dy. */
 void pgrad__activation_backward(pgrad_context *context, pgrad__activation kind, const float *dy,
                                 const float *x, size_t n, float *dx);
@@ -166,14 +171,15 @@ void pgrad__add_to(pgrad_context *context, const float *x, size_t n, float *y);
 
 /* ---- rotary embedding (rope.c) ---- */
 
-/* Fills cos and sin [n_positions, head_dim / 2]: angle(pos, j) = pos f_j, f_j = frequency[j] given in
- * double (scalings applied by the caller); angles in f32 as the checkpoints' own code has them. */
+/* Fills cos and sin [n_positions, head_dim / 2]: angle(pos, j) = pos f_j, f_j = frequency[j] given
+ * in double (scalings applied by the caller); angles in f32 as the checkpoints' own code has them.
+ */
 void pgrad__rope_table(const double *frequency, uint32_t n_positions, uint32_t head_dim, float *cos,
                        float *sin);
 /* Rotates n_heads heads of each row in place: pair (j, j + head_dim / 2). */
-void pgrad__rope_forward(pgrad_context *context, float *x, size_t ldx, size_t n_rows, uint32_t n_heads,
-                         uint32_t head_dim, const uint32_t *positions, const float *cos,
-                         const float *sin);
+void pgrad__rope_forward(pgrad_context *context, float *x, size_t ldx, size_t n_rows,
+                         uint32_t n_heads, uint32_t head_dim, const uint32_t *positions,
+                         const float *cos, const float *sin);
 /* The inverse rotation: dx in place. */
 void pgrad__rope_backward(pgrad_context *context, float *dx, size_t ldx, size_t n_rows,
                           uint32_t n_heads, uint32_t head_dim, const uint32_t *positions,
@@ -181,14 +187,14 @@ void pgrad__rope_backward(pgrad_context *context, float *dx, size_t ldx, size_t 
 
 /* ---- log-softmax (softmax.c): logits z [n_rows, n] with ldz, u = z / tau ---- */
 
-/* For each row: logprob = u[y] - LSE(u), lse = LSE(u), entropy = LSE - sum p u. Outputs may be NULL;
- * inverse_tau [n_rows]; target may be NULL when logprob is. -infinity is p = 0. A row with NaN, +inf
- * or all -inf gives NaN outputs. */
-void pgrad__softmax_stats(pgrad_context *context, const float *z, size_t ldz, size_t n_rows, size_t n,
-                          const float *inverse_tau, const pgrad_token *target, float *logprob,
-                          float *lse, float *entropy);
-/* In place: z_j <- (c/tau) (1[j=y] - p_j) + (e/tau) p_j (log p_j + H), per row c = d_logprob (dL/dl) and
- * e = entropy_weight (NULL: 0), with lse and entropy from the stats. */
+/* For each row: logprob = u[y] - LSE(u), lse = LSE(u), entropy = LSE - sum p u. Outputs may be
+ * NULL; inverse_tau [n_rows]; target may be NULL when logprob is. -infinity is p = 0. A row with
+ * NaN, +inf or all -inf gives NaN outputs. */
+void pgrad__softmax_stats(pgrad_context *context, const float *z, size_t ldz, size_t n_rows,
+                          size_t n, const float *inverse_tau, const pgrad_token *target,
+                          float *logprob, float *lse, float *entropy);
+/* In place: z_j <- (c/tau) (1[j=y] - p_j) + (e/tau) p_j (log p_j + H), per row c = d_logprob
+ * (dL/dl) and e = entropy_weight (NULL: 0), with lse and entropy from the stats. */
 void pgrad__softmax_grad(pgrad_context *context, float *z, size_t ldz, size_t n_rows, size_t n,
                          const float *inverse_tau, const pgrad_token *target, const float *lse,
                          const float *entropy, const float *d_logprob, const float *entropy_weight);
@@ -203,8 +209,8 @@ void pgrad__softmax_grad(pgrad_context *context, float *z, size_t ldz, size_t n_
  * apart: K panels [64 / wide][head_dim][wide], then V panels [ceil(head_dim / wide)][64][wide].
  * Unwritten slots are finite (zero at first).
  *
- * Order: key tiles ascending; in a tile s = (q.k) scale, m' = max(m, max s), p = exp(s - m'), l = l a +
- * sum p, o = o a + (p.V of the tile), a = exp(m - m'); at the end o / l, lse = m + log l. */
+ * Order: key tiles ascending; in a tile s = (q.k) scale, m' = max(m, max s), p = exp(s - m'), l = l
+ * a + sum p, o = o a + (p.V of the tile), a = exp(m - m'); at the end o / l, lse = m + log l. */
 
 typedef struct pgrad__attention_shape {
     uint32_t n_heads, n_kv_heads, head_dim;
@@ -214,10 +220,10 @@ typedef struct pgrad__attention_shape {
 /* Floats of a kv block (one page, one layer, one kv head), a multiple of 16. */
 size_t pgrad__kv_block_floats(const pgrad__kernels *kernels, uint32_t head_dim);
 
-/* A run of query rows of one sequence at consecutive positions. pages[i] is the base of page i for this
- * layer: its kv head j is at pages[i] + j * kv_block_floats. Spans that follow one another with the
- * same nonzero `group` have the same first n_shared_pages pages, all of whose keys are visible to all of
- * their rows: these are computed together. */
+/* A run of query rows of one sequence at consecutive positions. pages[i] is the base of page i for
+ * this layer: its kv head j is at pages[i] + j * kv_block_floats. Spans that follow one another
+ * with the same nonzero `group` have the same first n_shared_pages pages, all of whose keys are
+ * visible to all of their rows: these are computed together. */
 typedef struct pgrad__attention_span {
     size_t first_row;
     uint32_t n_rows;
@@ -235,19 +241,20 @@ void pgrad__kv_store(pgrad_context *context, const pgrad__attention_shape *shape
 
 /* q, o: [rows, H * head_dim] with ldq, ldo; lse: [rows, H] or NULL. */
 pgrad_status pgrad__attention_forward(pgrad_context *context, pgrad__workspace *workspace,
-                                      const pgrad__attention_shape *shape, const float *q, size_t ldq,
-                                      const pgrad__attention_span *spans, size_t n_spans, float *o,
-                                      size_t ldo, float *lse);
+                                      const pgrad__attention_shape *shape, const float *q,
+                                      size_t ldq, const pgrad__attention_span *spans,
+                                      size_t n_spans, float *o, size_t ldo, float *lse);
 
-/* A whole sequence of a training batch: rows first_row .. first_row + n_rows - 1 at positions 0 .. */
+/* A whole sequence of a training batch: rows first_row .. first_row + n_rows - 1 at positions 0 ..
+ */
 typedef struct pgrad__attention_sequence {
     size_t first_row;
     uint32_t n_rows;
 } pgrad__attention_sequence;
 
-/* dq, dk, dv are overwritten. q, o, do, dq have ldq floats between rows; k, v, dk, dv ldkv; lse [rows, H].
- * Probabilities are recomputed from lse: dS = P (dP - rowsum(dO O)) scale (Dao 2023, algorithm 2).
- * Memory linear in length. */
+/* dq, dk, dv are overwritten. q, o, do, dq have ldq floats between rows; k, v, dk, dv ldkv; lse
+ * [rows, H]. Probabilities are recomputed from lse: dS = P (dP - rowsum(dO O)) scale (Dao 2023,
+ * algorithm 2). Memory linear in length. */
 typedef struct pgrad__attention_grads {
     const float *q, *k, *v, *o, *d_o, *lse;
     float *dq, *dk, *dv;
@@ -255,13 +262,13 @@ typedef struct pgrad__attention_grads {
 } pgrad__attention_grads;
 pgrad_status pgrad__attention_backward(pgrad_context *context, pgrad__workspace *workspace,
                                        const pgrad__attention_shape *shape,
-                                       const pgrad__attention_sequence *sequences, size_t n_sequences,
-                                       const pgrad__attention_grads *grads);
+                                       const pgrad__attention_sequence *sequences,
+                                       size_t n_sequences, const pgrad__attention_grads *grads);
 
 /* ---- flat arrays: optimizers, norms (reduce.c, update.c) ---- */
 
-/* sum of squares of a matrix, canonical: per output over ascending inputs in f64, then a fixed pairwise
- * tree over outputs. NaN or infinity comes through. */
+/* sum of squares of a matrix, canonical: per output over ascending inputs in f64, then a fixed
+ * pairwise tree over outputs. NaN or infinity comes through. */
 double pgrad__matrix_sumsq(pgrad_context *context, const pgrad__matrix *matrix);
 /* The same for a vector: blocks of 256 ascending in f64, then the tree over blocks. */
 double pgrad__vector_sumsq(pgrad_context *context, const float *x, size_t n);
@@ -274,7 +281,7 @@ typedef struct pgrad__adam {
     float l2;         /* Adam's; 0 for AdamW */
     float decay;      /* AdamW: theta *= decay first (1 - lr wd); 1: none */
     float beta1, beta2;
-    float step_size;  /* lr / (1 - beta1^t) */
+    float step_size;    /* lr / (1 - beta1^t) */
     float inverse_root; /* 1 / sqrt(1 - beta2^t) */
     float epsilon;
 } pgrad__adam;
@@ -282,8 +289,8 @@ typedef struct pgrad__adam {
 int pgrad__adam_update(pgrad_context *context, const pgrad__adam *adam, size_t n, float *theta,
                        const float *g, float *m, float *v, int write);
 
-/* SGD: g' = g grad_scale + l2 theta; b = first ? g' : momentum b + g'; theta -= lr (nesterov ? g' + momentum b
- * : b). b may be NULL when momentum is 0. */
+/* SGD: g' = g grad_scale + l2 theta; b = first ? g' : momentum b + g'; theta -= lr (nesterov ? g' +
+ * momentum b : b). b may be NULL when momentum is 0. */
 typedef struct pgrad__sgd {
     float grad_scale, l2, learning_rate, momentum;
     int nesterov, first;

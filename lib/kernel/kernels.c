@@ -9,35 +9,51 @@
 
 enum { GENERIC_WIDE = 16, GENERIC_NARROW = 4, ROWS_MAX = 8 };
 
-/* The definition of the bits, as the micro-kernel of machines without AVX2: the rows of a narrow panel one
- * by one. */
-static void micro_generic(size_t depth, const float *narrow, const float *wide, float *c, size_t ldc,
-                          int accumulate)
+/* The definition of the bits, as the micro-kernel of machines without AVX2: the rows of a narrow
+ * panel one by one. */
+static void micro_generic(size_t depth, const float *narrow, const float *wide, float *c,
+                          size_t ldc, int accumulate)
 {
     for (size_t i = 0; i < GENERIC_NARROW; i++) {
         float sum[GENERIC_WIDE] = {0};
         for (size_t k = 0; k < depth; k++)
             for (size_t j = 0; j < GENERIC_WIDE; j++)
-                sum[j] = __builtin_fmaf(narrow[k * GENERIC_NARROW + i], wide[k * GENERIC_WIDE + j], sum[j]);
+                sum[j] = __builtin_fmaf(narrow[k * GENERIC_NARROW + i], wide[k * GENERIC_WIDE + j],
+                                        sum[j]);
         for (size_t j = 0; j < GENERIC_WIDE; j++)
             c[i * ldc + j] = accumulate ? c[i * ldc + j] + sum[j] : sum[j];
     }
 }
 
-static const pgrad__kernels GENERIC = {
-    PGRAD_KERNELS_GENERIC, "generic", GENERIC_WIDE, GENERIC_NARROW, micro_generic,
-    pgrad__vec_product_rows_generic, ROWS_MAX, &pgrad__vector_ops_generic};
+static const pgrad__kernels GENERIC = {PGRAD_KERNELS_GENERIC,
+                                       "generic",
+                                       GENERIC_WIDE,
+                                       GENERIC_NARROW,
+                                       micro_generic,
+                                       pgrad__vec_product_rows_generic,
+                                       ROWS_MAX,
+                                       &pgrad__vector_ops_generic};
 #if defined(__x86_64__)
-static const pgrad__kernels HASWELL = {
-    PGRAD_KERNELS_HASWELL, "haswell", 16, 6, pgrad__micro_haswell,
-    pgrad__vec_product_rows_haswell, ROWS_MAX, &pgrad__vector_ops_haswell};
+static const pgrad__kernels HASWELL = {PGRAD_KERNELS_HASWELL,
+                                       "haswell",
+                                       16,
+                                       6,
+                                       pgrad__micro_haswell,
+                                       pgrad__vec_product_rows_haswell,
+                                       ROWS_MAX,
+                                       &pgrad__vector_ops_haswell};
 static const pgrad__kernels SKX = {
-    PGRAD_KERNELS_SKX, "skx", 32, 12, pgrad__micro_skx,
-    pgrad__vec_product_rows_skx, ROWS_MAX, &pgrad__vector_ops_skx};
+    PGRAD_KERNELS_SKX,     "skx", 32, 12, pgrad__micro_skx, pgrad__vec_product_rows_skx, ROWS_MAX,
+    &pgrad__vector_ops_skx};
 #elif defined(__aarch64__)
-static const pgrad__kernels ARMV8A = {
-    PGRAD_KERNELS_ARMV8A, "armv8a", 8, 12, pgrad__micro_armv8a,
-    pgrad__vec_product_rows_armv8a, ROWS_MAX, &pgrad__vector_ops_armv8a};
+static const pgrad__kernels ARMV8A = {PGRAD_KERNELS_ARMV8A,
+                                      "armv8a",
+                                      8,
+                                      12,
+                                      pgrad__micro_armv8a,
+                                      pgrad__vec_product_rows_armv8a,
+                                      ROWS_MAX,
+                                      &pgrad__vector_ops_armv8a};
 #endif
 
 static const pgrad__kernels *const SETS[] = {

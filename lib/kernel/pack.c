@@ -21,8 +21,8 @@ void pgrad__matrix_set_rows(const pgrad__kernels *kernels, pgrad__matrix *matrix
     }
 }
 
-void pgrad__matrix_get_rows(const pgrad__kernels *kernels, const pgrad__matrix *matrix, uint32_t first,
-                            uint32_t n_rows, float *rows)
+void pgrad__matrix_get_rows(const pgrad__kernels *kernels, const pgrad__matrix *matrix,
+                            uint32_t first, uint32_t n_rows, float *rows)
 {
     const size_t wide = kernels->wide, n_in = matrix->n_in;
     for (uint32_t r = 0; r < n_rows; r++) {

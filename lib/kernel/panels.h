@@ -17,9 +17,9 @@ static inline size_t pgrad__min(size_t a, size_t b)
 }
 
 /* One tile of a product: rows <= narrow of cols <= wide; at an edge through a tile of full size. */
-static inline void pgrad__tile(const pgrad__kernels *kernels, size_t depth, const float *narrow_panel,
-                               const float *wide_panel, float *c, size_t ldc, size_t rows, size_t cols,
-                               int accumulate)
+static inline void pgrad__tile(const pgrad__kernels *kernels, size_t depth,
+                               const float *narrow_panel, const float *wide_panel, float *c,
+                               size_t ldc, size_t rows, size_t cols, int accumulate)
 {
     if (rows == kernels->narrow && cols == kernels->wide) {
         kernels->micro(depth, narrow_panel, wide_panel, c, ldc, accumulate);
@@ -33,9 +33,9 @@ static inline void pgrad__tile(const pgrad__kernels *kernels, size_t depth, cons
             c[i * ldc + j] = accumulate ? c[i * ldc + j] + tile[i * wide + j] : tile[i * wide + j];
 }
 
-/* The packed left operand of a product: panel i holds rows i*narrow ..; [panel][depth][narrow]. Packed by all
- * threads. */
-void pgrad__pack_rows(pgrad_context *context, const float *x, size_t ldx, size_t n_rows, size_t depth,
-                      float *packed);
+/* The packed left operand of a product: panel i holds rows i*narrow ..; [panel][depth][narrow].
+ * Packed by all threads. */
+void pgrad__pack_rows(pgrad_context *context, const float *x, size_t ldx, size_t n_rows,
+                      size_t depth, float *packed);
 
 #endif

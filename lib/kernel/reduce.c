@@ -1,5 +1,5 @@
-/* Norms in canonical order - per output, then a pairwise tree over outputs - whatever the panels' width and
- * whoever sums them. */
+/* Norms in canonical order - per output, then a pairwise tree over outputs - whatever the panels'
+ * width and whoever sums them. */
 #include <string.h>
 
 #include "base/pool.h"
@@ -8,12 +8,13 @@
 #include "kernel/vec.h"
 
 enum {
-    LEVELS = 40,         /* of the tree: 2^40 leaves */
-    SLOTS = 64,          /* partial results of one parallel call */
+    LEVELS = 40, /* of the tree: 2^40 leaves */
+    SLOTS = 64,  /* partial results of one parallel call */
     VALUES = 256 * 256
 };
 
-/* A pairwise tree fed leaf by leaf: node[k] is a finished sum of 2^k leaves that waits for its partner. */
+/* A pairwise tree fed leaf by leaf: node[k] is a finished sum of 2^k leaves that waits for its
+ * partner. */
 typedef struct tree {
     double node[LEVELS];
     uint64_t leaves;
@@ -53,8 +54,8 @@ static void matrix_task(void *argument, size_t task, uint32_t worker)
     matrix_job *job = argument;
     const size_t wide = job->kernels->wide, n_in = job->matrix->n_in;
     (void)worker;
-    job->kernels->vec->panel_sumsq(job->matrix->data + (job->first_panel + task) * n_in * wide, n_in,
-                                   wide, job->sums[task]);
+    job->kernels->vec->panel_sumsq(job->matrix->data + (job->first_panel + task) * n_in * wide,
+                                   n_in, wide, job->sums[task]);
 }
 
 double pgrad__matrix_sumsq(pgrad_context *context, const pgrad__matrix *matrix)

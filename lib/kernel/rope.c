@@ -37,7 +37,8 @@ static void rope_task(void *argument, size_t task, uint32_t worker)
     for (size_t t = task * ROWS; t < end; t++)
         for (uint32_t head = 0; head < j->n_heads; head++)
             j->vec->rope_head(j->x + t * j->ldx + (size_t)head * j->head_dim, j->head_dim,
-                              j->cos + j->positions[t] * half, j->sin + j->positions[t] * half, j->sign);
+                              j->cos + j->positions[t] * half, j->sin + j->positions[t] * half,
+                              j->sign);
 }
 
 static void rotate(pgrad_context *context, job *j)
@@ -46,9 +47,9 @@ static void rotate(pgrad_context *context, job *j)
     pgrad__parallel(context, pgrad__panel_count(j->n_rows, ROWS), rope_task, j);
 }
 
-void pgrad__rope_forward(pgrad_context *context, float *x, size_t ldx, size_t n_rows, uint32_t n_heads,
-                         uint32_t head_dim, const uint32_t *positions, const float *cos,
-                         const float *sin)
+void pgrad__rope_forward(pgrad_context *context, float *x, size_t ldx, size_t n_rows,
+                         uint32_t n_heads, uint32_t head_dim, const uint32_t *positions,
+                         const float *cos, const float *sin)
 {
     job j = {NULL, x, ldx, n_rows, n_heads, head_dim, positions, cos, sin, 1.0f};
     rotate(context, &j);

@@ -29,12 +29,18 @@ static void stats_task(void *argument, size_t t, uint32_t worker)
         j->entropy_out[t] = entropy;
 }
 
-void pgrad__softmax_stats(pgrad_context *context, const float *z, size_t ldz, size_t n_rows, size_t n,
-                          const float *inverse_tau, const pgrad_token *target, float *logprob,
-                          float *lse, float *entropy)
+void pgrad__softmax_stats(pgrad_context *context, const float *z, size_t ldz, size_t n_rows,
+                          size_t n, const float *inverse_tau, const pgrad_token *target,
+                          float *logprob, float *lse, float *entropy)
 {
-    job j = {.vec = pgrad__kernels_of(context)->vec, .z = z, .ldz = ldz, .n = n,
-             .inverse_tau = inverse_tau, .target = target, .logprob = logprob, .lse_out = lse,
+    job j = {.vec = pgrad__kernels_of(context)->vec,
+             .z = z,
+             .ldz = ldz,
+             .n = n,
+             .inverse_tau = inverse_tau,
+             .target = target,
+             .logprob = logprob,
+             .lse_out = lse,
              .entropy_out = entropy};
     pgrad__parallel(context, n_rows, stats_task, &j);
 }
@@ -52,8 +58,15 @@ void pgrad__softmax_grad(pgrad_context *context, float *z, size_t ldz, size_t n_
                          const float *inverse_tau, const pgrad_token *target, const float *lse,
                          const float *entropy, const float *d_logprob, const float *entropy_weight)
 {
-    job j = {.vec = pgrad__kernels_of(context)->vec, .dz = z, .ldz = ldz, .n = n,
-             .inverse_tau = inverse_tau, .target = target, .lse = lse, .entropy = entropy,
-             .d_logprob = d_logprob, .entropy_weight = entropy_weight};
+    job j = {.vec = pgrad__kernels_of(context)->vec,
+             .dz = z,
+             .ldz = ldz,
+             .n = n,
+             .inverse_tau = inverse_tau,
+             .target = target,
+             .lse = lse,
+             .entropy = entropy,
+             .d_logprob = d_logprob,
+             .entropy_weight = entropy_weight};
     pgrad__parallel(context, n_rows, grad_task, &j);
 }

@@ -1,9 +1,9 @@
-/* Vector code that is built once per instruction set: every vec_*.c is compiled with PGRAD__SET naming
- * the set, and its functions are reached through the table only. Not for the layers above.
+/* Vector code that is built once per instruction set: every vec_*.c is compiled with PGRAD__SET
+ * naming the set, and its functions are reached through the table only. Not for the layers above.
  *
- * The bits must not depend on the set: loops run over 16 fixed lanes, reductions end in one fixed tree,
- * contraction is off, and no libm function is called: multiplication, addition, division, square root
- * are the same everywhere. */
+ * The bits must not depend on the set: loops run over 16 fixed lanes, reductions end in one fixed
+ * tree, contraction is off, and no libm function is called: multiplication, addition, division,
+ * square root are the same everywhere. */
 #ifndef PGRAD_KERNEL_VEC_H
 #define PGRAD_KERNEL_VEC_H
 
@@ -11,18 +11,18 @@
 
 #define PGRAD__LANES 16
 
-/* Per-row and per-range loops; the functions of kernel.h split rows and ranges over threads and call
- * these. Shapes and formulas: kernel.h. */
+/* Per-row and per-range loops; the functions of kernel.h split rows and ranges over threads and
+ * call these. Shapes and formulas: kernel.h. */
 typedef struct pgrad__vector_ops {
-    void (*layernorm_row)(const float *x, size_t n, const float *w, const float *b, float eps, float *y,
-                          float *mean, float *rstd);
-    void (*layernorm_row_backward)(const float *dy, const float *x, size_t n, const float *w, float mean,
-                                   float rstd, float *dx);
+    void (*layernorm_row)(const float *x, size_t n, const float *w, const float *b, float eps,
+                          float *y, float *mean, float *rstd);
+    void (*layernorm_row_backward)(const float *dy, const float *x, size_t n, const float *w,
+                                   float mean, float rstd, float *dx);
     void (*rmsnorm_row)(const float *x, size_t n, const float *w, float eps, float *y, float *rstd);
-    void (*rmsnorm_row_backward)(const float *dy, const float *x, size_t n, const float *w, float rstd,
-                                 float *dx);
-    /* Columns [0, n) over n_rows rows of ld floats: dw += sum_t dy (x - mean) rstd (mean NULL: 0), and
-     * db += sum_t dy (db NULL: not; x NULL: only db). */
+    void (*rmsnorm_row_backward)(const float *dy, const float *x, size_t n, const float *w,
+                                 float rstd, float *dx);
+    /* Columns [0, n) over n_rows rows of ld floats: dw += sum_t dy (x - mean) rstd (mean NULL: 0),
+     * and db += sum_t dy (db NULL: not; x NULL: only db). */
     void (*norm_columns_backward)(const float *dy, size_t lddy, const float *x, size_t ldx,
                                   size_t n_rows, size_t n, const float *mean, const float *rstd,
                                   float *dw, float *db);
@@ -30,18 +30,19 @@ typedef struct pgrad__vector_ops {
     void (*activation_backward)(pgrad__activation kind, const float *dy, const float *x, size_t n,
                                 float *dx);
     void (*gated)(pgrad__activation kind, const float *gate, const float *up, size_t n, float *y);
-    void (*gated_backward)(pgrad__activation kind, const float *dy, const float *gate, const float *up,
-                           size_t n, float *dgate, float *dup);
+    void (*gated_backward)(pgrad__activation kind, const float *dy, const float *gate,
+                           const float *up, size_t n, float *dgate, float *dup);
     void (*add)(const float *x, size_t n, float *y);
-    void (*scale)(float factor, size_t n, float *y);                    /* y *= factor */
+    void (*scale)(float factor, size_t n, float *y);                      /* y *= factor */
     void (*add_scaled)(const float *x, float factor, size_t n, float *y); /* y = y * factor + x */
     /* One head: sign +1 rotates, -1 rotates back. */
     void (*rope_head)(float *x, uint32_t head_dim, const float *cos, const float *sin, float sign);
-    void (*softmax_row_stats)(const float *z, size_t n, float inverse_tau, float *lse, float *entropy);
+    void (*softmax_row_stats)(const float *z, size_t n, float inverse_tau, float *lse,
+                              float *entropy);
     void (*softmax_row_grad)(float *z, size_t n, float inverse_tau, pgrad_token target, float lse,
                              float entropy, float d_logprob, float entropy_weight);
-    /* A row of an attention tile: s[0, n) <- exp(s scale - m'), n <= 64, the rest of the 64 <- 0; updates
-     * *m and *l (m = -inf at first) and gives the factor for the old sums. */
+    /* A row of an attention tile: s[0, n) <- exp(s scale - m'), n <= 64, the rest of the 64 <- 0;
+     * updates *m and *l (m = -inf at first) and gives the factor for the old sums. */
     void (*attention_row)(float *s, size_t n, float scale, float *m, float *l, float *factor);
     /* p <- exp(s scale - lse) for the n visible of 64, 0 for the rest. */
     void (*attention_row_recompute)(float *s, size_t n, float scale, float lse);
@@ -59,8 +60,8 @@ typedef struct pgrad__vector_ops {
     /* The small-batch product of pgrad__kernels.rows for this set's panel width. */
     void (*product_rows)(size_t n_rows, size_t depth, const float *x, size_t ldx,
                          const float *wide_panel, float *c, size_t ldc, int accumulate);
-    /* Packing of activations into panels of `width` lanes: transposed from rows [n_rows <= width, depth]
-     * (lanes beyond n_rows zero), or straight from [depth, n <= width] slices. */
+    /* Packing of activations into panels of `width` lanes: transposed from rows [n_rows <= width,
+     * depth] (lanes beyond n_rows zero), or straight from [depth, n <= width] slices. */
     void (*pack_transposed)(const float *x, size_t ldx, size_t n_rows, size_t depth, size_t width,
                             float *panel);
     void (*pack_straight)(const float *x, size_t ldx, size_t n, size_t depth, size_t width,

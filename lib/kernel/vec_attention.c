@@ -19,8 +19,8 @@ INLINE void load_scores(vec out[VECTORS], float *s, size_t n, float scale)
         out[v] = vec_load(s + v * VL) * scale;
 }
 
-/* m' = max(m, max s), p = exp(s - m'), a = exp(m - m'), l = l a + sum p: 16 lanes over the tile, then the
- * tree. */
+/* m' = max(m, max s), p = exp(s - m'), a = exp(m - m'), l = l a + sum p: 16 lanes over the tile,
+ * then the tree. */
 void PGRAD__VEC(attention_row)(float *s, size_t n, float scale, float *m, float *l, float *factor)
 {
     vec scores[VECTORS], best[VN], sum[VN];

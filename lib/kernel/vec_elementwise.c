@@ -17,7 +17,8 @@
 static const float ROOT_2_OVER_PI = 0.79788456080286535588f;
 static const float CUBE = 0.044715f;
 
-/* y = sqrt(2/pi) (x + 0.044715 x^3); x/2 (1 + tanh y) = x sigmoid(2 y): no cancellation for x < 0. */
+/* y = sqrt(2/pi) (x + 0.044715 x^3); x/2 (1 + tanh y) = x sigmoid(2 y): no cancellation for x < 0.
+ */
 INLINE vec gelu_tanh(vec x)
 {
     vec y = ROOT_2_OVER_PI * (x + CUBE * (x * x * x));
@@ -104,8 +105,8 @@ void PGRAD__VEC(activation)(pgrad__activation kind, const float *x, size_t n, fl
 #undef LOOP
 }
 
-void PGRAD__VEC(activation_backward)(pgrad__activation kind, const float *dy, const float *x, size_t n,
-                                     float *dx)
+void PGRAD__VEC(activation_backward)(pgrad__activation kind, const float *dy, const float *x,
+                                     size_t n, float *dx)
 {
 #define LOOP(k)                                                                                    \
     FOR_VECTORS(n, vec_store(dx + i, vec_load(dy + i) * act_derivative(k, vec_load(x + i))),       \
@@ -116,7 +117,8 @@ void PGRAD__VEC(activation_backward)(pgrad__activation kind, const float *dy, co
 #undef LOOP
 }
 
-void PGRAD__VEC(gated)(pgrad__activation kind, const float *gate, const float *up, size_t n, float *y)
+void PGRAD__VEC(gated)(pgrad__activation kind, const float *gate, const float *up, size_t n,
+                       float *y)
 {
 #define LOOP(k)                                                                                    \
     FOR_VECTORS(n, vec_store(y + i, act(k, vec_load(gate + i)) * vec_load(up + i)),                \
@@ -146,7 +148,8 @@ void PGRAD__VEC(gated_backward)(pgrad__activation kind, const float *dy, const f
     const size_t whole = n - n % VL; /* constant sizes in the loop that matters */
 #define LOOP(k)                                                                                    \
     gated_backward_loop(k, dy, gate, up, whole, dgate, dup);                                       \
-    gated_backward_loop(k, dy + whole, gate + whole, up + whole, n - whole, dgate + whole, dup + whole)
+    gated_backward_loop(k, dy + whole, gate + whole, up + whole, n - whole, dgate + whole,         \
+                        dup + whole)
     FOR_KIND(kind, LOOP);
 #undef LOOP
 }

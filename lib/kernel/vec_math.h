@@ -1,5 +1,5 @@
-/* Vectors of the set's own width and elementary functions on them. Every lane's bits are those of the same
- * operations done one by one: the width of a vector never shows. */
+/* Vectors of the set's own width and elementary functions on them. Every lane's bits are those of
+ * the same operations done one by one: the width of a vector never shows. */
 #ifndef PGRAD_KERNEL_VEC_MATH_H
 #define PGRAD_KERNEL_VEC_MATH_H
 
@@ -72,7 +72,8 @@ INLINE float lanes_max(const vec lanes[VN])
 }
 
 /* e^x, error below 1.5 ulp; 0 below -103.98, infinity above 88.73, NaN through. x = k ln 2 + r,
- * |r| <= ln 2 / 2; the polynomial is the minimax one of degree 6 from Cephes' published coefficients. */
+ * |r| <= ln 2 / 2; the polynomial is the minimax one of degree 6 from Cephes' published
+ * coefficients. */
 INLINE vec vec_exp(vec x)
 {
     const vec magic = vec_splat(12582912.0f); /* 1.5 2^23: adding it rounds to an integer */
@@ -102,8 +103,8 @@ INLINE vec vec_sigmoid(vec x)
     return 1.0f / (1.0f + vec_exp(-x));
 }
 
-/* erfc(z), z >= 0, relative error 1.2e-7 and that of z^2 in f32: Chebyshev fit of Press et al., Numerical
- * Recipes 6.2. */
+/* erfc(z), z >= 0, relative error 1.2e-7 and that of z^2 in f32: Chebyshev fit of Press et al.,
+ * Numerical Recipes 6.2. */
 INLINE vec vec_erfc(vec z)
 {
     vec t = 1.0f / (1.0f + 0.5f * z);

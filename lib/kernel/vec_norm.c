@@ -1,5 +1,5 @@
-/* Rows of LayerNorm and RMSNorm, forward and backward. Sums run over 16 lanes in f32 within blocks of 256 and
- * over blocks in f64, so that their error does not grow with the row. */
+/* Rows of LayerNorm and RMSNorm, forward and backward. Sums run over 16 lanes in f32 within blocks
+ * of 256 and over blocks in f64, so that their error does not grow with the row. */
 #include <math.h>
 
 #include "kernel/vec_math.h"
@@ -12,7 +12,7 @@ enum { BLOCK = 256 };
         total = 0.0;                                                                               \
         for (size_t first = 0; first < (n); first += BLOCK) {                                      \
             const size_t end = first + BLOCK < (n) ? first + BLOCK : (n);                          \
-            vec lane_sum[VN];                                                                         \
+            vec lane_sum[VN];                                                                      \
             for (int v = 0; v < VN; v++)                                                           \
                 lane_sum[v] = vec_splat(0.0f);                                                     \
             for (size_t i = first; i < end; i += PGRAD__LANES) {                                   \
@@ -45,20 +45,28 @@ void PGRAD__VEC(layernorm_row_backward)(const float *dy, const float *x, size_t 
 {
     double sum, product;
     vec dys[VN], ws[VN], xs[VN];
-    ROW_SUM(n, { lanes_load(dys, dy, i, n, 0.0f); lanes_load(ws, w, i, n, 0.0f); }, dys[v] * ws[v], sum);
-    ROW_SUM(n,
-            {
-                lanes_load(dys, dy, i, n, 0.0f);
-                lanes_load(ws, w, i, n, 0.0f);
-                lanes_load(xs, x, i, n, mean);
-            },
-            dys[v] * ws[v] * ((xs[v] - mean) * rstd), product);
+    ROW_SUM(
+        n,
+        {
+            lanes_load(dys, dy, i, n, 0.0f);
+            lanes_load(ws, w, i, n, 0.0f);
+        },
+        dys[v] * ws[v], sum);
+    ROW_SUM(
+        n,
+        {
+            lanes_load(dys, dy, i, n, 0.0f);
+            lanes_load(ws, w, i, n, 0.0f);
+            lanes_load(xs, x, i, n, mean);
+        },
+        dys[v] * ws[v] * ((xs[v] - mean) * rstd), product);
     const float mean_d = (float)(sum / (double)n), mean_dh = (float)(product / (double)n);
     for (size_t i = 0; i < n; i++)
         dx[i] += rstd * (dy[i] * w[i] - mean_d - (x[i] - mean) * rstd * mean_dh);
 }
 
-void PGRAD__VEC(rmsnorm_row)(const float *x, size_t n, const float *w, float eps, float *y, float *rstd)
+void PGRAD__VEC(rmsnorm_row)(const float *x, size_t n, const float *w, float eps, float *y,
+                             float *rstd)
 {
     double squares;
     vec xs[VN];
@@ -75,13 +83,14 @@ void PGRAD__VEC(rmsnorm_row_backward)(const float *dy, const float *x, size_t n,
 {
     double product;
     vec dys[VN], ws[VN], xs[VN];
-    ROW_SUM(n,
-            {
-                lanes_load(dys, dy, i, n, 0.0f);
-                lanes_load(ws, w, i, n, 0.0f);
-                lanes_load(xs, x, i, n, 0.0f);
-            },
-            dys[v] * ws[v] * xs[v], product);
+    ROW_SUM(
+        n,
+        {
+            lanes_load(dys, dy, i, n, 0.0f);
+            lanes_load(ws, w, i, n, 0.0f);
+            lanes_load(xs, x, i, n, 0.0f);
+        },
+        dys[v] * ws[v] * xs[v], product);
     const float factor = (float)(product / (double)n) * rstd * rstd * rstd;
     for (size_t i = 0; i < n; i++)
         dx[i] += dy[i] * w[i] * rstd - x[i] * factor;
@@ -89,8 +98,8 @@ void PGRAD__VEC(rmsnorm_row_backward)(const float *dy, const float *x, size_t n,
 
 /* dw[j] += sum_t dy (x - mean) rstd, db[j] += sum_t dy, t ascending. */
 void PGRAD__VEC(norm_columns_backward)(const float *dy, size_t lddy, const float *x, size_t ldx,
-                                       size_t n_rows, size_t n, const float *mean, const float *rstd,
-                                       float *dw, float *db)
+                                       size_t n_rows, size_t n, const float *mean,
+                                       const float *rstd, float *dw, float *db)
 {
     for (size_t t = 0; t < n_rows; t++) {
         const float *d = dy + t * lddy;

@@ -1,11 +1,13 @@
-/* Packing of activations into panels. Copies only: no arithmetic, the same bits whatever the set. */
+/* Packing of activations into panels. Copies only: no arithmetic, the same bits whatever the set.
+ */
 #include <string.h>
 
 #include "kernel/vec_functions.h"
 
-/* Blocks of 16 along depth are read row by row and written transposed: both sides stay in cache lines. */
-void PGRAD__VEC(pack_transposed)(const float *x, size_t ldx, size_t n_rows, size_t depth, size_t width,
-                                 float *panel)
+/* Blocks of 16 along depth are read row by row and written transposed: both sides stay in cache
+ * lines. */
+void PGRAD__VEC(pack_transposed)(const float *x, size_t ldx, size_t n_rows, size_t depth,
+                                 size_t width, float *panel)
 {
     enum { BLOCK = 16 };
     if (n_rows < width)

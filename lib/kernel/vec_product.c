@@ -1,5 +1,5 @@
-/* The product of a few rows with a wide panel, without packing: the bits of the micro-kernel, at the speed
- * of memory. Rows go in blocks of four, so that sums stay in registers. */
+/* The product of a few rows with a wide panel, without packing: the bits of the micro-kernel, at
+ * the speed of memory. Rows go in blocks of four, so that sums stay in registers. */
 #include "kernel/vec_functions.h"
 
 #define SET_IS_generic 1
@@ -60,9 +60,10 @@ typedef float lanes;
 #define VECTORS (WIDE / LANES)
 
 /* ROWS is a constant where this is inlined: the loops over rows and vectors vanish. */
-static inline __attribute__((always_inline)) void block(const size_t rows, size_t depth, const float *x,
-                                                        size_t ldx, const float *panel, float *c,
-                                                        size_t ldc, int accumulate)
+static inline __attribute__((always_inline)) void block(const size_t rows, size_t depth,
+                                                        const float *x, size_t ldx,
+                                                        const float *panel, float *c, size_t ldc,
+                                                        int accumulate)
 {
     lanes sum[4][VECTORS];
     for (size_t i = 0; i < rows; i++)

@@ -19,7 +19,8 @@ static float row_max(const float *z, size_t n)
     return lanes_max(best);
 }
 
-/* With m = max u, e = exp(u - m), s = sum e, b = sum e (u - m): LSE = m + log s, H = log s - b / s. */
+/* With m = max u, e = exp(u - m), s = sum e, b = sum e (u - m): LSE = m + log s, H = log s - b / s.
+ */
 void PGRAD__VEC(softmax_row_stats)(const float *z, size_t n, float inverse_tau, float *lse,
                                    float *entropy)
 {
@@ -52,8 +53,8 @@ void PGRAD__VEC(softmax_row_stats)(const float *z, size_t n, float inverse_tau, 
 }
 
 /* p = exp(u - lse): z <- (c/tau) (1[j = y] - p) + (e/tau) p (u - lse + H). */
-void PGRAD__VEC(softmax_row_grad)(float *z, size_t n, float inverse_tau, pgrad_token target, float lse,
-                                  float entropy, float d_logprob, float entropy_weight)
+void PGRAD__VEC(softmax_row_grad)(float *z, size_t n, float inverse_tau, pgrad_token target,
+                                  float lse, float entropy, float d_logprob, float entropy_weight)
 {
     const float c = d_logprob * inverse_tau, e = entropy_weight * inverse_tau;
     for (size_t i = 0; i < n; i += PGRAD__LANES) {

@@ -10,9 +10,10 @@ INLINE uint32_t not_finite(float x)
     return (bits & 0x7f800000u) == 0x7f800000u;
 }
 
-/* m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, theta = theta decay - step m / (sqrt(v) root + eps). */
-INLINE int adam_loop(const pgrad__adam *adam, size_t n, float *theta, const float *g, float *m, float *v,
-                     const int write)
+/* m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, theta = theta decay - step m / (sqrt(v) root +
+ * eps). */
+INLINE int adam_loop(const pgrad__adam *adam, size_t n, float *theta, const float *g, float *m,
+                     float *v, const int write)
 {
     const pgrad__adam a = *adam;
     const float rest1 = 1.0f - a.beta1, rest2 = 1.0f - a.beta2;
@@ -21,8 +22,8 @@ INLINE int adam_loop(const pgrad__adam *adam, size_t n, float *theta, const floa
         float gradient = g[i] * a.grad_scale + a.l2 * theta[i];
         float m_new = a.beta1 * m[i] + rest1 * gradient;
         float v_new = a.beta2 * v[i] + rest2 * (gradient * gradient);
-        float updated =
-            theta[i] * a.decay - a.step_size * (m_new / (sqrtf(v_new) * a.inverse_root + a.epsilon));
+        float updated = theta[i] * a.decay -
+                        a.step_size * (m_new / (sqrtf(v_new) * a.inverse_root + a.epsilon));
         bad |= not_finite(updated) | not_finite(m_new) | not_finite(v_new);
         if (write) {
             theta[i] = updated;
@@ -33,8 +34,8 @@ INLINE int adam_loop(const pgrad__adam *adam, size_t n, float *theta, const floa
     return bad == 0;
 }
 
-int PGRAD__VEC(adam)(const pgrad__adam *adam, size_t n, float *theta, const float *g, float *m, float *v,
-                     int write)
+int PGRAD__VEC(adam)(const pgrad__adam *adam, size_t n, float *theta, const float *g, float *m,
+                     float *v, int write)
 {
     return write ? adam_loop(adam, n, theta, g, m, v, 1) : adam_loop(adam, n, theta, g, m, v, 0);
 }
@@ -63,7 +64,8 @@ INLINE int sgd_loop(const pgrad__sgd *sgd, size_t n, float *theta, const float *
     return bad == 0;
 }
 
-int PGRAD__VEC(sgd)(const pgrad__sgd *sgd, size_t n, float *theta, const float *g, float *b, int write)
+int PGRAD__VEC(sgd)(const pgrad__sgd *sgd, size_t n, float *theta, const float *g, float *b,
+                    int write)
 {
     if (b == NULL)
         return write ? sgd_loop(sgd, n, theta, g, b, 1, 0) : sgd_loop(sgd, n, theta, g, b, 0, 0);

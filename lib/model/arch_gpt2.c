@@ -26,18 +26,34 @@ static const pgrad__flag_key flags[] = {
 };
 
 #define VECTOR(hf, gguf, extent, place, initial)                                                   \
-    {hf, gguf, PGRAD__TENSOR_VECTOR, {extent, PGRAD__EXTENT_NONE}, 1, place, PGRAD__ALWAYS,        \
-     initial, 0}
+    {                                                                                              \
+        hf, gguf, PGRAD__TENSOR_VECTOR, {extent, PGRAD__EXTENT_NONE}, 1, place, PGRAD__ALWAYS,     \
+            initial, 0                                                                             \
+    }
 #define CONV1D(hf, gguf, in, out, place, initial)                                                  \
-    {hf, gguf, PGRAD__TENSOR_MATRIX_TRANSPOSED, {in, out}, 1, place, PGRAD__ALWAYS, initial, 0}
+    {                                                                                              \
+        hf, gguf, PGRAD__TENSOR_MATRIX_TRANSPOSED, {in, out}, 1, place, PGRAD__ALWAYS, initial, 0  \
+    }
 
 static const pgrad__tensor_rule rules[] = {
-    {"wte.weight", "token_embd.weight", PGRAD__TENSOR_MATRIX,
-     {PGRAD__EXTENT_VOCAB, PGRAD__EXTENT_EMBD}, 0, STEM(embedding), PGRAD__ALWAYS,
-     PGRAD__INITIAL_NORMAL, 0},
-    {"wpe.weight", "position_embd.weight", PGRAD__TENSOR_TABLE,
-     {PGRAD__EXTENT_CONTEXT, PGRAD__EXTENT_EMBD}, 0, STEM(positions), PGRAD__ALWAYS,
-     PGRAD__INITIAL_NORMAL, 0},
+    {"wte.weight",
+     "token_embd.weight",
+     PGRAD__TENSOR_MATRIX,
+     {PGRAD__EXTENT_VOCAB, PGRAD__EXTENT_EMBD},
+     0,
+     STEM(embedding),
+     PGRAD__ALWAYS,
+     PGRAD__INITIAL_NORMAL,
+     0},
+    {"wpe.weight",
+     "position_embd.weight",
+     PGRAD__TENSOR_TABLE,
+     {PGRAD__EXTENT_CONTEXT, PGRAD__EXTENT_EMBD},
+     0,
+     STEM(positions),
+     PGRAD__ALWAYS,
+     PGRAD__INITIAL_NORMAL,
+     0},
     VECTOR("h.#.ln_1.weight", "blk.#.attn_norm.weight", PGRAD__EXTENT_EMBD,
            LAYER(attention_norm.weight), PGRAD__INITIAL_ONE),
     VECTOR("h.#.ln_1.bias", "blk.#.attn_norm.bias", PGRAD__EXTENT_EMBD, LAYER(attention_norm.bias),
@@ -62,15 +78,33 @@ static const pgrad__tensor_rule rules[] = {
            LAYER(contract.weight), PGRAD__INITIAL_RESIDUAL),
     VECTOR("h.#.mlp.c_proj.bias", "blk.#.ffn_down.bias", PGRAD__EXTENT_EMBD, LAYER(contract.bias),
            PGRAD__INITIAL_ZERO),
-    {"ln_f.weight", "output_norm.weight", PGRAD__TENSOR_VECTOR,
-     {PGRAD__EXTENT_EMBD, PGRAD__EXTENT_NONE}, 0, STEM(norm.weight), PGRAD__ALWAYS,
-     PGRAD__INITIAL_ONE, 0},
-    {"ln_f.bias", "output_norm.bias", PGRAD__TENSOR_VECTOR,
-     {PGRAD__EXTENT_EMBD, PGRAD__EXTENT_NONE}, 0, STEM(norm.bias), PGRAD__ALWAYS,
-     PGRAD__INITIAL_ZERO, 0},
-    {"lm_head.weight", "output.weight", PGRAD__TENSOR_MATRIX,
-     {PGRAD__EXTENT_VOCAB, PGRAD__EXTENT_EMBD}, 0, STEM(head), PGRAD__IF_UNTIED,
-     PGRAD__INITIAL_NORMAL, 0},
+    {"ln_f.weight",
+     "output_norm.weight",
+     PGRAD__TENSOR_VECTOR,
+     {PGRAD__EXTENT_EMBD, PGRAD__EXTENT_NONE},
+     0,
+     STEM(norm.weight),
+     PGRAD__ALWAYS,
+     PGRAD__INITIAL_ONE,
+     0},
+    {"ln_f.bias",
+     "output_norm.bias",
+     PGRAD__TENSOR_VECTOR,
+     {PGRAD__EXTENT_EMBD, PGRAD__EXTENT_NONE},
+     0,
+     STEM(norm.bias),
+     PGRAD__ALWAYS,
+     PGRAD__INITIAL_ZERO,
+     0},
+    {"lm_head.weight",
+     "output.weight",
+     PGRAD__TENSOR_MATRIX,
+     {PGRAD__EXTENT_VOCAB, PGRAD__EXTENT_EMBD},
+     0,
+     STEM(head),
+     PGRAD__IF_UNTIED,
+     PGRAD__INITIAL_NORMAL,
+     0},
 };
 
 /* Masks, kept in old checkpoints. */

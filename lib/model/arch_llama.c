@@ -12,8 +12,8 @@ static const pgrad__size_key sizes[] = {
     {"hidden_size", NULL, "embedding_length", FIELD(n_embd), PGRAD__MAX_EMBD, 0},
     {"intermediate_size", NULL, "feed_forward_length", FIELD(n_ff), PGRAD__MAX_FF, 0},
     {"num_attention_heads", NULL, "attention.head_count", FIELD(n_heads), PGRAD__MAX_HEADS, 0},
-    {"num_key_value_heads", NULL, "attention.head_count_kv", FIELD(n_kv_heads),
-     PGRAD__MAX_HEADS, 1},
+    {"num_key_value_heads", NULL, "attention.head_count_kv", FIELD(n_kv_heads), PGRAD__MAX_HEADS,
+     1},
     {"head_dim", NULL, "attention.key_length", FIELD(head_dim), PGRAD__MAX_HEAD_DIM, 1},
 };
 
@@ -31,20 +31,35 @@ static const pgrad__flag_key flags[] = {
 };
 
 #define NORM(hf, gguf, place)                                                                      \
-    {hf, gguf, PGRAD__TENSOR_VECTOR, {PGRAD__EXTENT_EMBD, PGRAD__EXTENT_NONE}, 1, place,           \
-     PGRAD__ALWAYS, PGRAD__INITIAL_ONE, 0}
+    {                                                                                              \
+        hf, gguf, PGRAD__TENSOR_VECTOR, {PGRAD__EXTENT_EMBD, PGRAD__EXTENT_NONE}, 1, place,        \
+            PGRAD__ALWAYS, PGRAD__INITIAL_ONE, 0                                                   \
+    }
 #define LINEAR(hf, gguf, out, in, part, condition, initial, order)                                 \
-    {hf ".weight", gguf ".weight", PGRAD__TENSOR_MATRIX, {out, in}, 1, LAYER(part.weight),         \
-     PGRAD__ALWAYS, initial, order},                                                               \
+    {hf ".weight",                                                                                 \
+     gguf ".weight",                                                                               \
+     PGRAD__TENSOR_MATRIX,                                                                         \
+     {out, in},                                                                                    \
+     1,                                                                                            \
+     LAYER(part.weight),                                                                           \
+     PGRAD__ALWAYS,                                                                                \
+     initial,                                                                                      \
+     order},                                                                                       \
     {                                                                                              \
         hf ".bias", gguf ".bias", PGRAD__TENSOR_VECTOR, {out, PGRAD__EXTENT_NONE}, 1,              \
             LAYER(part.bias), condition, PGRAD__INITIAL_ZERO, order                                \
     }
 
 static const pgrad__tensor_rule rules[] = {
-    {"embed_tokens.weight", "token_embd.weight", PGRAD__TENSOR_MATRIX,
-     {PGRAD__EXTENT_VOCAB, PGRAD__EXTENT_EMBD}, 0, STEM(embedding), PGRAD__ALWAYS,
-     PGRAD__INITIAL_NORMAL, 0},
+    {"embed_tokens.weight",
+     "token_embd.weight",
+     PGRAD__TENSOR_MATRIX,
+     {PGRAD__EXTENT_VOCAB, PGRAD__EXTENT_EMBD},
+     0,
+     STEM(embedding),
+     PGRAD__ALWAYS,
+     PGRAD__INITIAL_NORMAL,
+     0},
     NORM("layers.#.input_layernorm.weight", "blk.#.attn_norm.weight", LAYER(attention_norm.weight)),
     LINEAR("layers.#.self_attn.q_proj", "blk.#.attn_q", PGRAD__EXTENT_QUERY, PGRAD__EXTENT_EMBD,
            qkv[0], PGRAD__IF_QKV_BIAS, PGRAD__INITIAL_NORMAL, PGRAD__ROWS_INTERLEAVED),
@@ -63,12 +78,24 @@ static const pgrad__tensor_rule rules[] = {
            PGRAD__IF_MLP_BIAS, PGRAD__INITIAL_NORMAL, PGRAD__ROWS_PLAIN),
     LINEAR("layers.#.mlp.down_proj", "blk.#.ffn_down", PGRAD__EXTENT_EMBD, PGRAD__EXTENT_FF,
            contract, PGRAD__IF_MLP_BIAS, PGRAD__INITIAL_RESIDUAL, PGRAD__ROWS_PLAIN),
-    {"norm.weight", "output_norm.weight", PGRAD__TENSOR_VECTOR,
-     {PGRAD__EXTENT_EMBD, PGRAD__EXTENT_NONE}, 0, STEM(norm.weight), PGRAD__ALWAYS,
-     PGRAD__INITIAL_ONE, 0},
-    {"lm_head.weight", "output.weight", PGRAD__TENSOR_MATRIX,
-     {PGRAD__EXTENT_VOCAB, PGRAD__EXTENT_EMBD}, 0, STEM(head), PGRAD__IF_UNTIED,
-     PGRAD__INITIAL_NORMAL, 0},
+    {"norm.weight",
+     "output_norm.weight",
+     PGRAD__TENSOR_VECTOR,
+     {PGRAD__EXTENT_EMBD, PGRAD__EXTENT_NONE},
+     0,
+     STEM(norm.weight),
+     PGRAD__ALWAYS,
+     PGRAD__INITIAL_ONE,
+     0},
+    {"lm_head.weight",
+     "output.weight",
+     PGRAD__TENSOR_MATRIX,
+     {PGRAD__EXTENT_VOCAB, PGRAD__EXTENT_EMBD},
+     0,
+     STEM(head),
+     PGRAD__IF_UNTIED,
+     PGRAD__INITIAL_NORMAL,
+     0},
 };
 
 static const char *const ignored[] = {"rotary_emb.inv_freq", NULL};

@@ -1,4 +1,5 @@
-/* Hyper-parameters of a model, read from config.json or GGUF metadata and checked. Not its weights. */
+/* Hyper-parameters of a model, read from config.json or GGUF metadata and checked. Not its weights.
+ */
 #ifndef PGRAD_MODEL_CONFIG_H
 #define PGRAD_MODEL_CONFIG_H
 
@@ -15,13 +16,13 @@ typedef struct pgrad__config {
     pgrad__norm_kind norm;
     float norm_epsilon;
     pgrad__activation activation;
-    int gated;             /* act(gate) * up, else act(up) */
+    int gated; /* act(gate) * up, else act(up) */
     int qkv_bias, output_bias, mlp_bias;
     int learned_positions; /* else rope */
     double rope_theta;
     int tied_head;
     float attention_scale;
-    int scale_by_layer;    /* GPT-2 scale_attn_by_inverse_layer_idx */
+    int scale_by_layer; /* GPT-2 scale_attn_by_inverse_layer_idx */
     float initializer_range;
     pgrad_token eos[8];
     uint32_t n_eos;

@@ -19,12 +19,12 @@ typedef enum pgrad__tensor_kind {
 } pgrad__tensor_kind;
 
 typedef struct pgrad__tensor {
-    char *name; /* as in a Hugging Face checkpoint */
+    char *name;                            /* as in a Hugging Face checkpoint */
     const struct pgrad__tensor_rule *rule; /* arch.h: what it was made from */
     uint32_t layer;                        /* of a rule for every layer */
     pgrad__tensor_kind kind;
     uint32_t n_dims;
-    uint64_t dims[2];    /* as in the checkpoint */
+    uint64_t dims[2];     /* as in the checkpoint */
     pgrad__matrix matrix; /* MATRIX*: data is `data` */
     pgrad__matrix grad_matrix;
     float *data; /* floats of it, slack excluded */
@@ -62,11 +62,12 @@ pgrad_status pgrad__model_write(pgrad_model *model, const pgrad_save_params *par
 uint32_t pgrad__model_eos(const pgrad_model *model, pgrad_token out[8]);
 
 /* ---- passes over whole sequences: scoring and training (forward.c, backward.c) ----
- * Passes take no lock. The caller holds the model's read lock around score, forward_logits and decode,
- * its write lock around backward. Tokens outside the vocabulary are E_INVALID with their index. */
+ * Passes take no lock. The caller holds the model's read lock around score, forward_logits and
+ * decode, its write lock around backward. Tokens outside the vocabulary are E_INVALID with their
+ * index. */
 
-/* Sequences lie one after another, no padding; each starts at position 0. The head is applied to the
- * rows target_rows (ascending) only: row r predicts targets[j]. */
+/* Sequences lie one after another, no padding; each starts at position 0. The head is applied to
+ * the rows target_rows (ascending) only: row r predicts targets[j]. */
 typedef struct pgrad__batch {
     const pgrad_token *tokens; /* [n_rows] */
     size_t n_rows;
@@ -83,8 +84,8 @@ typedef struct pgrad__pass pgrad__pass;
 pgrad_status pgrad__pass_create(pgrad_model *model, pgrad__pass **out);
 void pgrad__pass_free(pgrad__pass *pass);
 
-/* Forward only: logprob and entropy [n_targets], either may be NULL. The model may be another one than
- * the pass was made for, of any shape. Cancel is looked at between layers. */
+/* Forward only: logprob and entropy [n_targets], either may be NULL. The model may be another one
+ * than the pass was made for, of any shape. Cancel is looked at between layers. */
 pgrad_status pgrad__model_score(pgrad_model *model, pgrad__pass *pass, const pgrad__batch *batch,
                                 float *logprob, float *entropy);
 
@@ -92,11 +93,12 @@ pgrad_status pgrad__model_score(pgrad_model *model, pgrad__pass *pass, const pgr
 pgrad_status pgrad__model_forward_logits(pgrad_model *model, pgrad__pass *pass,
                                          const pgrad__batch *batch, float *logits);
 
-/* Given the log-probabilities and entropies of targets [first, first + n), says dL/d logprob and the
- * weight of the entropy's term: see pgrad__softmax_grad. Called on the calling thread, targets
+/* Given the log-probabilities and entropies of targets [first, first + n), says dL/d logprob and
+ * the weight of the entropy's term: see pgrad__softmax_grad. Called on the calling thread, targets
  * ascending, each once. */
 typedef pgrad_status (*pgrad__loss_fn)(void *user, size_t first, size_t n, const float *logprob,
-                                       const float *entropy, float *d_logprob, float *entropy_weight);
+                                       const float *entropy, float *d_logprob,
+                                       float *entropy_weight);
 
 /* Forward, loss and backward; adds to the gradients. Head and loss run in chunks of rows, so the
  * [n_targets, n_vocab] matrix never exists. The caller holds the model's write lock. */
@@ -130,8 +132,8 @@ typedef struct pgrad__decode_span {
     int want_logits; /* of the last token */
 } pgrad__decode_span;
 
-/* Runs the spans' tokens, stores their keys and values, and writes the logits of the wanted rows, in span
- * order, [n_wanted, n_vocab]. */
+/* Runs the spans' tokens, stores their keys and values, and writes the logits of the wanted rows,
+ * in span order, [n_wanted, n_vocab]. */
 pgrad_status pgrad__model_decode(pgrad_model *model, pgrad__pass *pass, pgrad__kv_cache *cache,
                                  const pgrad__decode_span *spans, size_t n_spans, float *logits);
 

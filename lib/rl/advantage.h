@@ -6,11 +6,13 @@
 
 #include "base/context.h"
 
-/* R [n], A [n] of one group; a NaN reward is left out and gets 0. epsilon: GRPO only. Algorithms.md 2. */
+/* R [n], A [n] of one group; a NaN reward is left out and gets 0. epsilon: GRPO only.
+ * Algorithms.md 2. */
 void pgrad__advantage_group(uint32_t estimator, double epsilon, const double *reward, uint32_t n,
                             double *advantage);
 
-/* A group without spread: max - min <= 1e-8 max(1, max |R|); fewer than two rewards count as such. */
+/* A group without spread: max - min <= 1e-8 max(1, max |R|); fewer than two rewards count as such.
+ */
 int pgrad__zero_spread(const double *reward, uint32_t n);
 
 /* Running baseline: b_k = q b_(k-1) + (1 - q) mean(R_k); its value, corrected for the start, is

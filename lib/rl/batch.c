@@ -22,7 +22,8 @@ static pgrad_status room(pgrad_context *context, void *array, size_t count, size
     return pgrad__alloc(context, count, size, array);
 }
 
-static pgrad_status make_room(pgrad__batch_builder *b, size_t rows, size_t targets, size_t sequences)
+static pgrad_status make_room(pgrad__batch_builder *b, size_t rows, size_t targets,
+                              size_t sequences)
 {
     if (rows > b->row_capacity) {
         b->row_capacity = 0;
@@ -45,9 +46,10 @@ static pgrad_status make_room(pgrad__batch_builder *b, size_t rows, size_t targe
     return PGRAD_OK;
 }
 
-/* Rows: prompt, completion without its last token; the row before a completion token predicts it. */
-static void put_sequence(pgrad__batch_builder *b, const pgrad_rollout *rollout, uint32_t i, int supervised,
-                         size_t row, size_t target)
+/* Rows: prompt, completion without its last token; the row before a completion token predicts it.
+ */
+static void put_sequence(pgrad__batch_builder *b, const pgrad_rollout *rollout, uint32_t i,
+                         int supervised, size_t row, size_t target)
 {
     const pgrad__sequence *sequence = &rollout->sequences[i];
     const pgrad__group *group = &rollout->groups[sequence->group];
@@ -75,17 +77,21 @@ pgrad_status pgrad__batch_build(pgrad__batch_builder *builder, const pgrad_rollo
     rows = targets = 0;
     for (size_t j = 0; j < n; j++) {
         put_sequence(builder, rollout, indices[j], supervised, rows, targets);
-        builder->sequences[j] = (pgrad__attention_sequence){
-            rows, (uint32_t)pgrad__batch_rows(rollout, indices[j])};
+        builder->sequences[j] =
+            (pgrad__attention_sequence){rows, (uint32_t)pgrad__batch_rows(rollout, indices[j])};
         builder->offsets[j] = targets;
         rows += builder->sequences[j].n_rows;
         targets += rollout->sequences[indices[j]].n_tokens;
     }
     builder->offsets[n] = targets;
-    builder->batch = (pgrad__batch){
-        .tokens = builder->tokens, .n_rows = rows, .sequences = builder->sequences, .n_sequences = n,
-        .target_rows = builder->target_rows, .targets = builder->targets,
-        .inverse_tau = builder->inverse_tau, .n_targets = targets};
+    builder->batch = (pgrad__batch){.tokens = builder->tokens,
+                                    .n_rows = rows,
+                                    .sequences = builder->sequences,
+                                    .n_sequences = n,
+                                    .target_rows = builder->target_rows,
+                                    .targets = builder->targets,
+                                    .inverse_tau = builder->inverse_tau,
+                                    .n_targets = targets};
     return PGRAD_OK;
 }
 

@@ -61,14 +61,15 @@ static void penalize(pgrad__draw_scratch *scratch, const pgrad__draw *draw, floa
         }
 }
 
-/* Copies the logits and changes them by the rules; returns 1 when any rule may have changed the row. */
+/* Copies the logits and changes them by the rules; returns 1 when any rule may have changed the
+ * row. */
 static int change_logits(const pgrad_sampler *sampler, pgrad__draw_scratch *scratch,
                          const pgrad__draw *draw)
 {
     const pgrad_sampler_params *params = &sampler->params;
     float *w = scratch->weight;
-    int changed = draw->n_barred > 0 || params->n_forbidden_tokens > 0 || params->n_bias_tokens > 0 ||
-                  params->repetition_penalty != 1.0;
+    int changed = draw->n_barred > 0 || params->n_forbidden_tokens > 0 ||
+                  params->n_bias_tokens > 0 || params->repetition_penalty != 1.0;
     memcpy(w, draw->logits, scratch->n_vocab * sizeof *w);
     if (draw->has_token != NULL) {
         changed = 1;
@@ -134,8 +135,8 @@ static void take_first(const float *w, uint32_t *heap, size_t n)
     sift_down(w, heap, n - 1, 0);
 }
 
-/* top_k, then top_p of what is left: weights of all others become 0. A heap gives the largest one by one, so
- * the vocabulary is never sorted as a whole. */
+/* top_k, then top_p of what is left: weights of all others become 0. A heap gives the largest one
+ * by one, so the vocabulary is never sorted as a whole. */
 static void cut_tail(const pgrad_sampler_params *params, pgrad__draw_scratch *scratch, double total)
 {
     float *w = scratch->weight;
@@ -181,8 +182,8 @@ static double block_sum(const float *w, uint32_t n)
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-/* Sums blocks of 256 and then the blocks, in order; with `target` non-negative also finds the first j whose
- * cumulative sum is above it. A weight of 0 is never found. */
+/* Sums blocks of 256 and then the blocks, in order; with `target` non-negative also finds the first
+ * j whose cumulative sum is above it. A weight of 0 is never found. */
 static double cumulate(const float *w, uint32_t n, double target, uint32_t *found)
 {
     double total = 0.0;
@@ -217,8 +218,8 @@ static uint32_t inverse_cdf(const float *w, uint32_t n, double total, double r)
 }
 
 /* weight <- exp(weight / tau - max). */
-static void to_weights(const pgrad__kernels *kernels, pgrad__draw_scratch *scratch, float inverse_tau,
-                       float max)
+static void to_weights(const pgrad__kernels *kernels, pgrad__draw_scratch *scratch,
+                       float inverse_tau, float max)
 {
     float *w = scratch->weight;
     for (uint32_t j = 0; j < scratch->n_vocab; j++)
@@ -274,7 +275,8 @@ pgrad__drawn pgrad__sampler_draw(const pgrad_sampler *sampler, const pgrad__kern
     const float inverse_tau = tau == 0.0 ? 1.0f : (float)(1.0 / tau);
     pgrad__drawn out = {.token = -1};
     float lse;
-    kernels->vec->softmax_row_stats(draw->logits, scratch->n_vocab, inverse_tau, &lse, &out.entropy);
+    kernels->vec->softmax_row_stats(draw->logits, scratch->n_vocab, inverse_tau, &lse,
+                                    &out.entropy);
     if (!isfinite(lse)) {
         out.failure = PGRAD__DRAW_NOT_FINITE;
         return out;
@@ -301,15 +303,17 @@ pgrad_status pgrad__draw_fail(pgrad__draw_failure failure, const float *logits, 
 {
     uint32_t j = 0;
     if (failure == PGRAD__DRAW_NO_TOKEN)
-        return pgrad__fail(PGRAD_E_NUMERIC, "%s: no token is left to sample: all are forbidden", what);
+        return pgrad__fail(PGRAD_E_NUMERIC, "%s: no token is left to sample: all are forbidden",
+                           what);
     while (j < n_vocab && !isnan(logits[j]) && !(logits[j] == INFINITY))
         j++;
     if (j < n_vocab)
         return pgrad__fail(PGRAD_E_NUMERIC, "%s: logit %u is %g", what, j, (double)logits[j]);
     if (failure == PGRAD__DRAW_NOT_FINITE && all_minus_infinity(logits, n_vocab))
         return pgrad__fail(PGRAD_E_NUMERIC, "%s: all %u logits are -infinity", what, n_vocab);
-    return pgrad__fail(PGRAD_E_NUMERIC,
-                       "%s: a logit divided by the temperature, or with its bias, is beyond the range of a "
-                       "float",
-                       what);
+    return pgrad__fail(
+        PGRAD_E_NUMERIC,
+        "%s: a logit divided by the temperature, or with its bias, is beyond the range of a "
+        "float",
+        what);
 }

@@ -1,5 +1,6 @@
-/* Continuous batching: prompts are computed once for their group and shared by its completions; a slot whose
- * sequence finished takes the next one at once. Which slot a sequence gets changes nothing of it. */
+/* Continuous batching: prompts are computed once for their group and shared by its completions; a
+ * slot whose sequence finished takes the next one at once. Which slot a sequence gets changes
+ * nothing of it. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,7 +29,8 @@ static pgrad_status go_on(const pgrad__generation *g)
 {
     PGRAD__TRY(pgrad__progress(g->rollout->context, "generate", g->n_done, g->n_total));
     if (pgrad__os_seconds() - g->started >= g->params.max_seconds)
-        return pgrad__fail(PGRAD_E_DEADLINE, "generate: %g seconds are over", g->params.max_seconds);
+        return pgrad__fail(PGRAD_E_DEADLINE, "generate: %g seconds are over",
+                           g->params.max_seconds);
     return PGRAD_OK;
 }
 
@@ -38,14 +40,15 @@ typedef struct draw_job {
     const pgrad__generation *g;
     const float *logits;
     size_t stride; /* between the rows of two draws; 0: all draw from one row */
-    int by_slot; /* row i is of the sequence in slot i, else of sequence first_sequence + i */
+    int by_slot;   /* row i is of the sequence in slot i, else of sequence first_sequence + i */
     uint32_t first_sequence;
     pgrad__drawn *out;
 } draw_job;
 
 static uint32_t sequence_of(const draw_job *job, size_t row)
 {
-    return job->by_slot ? job->g->generator->slots[row].sequence : job->first_sequence + (uint32_t)row;
+    return job->by_slot ? job->g->generator->slots[row].sequence
+                        : job->first_sequence + (uint32_t)row;
 }
 
 static void draw_task(void *argument, size_t row, uint32_t worker)
@@ -90,10 +93,12 @@ static pgrad_status draw_rows(const draw_job *job, size_t n)
 }
 
 /* ---- prompts ----
- * A group's prompt and forced prefix are computed once. A prefix goes in token by token, since what the model
- * thinks of each is recorded; all of it is the same for the whole group, so it is written to every sequence. */
+ * A group's prompt and forced prefix are computed once. A prefix goes in token by token, since what
+ * the model thinks of each is recorded; all of it is the same for the whole group, so it is written
+ * to every sequence. */
 
-static pgrad_status take_pages(pgrad__kv_cache *cache, uint32_t *pages, uint32_t *n_pages, size_t positions)
+static pgrad_status take_pages(pgrad__kv_cache *cache, uint32_t *pages, uint32_t *n_pages,
+                               size_t positions)
 {
     while ((size_t)*n_pages * PGRAD__KEY_TILE < positions) {
         PGRAD__TRY(pgrad__kv_cache_take(cache, &pages[*n_pages]));
@@ -108,7 +113,8 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
 }
 
 /* Forced token t of a group, from the logits of the position before it. */
-static void record_forced(pgrad__generation *g, const pgrad__prefilled *p, uint32_t t, const float *logits)
+static void record_forced(pgrad__generation *g, const pgrad__prefilled *p, uint32_t t,
+                          const float *logits)
 {
     pgrad_rollout *rollout = g->rollout;
     const uint32_t n_vocab = rollout->model->config.n_vocab;
@@ -131,7 +137,9 @@ static pgrad_status settle_prompt(pgrad__generation *g, pgrad__prefilled *p, con
         p->ready = t + 1 == limit; /* nothing is left to sample */
         return PGRAD_OK;
     }
-    draw_job job = {.g = g, .logits = logits, .first_sequence = p->first_sequence,
+    draw_job job = {.g = g,
+                    .logits = logits,
+                    .first_sequence = p->first_sequence,
                     .out = g->generator->first + p->first_sequence};
     p->ready = 1;
     return draw_rows(&job, p->n_total);
@@ -150,7 +158,9 @@ static pgrad_status prompt_span(pgrad__generation *g, pgrad__prefilled *p, uint3
     *span = (pgrad__decode_span){
         .tokens = rollout->prompts + (in_prompt ? group->prompt_offset + at
                                                 : group->prefix_offset + (at - group->n_prompt)),
-        .n_tokens = n, .first_position = at, .pages = p->pages,
+        .n_tokens = n,
+        .first_position = at,
+        .pages = p->pages,
         .want_logits = at + n >= group->n_prompt};
     p->n_positions += n;
     return PGRAD_OK;
@@ -165,12 +175,13 @@ static pgrad_status prefill_pass(pgrad__generation *g, uint32_t first, int *any)
     for (; last < generator->n_prefilled && rows < PREFILL_ROWS; last++) {
         if (generator->prefilled[last].ready)
             continue;
-        PGRAD__TRY(prompt_span(g, &generator->prefilled[last], PREFILL_ROWS - rows, &generator->spans[n]));
+        PGRAD__TRY(
+            prompt_span(g, &generator->prefilled[last], PREFILL_ROWS - rows, &generator->spans[n]));
         rows += generator->spans[n++].n_tokens;
     }
     *any = n > 0;
-    PGRAD__TRY(pgrad__model_decode(g->rollout->model, generator->pass, generator->cache, generator->spans, n,
-                                   generator->logits));
+    PGRAD__TRY(pgrad__model_decode(g->rollout->model, generator->pass, generator->cache,
+                                   generator->spans, n, generator->logits));
     const float *logits = generator->logits;
     for (uint32_t i = first, k = 0; i < last; i++) {
         if (generator->prefilled[i].ready)
@@ -188,12 +199,15 @@ static pgrad_status prefill(pgrad__generation *g)
 {
     struct pgrad__generator *generator = g->generator;
     const pgrad_rollout *rollout = g->rollout;
-    const uint32_t n_free = generator->batch_size - generator->n_active, first = generator->n_prefilled;
+    const uint32_t n_free = generator->batch_size - generator->n_active,
+                   first = generator->n_prefilled;
     for (uint32_t planned = 0; planned < n_free && g->next_prefill < rollout->n_sequences;) {
         pgrad__prefilled *p = &generator->prefilled[generator->n_prefilled++];
         const uint32_t group = rollout->sequences[g->next_prefill].group;
-        *p = (pgrad__prefilled){.group = group, .n_total = rollout->groups[group].n_sequences,
-                                .first_sequence = g->next_prefill, .pages = p->pages};
+        *p = (pgrad__prefilled){.group = group,
+                                .n_total = rollout->groups[group].n_sequences,
+                                .first_sequence = g->next_prefill,
+                                .pages = p->pages};
         g->next_prefill += p->n_total;
         planned += p->n_total;
     }
@@ -217,7 +231,8 @@ static void release_prefilled(struct pgrad__generator *generator)
     generator->prefilled[generator->n_prefilled].pages = done.pages; /* room for a later group */
 }
 
-/* Full pages of the prompt are shared, the border page is copied: the sequence writes behind the prompt. */
+/* Full pages of the prompt are shared, the border page is copied: the sequence writes behind the
+ * prompt. */
 static pgrad_status share_prompt(struct pgrad__generator *generator, const pgrad__prefilled *p,
                                  pgrad__slot *slot)
 {
@@ -284,8 +299,12 @@ static pgrad_status feed(pgrad__generation *g)
                               (size_t)slot->n_positions + 1));
         generator->spans[k] = (pgrad__decode_span){
             .tokens = pgrad__rollout_ids(rollout, slot->sequence) + sequence->n_tokens - 1,
-            .n_tokens = 1, .first_position = slot->n_positions, .pages = slot->pages,
-            .group = sequence->group + 1, .n_shared_pages = slot->n_shared_pages, .want_logits = 1};
+            .n_tokens = 1,
+            .first_position = slot->n_positions,
+            .pages = slot->pages,
+            .group = sequence->group + 1,
+            .n_shared_pages = slot->n_shared_pages,
+            .want_logits = 1};
         slot->n_positions++;
     }
     return pgrad__model_decode(rollout->model, generator->pass, generator->cache, generator->spans,
@@ -298,8 +317,11 @@ static pgrad_status decode_step(pgrad__generation *g)
     struct pgrad__generator *generator = g->generator;
     const uint32_t n = generator->n_active;
     PGRAD__TRY(feed(g));
-    draw_job job = {.g = g, .logits = generator->logits, .stride = g->rollout->model->config.n_vocab,
-                    .by_slot = 1, .out = generator->drawn};
+    draw_job job = {.g = g,
+                    .logits = generator->logits,
+                    .stride = g->rollout->model->config.n_vocab,
+                    .by_slot = 1,
+                    .out = generator->drawn};
     PGRAD__TRY(draw_rows(&job, n));
     uint32_t kept = 0;
     for (uint32_t k = 0; k < n; k++) {
@@ -346,8 +368,8 @@ static pgrad_status check_room(const pgrad_rollout *rollout)
         needed += rollout->groups[group].n_sequences == 0 ? rollout->params.group_size : 0;
     if (needed > rollout->max_sequences - rollout->n_sequences)
         return pgrad__fail(PGRAD_E_LIMIT, "generate: %llu sequences are needed, %u of %u are left",
-                           (unsigned long long)needed, rollout->max_sequences - rollout->n_sequences,
-                           rollout->max_sequences);
+                           (unsigned long long)needed,
+                           rollout->max_sequences - rollout->n_sequences, rollout->max_sequences);
     return PGRAD_OK;
 }
 
@@ -361,9 +383,12 @@ static void make_sequences(pgrad__generation *g, pgrad_sampler *sampler)
         if (rollout->groups[group].n_sequences > 0)
             continue;
         for (uint32_t k = 0; k < rollout->params.group_size; k++) {
-            rollout->sequences[rollout->n_sequences++] = (pgrad__sequence){
-                .group = group, .sampled = 1, .reward = NAN, .number = sampler->next_sequence++,
-                .temperature = tau == 0.0 ? 1.0 : tau};
+            rollout->sequences[rollout->n_sequences++] =
+                (pgrad__sequence){.group = group,
+                                  .sampled = 1,
+                                  .reward = NAN,
+                                  .number = sampler->next_sequence++,
+                                  .temperature = tau == 0.0 ? 1.0 : tau};
             g->n_total += pgrad__token_limit(g, group);
         }
         rollout->groups[group].n_sequences = rollout->params.group_size;
@@ -381,8 +406,8 @@ static void take_back(const pgrad__generation *g, pgrad_sampler *sampler, size_t
     rollout->text_length = text_length;
 }
 
-/* Texts of the sequences that were under way, empty where there is no memory for one; decoders hold nothing
- * back into the next call. */
+/* Texts of the sequences that were under way, empty where there is no memory for one; decoders hold
+ * nothing back into the next call. */
 static void stop_slots(pgrad__generation *g)
 {
     for (uint32_t i = 0; i < g->generator->n_active; i++) {
@@ -407,12 +432,15 @@ static pgrad_status run(pgrad__generation *g)
 static pgrad_status generate(pgrad_rollout *rollout, pgrad_sampler *sampler,
                              const pgrad_generate_params *params)
 {
-    pgrad__generation g = {.rollout = rollout, .generator = rollout->generator, .sampler = sampler,
+    pgrad__generation g = {.rollout = rollout,
+                           .generator = rollout->generator,
+                           .sampler = sampler,
                            .started = pgrad__os_seconds()};
     const size_t text_length = rollout->text_length;
     PGRAD__TRY(pgrad__params_read("generate", params, &g.params));
     if (sampler->params.n_stop_strings > 0 && rollout->tokenizer == NULL)
-        return pgrad__fail(PGRAD_E_INVALID, "sampler.stop_strings: the rollout has no tokenizer, so no text");
+        return pgrad__fail(PGRAD_E_INVALID,
+                           "sampler.stop_strings: the rollout has no tokenizer, so no text");
     PGRAD__TRY(check_room(rollout));
     PGRAD__TRY(collect_ends(&g));
     make_sequences(&g, sampler);
@@ -424,8 +452,8 @@ static pgrad_status generate(pgrad_rollout *rollout, pgrad_sampler *sampler,
     pgrad__message_get(message);
     stop_slots(&g);
     rollout->generating = 0;
-    const int stopped = status == PGRAD_E_CANCELLED || status == PGRAD_E_CALLBACK ||
-                        status == PGRAD_E_DEADLINE;
+    const int stopped =
+        status == PGRAD_E_CANCELLED || status == PGRAD_E_CALLBACK || status == PGRAD_E_DEADLINE;
     if (status != PGRAD_OK)
         pgrad__message_set(message);
     if (status != PGRAD_OK && !stopped)
@@ -444,7 +472,8 @@ pgrad_status pgrad_rollout_generate(pgrad_rollout *rollout, pgrad_sampler *sampl
         return pgrad__fail(PGRAD_E_INVALID, "rollout_generate: %s is NULL",
                            rollout == NULL ? "rollout" : "sampler");
     if (rollout->generating)
-        return pgrad__fail(PGRAD_E_BUSY, "rollout_generate: called from inside a callback of the rollout");
+        return pgrad__fail(PGRAD_E_BUSY,
+                           "rollout_generate: called from inside a callback of the rollout");
     PGRAD__TRY(pgrad__enter(rollout->context, &scope));
     pgrad_status status = pgrad__lock_read(&rollout->model->lock, "rollout_generate: the model");
     if (status == PGRAD_OK) {

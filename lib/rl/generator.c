@@ -59,7 +59,8 @@ static pgrad_status warm_decoders(pgrad_rollout *rollout)
 static pgrad_status make_slots(pgrad_rollout *rollout)
 {
     struct pgrad__generator *g = rollout->generator;
-    const uint32_t n_groups = g->max_prefilled = min_u32(rollout->params.max_prompts, g->batch_size + 1);
+    const uint32_t n_groups = g->max_prefilled =
+        min_u32(rollout->params.max_prompts, g->batch_size + 1);
     const size_t text = (size_t)rollout->params.max_new_tokens * 8; /* more is rare; it grows */
     PGRAD__TRY(pgrad__calloc(g->context, g->batch_size, sizeof *g->slots, &g->slots));
     PGRAD__TRY(pgrad__calloc(g->context, n_groups, sizeof *g->prefilled, &g->prefilled));
@@ -68,7 +69,8 @@ static pgrad_status make_slots(pgrad_rollout *rollout)
     for (uint32_t i = 0; i < g->batch_size; i++) {
         g->slots[i].pages = g->page_numbers + (size_t)i * g->max_pages;
         g->slots[i].text.context = g->context;
-        PGRAD__TRY(pgrad__reserve(g->context, &g->slots[i].text.data, &g->slots[i].text.capacity, text, 1));
+        PGRAD__TRY(pgrad__reserve(g->context, &g->slots[i].text.data, &g->slots[i].text.capacity,
+                                  text, 1));
         if (rollout->tokenizer != NULL)
             PGRAD__TRY(pgrad_decoder_create(rollout->tokenizer, 0, &g->slots[i].decoder));
     }
@@ -82,7 +84,8 @@ static pgrad_status make_scratch(pgrad_rollout *rollout)
     struct pgrad__generator *g = rollout->generator;
     const uint32_t n_vocab = rollout->model->config.n_vocab;
     PGRAD__TRY(pgrad__calloc(g->context, g->batch_size, sizeof *g->spans, &g->spans));
-    PGRAD__TRY(pgrad__alloc(g->context, (size_t)g->batch_size * n_vocab, sizeof(float), &g->logits));
+    PGRAD__TRY(
+        pgrad__alloc(g->context, (size_t)g->batch_size * n_vocab, sizeof(float), &g->logits));
     PGRAD__TRY(pgrad__alloc(g->context, g->batch_size, sizeof *g->drawn, &g->drawn));
     PGRAD__TRY(pgrad__alloc(g->context, rollout->max_sequences, sizeof *g->first, &g->first));
     const uint32_t n_workers = pgrad__n_workers(g->context);
@@ -92,8 +95,8 @@ static pgrad_status make_scratch(pgrad_rollout *rollout)
     return PGRAD_OK;
 }
 
-/* Pages in use at worst: every slot its own, and one group whose sequences have not all started. (As many
- * groups are prefilled as fill the free slots, so the others start at once.) */
+/* Pages in use at worst: every slot its own, and one group whose sequences have not all started.
+ * (As many groups are prefilled as fill the free slots, so the others start at once.) */
 static pgrad_status make_cache(pgrad_rollout *rollout)
 {
     struct pgrad__generator *g = rollout->generator;
@@ -112,7 +115,8 @@ static pgrad_status add_end(struct pgrad__generator *g, pgrad_token token)
 {
     if (token < 0)
         return PGRAD_OK;
-    PGRAD__TRY(pgrad__reserve(g->context, &g->ends, &g->ends_capacity, g->n_own_ends + 1, sizeof token));
+    PGRAD__TRY(
+        pgrad__reserve(g->context, &g->ends, &g->ends_capacity, g->n_own_ends + 1, sizeof token));
     g->ends[g->n_own_ends++] = token;
     return PGRAD_OK;
 }

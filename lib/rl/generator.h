@@ -1,5 +1,5 @@
-/* The engine of a rollout: slots over a key-value cache, refilled as sequences finish. Not the storage of
- * what it makes, which is the rollout. */
+/* The engine of a rollout: slots over a key-value cache, refilled as sequences finish. Not the
+ * storage of what it makes, which is the rollout. */
 #ifndef PGRAD_RL_GENERATOR_H
 #define PGRAD_RL_GENERATOR_H
 
@@ -13,9 +13,9 @@ typedef struct pgrad__slot {
     uint32_t n_positions; /* whose keys and values are in the cache */
     uint32_t n_pages;
     uint32_t n_shared_pages; /* with its group: full pages of the prompt */
-    uint32_t *pages; /* [max_pages] */
-    uint32_t stop_state; /* in the sampler's stop strings */
-    pgrad_decoder *decoder; /* NULL without a tokenizer */
+    uint32_t *pages;         /* [max_pages] */
+    uint32_t stop_state;     /* in the sampler's stop strings */
+    pgrad_decoder *decoder;  /* NULL without a tokenizer */
     pgrad__strbuf text;
 } pgrad__slot;
 
@@ -23,9 +23,9 @@ typedef struct pgrad__slot {
 typedef struct pgrad__prefilled {
     uint32_t group;
     uint32_t n_positions, n_pages;
-    uint32_t n_started, n_total;  /* sequences that have taken their share of the pages */
-    uint32_t first_sequence;      /* they are numbered one after another */
-    int ready;                    /* the first tokens are drawn */
+    uint32_t n_started, n_total; /* sequences that have taken their share of the pages */
+    uint32_t first_sequence;     /* they are numbered one after another */
+    int ready;                   /* the first tokens are drawn */
     uint32_t *pages;
 } pgrad__prefilled;
 
@@ -40,9 +40,9 @@ struct pgrad__generator {
     uint32_t n_prefilled, max_prefilled;
     uint32_t *page_numbers; /* of all slots and prefilled groups */
     pgrad__decode_span *spans;
-    float *logits;            /* [batch_size, n_vocab] */
-    pgrad__drawn *drawn;      /* [batch_size] */
-    pgrad__drawn *first;      /* [max_sequences] each sequence's first token, drawn at prefill */
+    float *logits;       /* [batch_size, n_vocab] */
+    pgrad__drawn *drawn; /* [batch_size] */
+    pgrad__drawn *first; /* [max_sequences] each sequence's first token, drawn at prefill */
     pgrad__draw_scratch *scratch; /* [n_workers] */
     uint32_t n_scratch;
     uint8_t *has_token; /* [n_vocab], NULL: every id has one */
@@ -65,9 +65,9 @@ typedef struct pgrad__generation {
     size_t n_ends;
     pgrad_generate_params params;
     double started;
-    uint32_t first_sequence; /* the first made by this call */
-    uint32_t next_sequence;  /* the first that has no slot yet */
-    uint32_t next_prefill;   /* the first whose prompt is not in the cache */
+    uint32_t first_sequence;  /* the first made by this call */
+    uint32_t next_sequence;   /* the first that has no slot yet */
+    uint32_t next_prefill;    /* the first whose prompt is not in the cache */
     uint64_t n_done, n_total; /* tokens, for progress */
 } pgrad__generation;
 

@@ -22,8 +22,8 @@ typedef struct pgrad__kl_term {
 } pgrad__kl_term;
 
 /* d = clamp(l - lref, -20, 20). K3_RATIO: rho (e^-d - 1 + d), derivative rho d, since k3 + k3' = d.
- * K2: d^2 / 2, derivative d. NONE: 0. Outside the clamp the derivative stays at its border's value, so
- * that a policy far away is still pulled back. */
+ * K2: d^2 / 2, derivative d. NONE: 0. Outside the clamp the derivative stays at its border's value,
+ * so that a policy far away is still pulled back. */
 pgrad__kl_term pgrad__kl_token(uint32_t kl, double l, double l_reference, double ratio);
 
 #endif

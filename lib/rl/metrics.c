@@ -184,7 +184,8 @@ static void put_report(sink *out, const pgrad_step_report *report)
 {
     char number[32];
     (void)snprintf(number, sizeof number, "%llu",
-                   holds(report, AT(step) + sizeof report->step) ? (unsigned long long)report->step : 0);
+                   holds(report, AT(step) + sizeof report->step) ? (unsigned long long)report->step
+                                                                 : 0);
     put_text(out, "{\"step\":");
     put_text(out, number);
     uint32_t n = pgrad_metrics_count(report);

@@ -93,10 +93,10 @@ static uint32_t learned_tokens(const pgrad_rollout *rollout, uint32_t i)
 /* What the aggregations divide by. */
 typedef struct counts {
     uint32_t n_chosen;
-    double tokens;       /* M */
-    double sequences;    /* N */
-    double non_empty;    /* N+ */
-    double groups;       /* B: with a learned token */
+    double tokens;    /* M */
+    double sequences; /* N */
+    double non_empty; /* N+ */
+    double groups;    /* B: with a learned token */
 } counts;
 
 static pgrad_status check_sequence(const pgrad_objective *objective, const pgrad_rollout *rollout,
@@ -180,7 +180,7 @@ static void set_weights(pgrad_objective *objective, const pgrad_rollout *rollout
                         double normalizer)
 {
     uint32_t max_new = objective->params.max_new_tokens != 0 ? objective->params.max_new_tokens
-                                                              : rollout->params.max_new_tokens;
+                                                             : rollout->params.max_new_tokens;
     for (uint32_t j = 0; j < c->n_chosen; j++) {
         uint32_t i = objective->chosen[j];
         double w = 1.0 / normalizer;
@@ -217,13 +217,13 @@ typedef struct totals {
 typedef struct micro_batch {
     const pgrad_objective *objective;
     const pgrad_rollout *rollout;
-    uint32_t first, count;   /* of objective->chosen */
-    double entropy_weight;   /* c_H / M */
+    uint32_t first, count; /* of objective->chosen */
+    double entropy_weight; /* c_H / M */
     totals *totals;
 } micro_batch;
 
-static pgrad_status loss_of_token(const micro_batch *micro, uint32_t j, uint32_t t, double l, double h,
-                                  float *d_logprob, float *entropy_weight)
+static pgrad_status loss_of_token(const micro_batch *micro, uint32_t j, uint32_t t, double l,
+                                  double h, float *d_logprob, float *entropy_weight)
 {
     const pgrad_objective *objective = micro->objective;
     const pgrad_objective_params *params = &objective->params;
@@ -234,18 +234,20 @@ static pgrad_status loss_of_token(const micro_batch *micro, uint32_t j, uint32_t
     if (!learned(rollout, i, t))
         return PGRAD_OK;
     if (!isfinite(l))
-        return pgrad__fail(PGRAD_E_NUMERIC,
-                           "sequence %u, token %u: the log-probability is %g: weights or logits are "
-                           "not finite",
-                           i, t, l);
+        return pgrad__fail(
+            PGRAD_E_NUMERIC,
+            "sequence %u, token %u: the log-probability is %g: weights or logits are "
+            "not finite",
+            i, t, l);
 
-    const float *old = is_supervised(objective) ? NULL : pgrad_rollout_array(rollout, PGRAD_OLD, i, NULL);
+    const float *old =
+        is_supervised(objective) ? NULL : pgrad_rollout_array(rollout, PGRAD_OLD, i, NULL);
     double l_old = old == NULL ? l : (double)old[t];
     double advantage = is_supervised(objective)
                            ? 0.0
                            : (double)pgrad__rollout_values(rollout, PGRAD_ADVANTAGES, i)[t];
-    pgrad__token_loss loss = pgrad__loss_token(params->loss, l, l_old, advantage, params->clip_low,
-                                               params->clip_high);
+    pgrad__token_loss loss =
+        pgrad__loss_token(params->loss, l, l_old, advantage, params->clip_low, params->clip_high);
     pgrad__kl_term kl = {0.0, 0.0};
     if (uses_reference(objective) && !is_supervised(objective))
         kl = pgrad__kl_token(params->kl, l,
@@ -254,8 +256,10 @@ static pgrad_status loss_of_token(const micro_batch *micro, uint32_t j, uint32_t
     const double w = objective->weights[j];
     double c = w * (loss.derivative + params->kl_beta * kl.derivative);
     if (!isfinite(c) || !isfinite(loss.value))
-        return pgrad__fail(PGRAD_E_NUMERIC, "sequence %u, token %u: the loss is not finite "
-                           "(advantage %g, log-probability %g, old %g)", i, t, advantage, l, l_old);
+        return pgrad__fail(PGRAD_E_NUMERIC,
+                           "sequence %u, token %u: the loss is not finite "
+                           "(advantage %g, log-probability %g, old %g)",
+                           i, t, advantage, l, l_old);
     *d_logprob = (float)c;
     *entropy_weight = (float)micro->entropy_weight;
 
@@ -295,8 +299,8 @@ static pgrad_status loss_of_targets(void *user, size_t first, size_t n, const fl
 
 /* ---- backward ---- */
 
-/* The end of the micro-batch that starts at `first`: whole sequences, at most micro_batch_tokens rows,
- * at least one sequence. A function of data and params alone. */
+/* The end of the micro-batch that starts at `first`: whole sequences, at most micro_batch_tokens
+ * rows, at least one sequence. A function of data and params alone. */
 static uint32_t micro_batch_end(const pgrad_objective *objective, const pgrad_rollout *rollout,
                                 uint32_t first, uint32_t n)
 {
@@ -376,25 +380,27 @@ static pgrad_status run_micro_batches(pgrad_objective *objective, const pgrad_ro
 }
 
 static pgrad_status backward(pgrad_objective *objective, const pgrad_rollout *rollout,
-                             const uint32_t *indices, uint32_t n, const pgrad_backward_params *params,
-                             pgrad_step_report *report)
+                             const uint32_t *indices, uint32_t n,
+                             const pgrad_backward_params *params, pgrad_step_report *report)
 {
     counts c;
     PGRAD__TRY(choose(objective, rollout, indices, n, &c));
     if (c.n_chosen == 0)
-        return pgrad__fail(PGRAD_E_STATE, "objective_backward: no finished sequence with a token to "
-                           "learn from (%u sequences in the rollout)", rollout->n_sequences);
-    double normalizer = params->normalizer_total > 0.0 ? params->normalizer_total
-                                                       : denominator(objective, &c);
+        return pgrad__fail(PGRAD_E_STATE,
+                           "objective_backward: no finished sequence with a token to "
+                           "learn from (%u sequences in the rollout)",
+                           rollout->n_sequences);
+    double normalizer =
+        params->normalizer_total > 0.0 ? params->normalizer_total : denominator(objective, &c);
     double entropy_tokens = params->n_tokens_total > 0.0 ? params->n_tokens_total : c.tokens;
     uint32_t n_micro = count_micro_batches(objective, rollout, c.n_chosen);
     set_weights(objective, rollout, &c, normalizer);
 
     totals sum = {.ratio_min = INFINITY, .ratio_max = -INFINITY};
     PGRAD__TRY(pgrad__lock_write(&objective->model->lock, "objective_backward: the model"));
-    pgrad_status status = run_micro_batches(objective, rollout, &c,
-                                            objective->params.entropy_coefficient / entropy_tokens,
-                                            n_micro, &sum);
+    pgrad_status status =
+        run_micro_batches(objective, rollout, &c,
+                          objective->params.entropy_coefficient / entropy_tokens, n_micro, &sum);
     pgrad__unlock_write(&objective->model->lock);
     PGRAD__TRY(status);
     if (report != NULL)
@@ -404,7 +410,8 @@ static pgrad_status backward(pgrad_objective *objective, const pgrad_rollout *ro
 
 pgrad_status pgrad_objective_backward(pgrad_objective *objective, const pgrad_rollout *rollout,
                                       const uint32_t *indices, uint32_t n,
-                                      const pgrad_backward_params *params, pgrad_step_report *report)
+                                      const pgrad_backward_params *params,
+                                      pgrad_step_report *report)
 {
     pgrad__scope scope;
     pgrad_backward_params read;

@@ -39,11 +39,11 @@ static pgrad_status take_moments(pgrad_optimizer *optimizer, float ***moments)
 static pgrad_status check_params(const pgrad_optimizer_params *params)
 {
     if (params->schedule != PGRAD_SCHEDULE_CONSTANT && params->total_steps <= params->warmup_steps)
-        return pgrad__fail(PGRAD_E_INVALID,
-                           "optimizer.total_steps: this schedule needs more than warmup_steps = %llu, "
-                           "found %llu",
-                           (unsigned long long)params->warmup_steps,
-                           (unsigned long long)params->total_steps);
+        return pgrad__fail(
+            PGRAD_E_INVALID,
+            "optimizer.total_steps: this schedule needs more than warmup_steps = %llu, "
+            "found %llu",
+            (unsigned long long)params->warmup_steps, (unsigned long long)params->total_steps);
     if (params->nesterov && params->momentum == 0.0)
         return pgrad__fail(PGRAD_E_INVALID, "optimizer.nesterov: needs a momentum above 0");
     return PGRAD_OK;
@@ -179,8 +179,8 @@ static int update_sgd(const pgrad_optimizer *optimizer, const update *u, uint32_
         .first = u->t == 1,
     };
     float *b = optimizer->first_moment == NULL ? NULL : optimizer->first_moment[i];
-    return pgrad__sgd_update(optimizer->context, &sgd, tensor->floats, tensor->data, tensor->grad, b,
-                             write);
+    return pgrad__sgd_update(optimizer->context, &sgd, tensor->floats, tensor->data, tensor->grad,
+                             b, write);
 }
 
 /* Goes over all tensors twice: a dry run first, so that a result that is not finite is found before

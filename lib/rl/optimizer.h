@@ -12,7 +12,8 @@ struct pgrad_optimizer {
     pgrad_model *model;
     pgrad_optimizer_params params;
     uint64_t step; /* updates done */
-    float **first_moment;  /* m, or SGD's b: one per tensor, in the tensor's layout; NULL: not kept */
+    float *
+        *first_moment; /* m, or SGD's b: one per tensor, in the tensor's layout; NULL: not kept */
     float **second_moment; /* v */
 };
 

@@ -42,7 +42,8 @@ float *pgrad_scores_data(pgrad_scores *scores)
     return scores == NULL ? NULL : scores->scratch->data;
 }
 
-pgrad_status pgrad_scores_set_tokens(pgrad_scores *scores, uint32_t i, const float *values, size_t n)
+pgrad_status pgrad_scores_set_tokens(pgrad_scores *scores, uint32_t i, const float *values,
+                                     size_t n)
 {
     if (scores == NULL || values == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "scores_set_tokens: %s is NULL",
@@ -54,12 +55,14 @@ pgrad_status pgrad_scores_set_tokens(pgrad_scores *scores, uint32_t i, const flo
     pgrad__score_scratch *scratch = scores->scratch;
     const uint32_t n_tokens = rollout->sequences[scores->first + i].n_tokens;
     if (n != n_tokens)
-        return pgrad__fail(PGRAD_E_MISMATCH, "scores_set_tokens: sequence %u has %u tokens, found %zu values",
+        return pgrad__fail(PGRAD_E_MISMATCH,
+                           "scores_set_tokens: sequence %u has %u tokens, found %zu values",
                            scores->first + i, n_tokens, n);
     double sum = 0.0;
     for (size_t t = 0; t < n; t++) {
         if (!isfinite(values[t]))
-            return pgrad__fail(PGRAD_E_NUMERIC, "scores_set_tokens: sequence %u, token %zu: score %g",
+            return pgrad__fail(PGRAD_E_NUMERIC,
+                               "scores_set_tokens: sequence %u, token %zu: score %g",
                                scores->first + i, t, (double)values[t]);
         sum += (double)values[t];
     }
@@ -93,17 +96,20 @@ void pgrad_scores_fail(pgrad_scores *scores, uint32_t sequence, const char *text
 
 /* ---- life ---- */
 
-pgrad_status pgrad_reward_create(pgrad_context *context, const char *name, pgrad_reward_fn fn, void *user,
-                                 void (*destroy)(void *), pgrad_reward **out)
+pgrad_status pgrad_reward_create(pgrad_context *context, const char *name, pgrad_reward_fn fn,
+                                 void *user, void (*destroy)(void *), pgrad_reward **out)
 {
     pgrad__scope scope;
     pgrad_reward *reward;
     if (name == NULL || fn == NULL || out == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "reward_create: %s is NULL",
-                           name == NULL ? "name" : fn == NULL ? "fn" : "out");
+                           name == NULL ? "name"
+                           : fn == NULL ? "fn"
+                                        : "out");
     size_t length = strlen(name);
     if (length == 0 || length >= PGRAD__REWARD_NAME)
-        return pgrad__fail(PGRAD_E_INVALID, "reward_create: name: expected 1 to %d bytes, found %zu",
+        return pgrad__fail(PGRAD_E_INVALID,
+                           "reward_create: name: expected 1 to %d bytes, found %zu",
                            PGRAD__REWARD_NAME - 1, length);
     PGRAD__TRY(pgrad__enter(context, &scope));
     pgrad_status status = pgrad__calloc(context, 1, sizeof *reward, &reward);
@@ -132,9 +138,11 @@ static pgrad_status add_component(pgrad_reward *sum, pgrad_reward *reward, doubl
     }
     for (uint32_t i = 0; i < sum->n_components; i++)
         if (strcmp(sum->components[i].reward->name, reward->name) == 0)
-            return pgrad__fail(PGRAD_E_INVALID, "reward_combine: two rewards are named '%s'", reward->name);
+            return pgrad__fail(PGRAD_E_INVALID, "reward_combine: two rewards are named '%s'",
+                               reward->name);
     if (sum->n_components == PGRAD__MAX_COMPONENTS)
-        return pgrad__fail(PGRAD_E_LIMIT, "reward_combine: at most %d plain rewards", PGRAD__MAX_COMPONENTS);
+        return pgrad__fail(PGRAD_E_LIMIT, "reward_combine: at most %d plain rewards",
+                           PGRAD__MAX_COMPONENTS);
     atomic_fetch_add(&reward->references, 1);
     sum->components[sum->n_components++] = (pgrad__component){reward, weight};
     return PGRAD_OK;
@@ -145,11 +153,13 @@ static pgrad_status combine(pgrad_reward *sum, pgrad_reward *const *rewards, con
 {
     for (uint32_t i = 0; i < n; i++) {
         if (rewards[i] == NULL || rewards[i]->context != sum->context)
-            return pgrad__fail(PGRAD_E_INVALID, "reward_combine: rewards[%u] is NULL, or of another context",
-                               i);
+            return pgrad__fail(PGRAD_E_INVALID,
+                               "reward_combine: rewards[%u] is NULL, or of another context", i);
         if (!isfinite(weights[i]))
-            return pgrad__fail(PGRAD_E_INVALID, "reward_combine: weights[%u]: expected a finite number, "
-                               "found %g", i, weights[i]);
+            return pgrad__fail(PGRAD_E_INVALID,
+                               "reward_combine: weights[%u]: expected a finite number, "
+                               "found %g",
+                               i, weights[i]);
         PGRAD__TRY(add_component(sum, rewards[i], weights[i]));
     }
     return PGRAD_OK;
@@ -193,13 +203,14 @@ void pgrad_reward_free(pgrad_reward *reward)
 
 /* ---- applying ---- */
 
-static pgrad_status callback_failed(const pgrad_reward *reward, const pgrad_scores *scores, int32_t result)
+static pgrad_status callback_failed(const pgrad_reward *reward, const pgrad_scores *scores,
+                                    int32_t result)
 {
     if (scores->failure[0] == '\0')
-        return pgrad__fail(PGRAD_E_CALLBACK,
-                           "reward '%s', sequences %u to %u: the function returned %d, %u means success",
-                           reward->name, scores->first, scores->first + scores->count - 1, result,
-                           scores->count);
+        return pgrad__fail(
+            PGRAD_E_CALLBACK,
+            "reward '%s', sequences %u to %u: the function returned %d, %u means success",
+            reward->name, scores->first, scores->first + scores->count - 1, result, scores->count);
     if (scores->failed_sequence == UINT32_MAX)
         return pgrad__fail(PGRAD_E_CALLBACK, "reward '%s': %s", reward->name, scores->failure);
     return pgrad__fail(PGRAD_E_CALLBACK, "reward '%s', sequence %u: %s", reward->name,
@@ -212,18 +223,19 @@ static pgrad_status check_scores(const pgrad_reward *reward, const pgrad_scores 
         float value = scores->scratch->data[i];
         if (scores->scratch->kind[i] != PGRAD__SCORE_PLAIN || isfinite(value))
             continue;
-        return pgrad__fail(PGRAD_E_NUMERIC, "reward '%s', sequence %u: the score is %s", reward->name,
-                           scores->first + i,
-                           isnan(value) ? "NaN: it was not set (pgrad_scores_skip says \"not applicable\")"
-                                        : "infinite");
+        return pgrad__fail(PGRAD_E_NUMERIC, "reward '%s', sequence %u: the score is %s",
+                           reward->name, scores->first + i,
+                           isnan(value)
+                               ? "NaN: it was not set (pgrad_scores_skip says \"not applicable\")"
+                               : "infinite");
     }
     return PGRAD_OK;
 }
 
-/* Adds weight times a component's scores of a run of sequences: R_i to the sequence, token scores to the
- * tokens. What was given for the sequence comes to its last token in spread_rewards. */
-static void add_scores(pgrad_rollout *rollout, const pgrad_scores *scores, const pgrad__component *part,
-                       uint32_t component)
+/* Adds weight times a component's scores of a run of sequences: R_i to the sequence, token scores
+ * to the tokens. What was given for the sequence comes to its last token in spread_rewards. */
+static void add_scores(pgrad_rollout *rollout, const pgrad_scores *scores,
+                       const pgrad__component *part, uint32_t component)
 {
     const pgrad__score_scratch *scratch = scores->scratch;
     for (uint32_t i = 0; i < scores->count; i++) {
@@ -232,8 +244,10 @@ static void add_scores(pgrad_rollout *rollout, const pgrad_scores *scores, const
         double *score = &rollout->component_scores[(size_t)component * rollout->max_sequences + s];
         if (scratch->kind[i] == PGRAD__SCORE_SKIPPED)
             continue;
-        *score = scratch->kind[i] == PGRAD__SCORE_TOKENS ? scratch->sum[i] : (double)scratch->data[i];
-        sequence->reward = (isnan(sequence->reward) ? 0.0 : sequence->reward) + part->weight * *score;
+        *score =
+            scratch->kind[i] == PGRAD__SCORE_TOKENS ? scratch->sum[i] : (double)scratch->data[i];
+        sequence->reward =
+            (isnan(sequence->reward) ? 0.0 : sequence->reward) + part->weight * *score;
         if (scratch->kind[i] != PGRAD__SCORE_TOKENS) {
             scratch->whole[s] += part->weight * *score;
             continue;
@@ -258,7 +272,8 @@ static pgrad_status spread_rewards(pgrad_rollout *rollout)
         *last = (float)((double)*last + rollout->score_scratch->whole[i]);
         for (uint32_t t = 0; t < sequence->n_tokens; t++)
             if (!isfinite(rewards[t]))
-                return pgrad__fail(PGRAD_E_NUMERIC, "sequence %u: its weighted rewards add up to %g", i,
+                return pgrad__fail(PGRAD_E_NUMERIC,
+                                   "sequence %u: its weighted rewards add up to %g", i,
                                    sequence->reward);
         sequence->filled |= 1u << PGRAD_REWARDS;
     }
@@ -357,7 +372,8 @@ pgrad_status pgrad_reward_apply(pgrad_reward *reward, pgrad_rollout *rollout)
         return pgrad__fail(PGRAD_E_INVALID, "reward_apply: %s is NULL",
                            reward == NULL ? "reward" : "rollout");
     if (rollout->generating)
-        return pgrad__fail(PGRAD_E_BUSY, "reward_apply: called from inside a callback of the rollout");
+        return pgrad__fail(PGRAD_E_BUSY,
+                           "reward_apply: called from inside a callback of the rollout");
     PGRAD__TRY(pgrad__enter(rollout->context, &scope));
     atomic_fetch_add(&reward->references, 1);
     atomic_fetch_add(&rollout->references, 1);

@@ -19,18 +19,19 @@ struct pgrad_reward {
     pgrad_reward_fn fn; /* NULL: a weighted sum */
     void *user;
     void (*destroy)(void *);
-    int busy; /* its function is running */
+    int busy;                                           /* its function is running */
     pgrad__component components[PGRAD__MAX_COMPONENTS]; /* a plain one: itself, not counted */
     uint32_t n_components;
 };
 
 /* A rollout's room for the scores of one plain reward; made in create. */
 typedef struct pgrad__score_scratch {
-    float *data;         /* [max_sequences] */
-    double *sum;         /* [max_sequences] of token scores */
-    double *whole;       /* [max_sequences] weighted scores given for the sequence, of all rewards so far */
+    float *data; /* [max_sequences] */
+    double *sum; /* [max_sequences] of token scores */
+    double
+        *whole; /* [max_sequences] weighted scores given for the sequence, of all rewards so far */
     unsigned char *kind; /* [max_sequences] PGRAD__SCORE_* */
-    float *tokens;       /* [max_sequences, max_new_tokens], made when a reward first scores tokens */
+    float *tokens; /* [max_sequences, max_new_tokens], made when a reward first scores tokens */
 } pgrad__score_scratch;
 
 pgrad_status pgrad__score_scratch_create(pgrad_rollout *rollout);

@@ -39,7 +39,8 @@ static pgrad_status check_fit(const pgrad_model *model, pgrad_tokenizer *tokeniz
                               const pgrad_rollout_params *params)
 {
     if (tokenizer != NULL && pgrad_tokenizer_count(tokenizer) > model->config.n_vocab)
-        return pgrad__fail(PGRAD_E_MISMATCH, "rollout: the tokenizer has ids up to %u, the model %u rows",
+        return pgrad__fail(PGRAD_E_MISMATCH,
+                           "rollout: the tokenizer has ids up to %u, the model %u rows",
                            pgrad_tokenizer_count(tokenizer) - 1, model->config.n_vocab);
     if ((uint64_t)params->group_size * params->max_prompts > UINT32_MAX / 2)
         return pgrad__fail(PGRAD_E_LIMIT, "rollout: %u groups of %u sequences are too many",
@@ -54,18 +55,21 @@ static pgrad_status take_memory(pgrad_rollout *rollout)
     const size_t of_prompt = (size_t)rollout->params.max_prompt_tokens + per;
     size_t values, all_values;
     if (!pgrad__mul(n, per, &values) || !pgrad__mul(values, PGRAD__N_ARRAYS, &all_values))
-        return pgrad__fail(PGRAD_E_LIMIT, "rollout: %zu sequences of %zu tokens are too many", n, per);
+        return pgrad__fail(PGRAD_E_LIMIT, "rollout: %zu sequences of %zu tokens are too many", n,
+                           per);
     PGRAD__TRY(pgrad__calloc(context, rollout->params.max_prompts, sizeof *rollout->groups,
                              &rollout->groups));
     rollout->prompt_capacity = rollout->params.max_prompts * of_prompt;
-    PGRAD__TRY(pgrad__alloc(context, rollout->prompt_capacity, sizeof(pgrad_token), &rollout->prompts));
+    PGRAD__TRY(
+        pgrad__alloc(context, rollout->prompt_capacity, sizeof(pgrad_token), &rollout->prompts));
     PGRAD__TRY(pgrad__calloc(context, n, sizeof *rollout->sequences, &rollout->sequences));
     PGRAD__TRY(pgrad__alloc(context, values, sizeof(pgrad_token), &rollout->tokens));
     PGRAD__TRY(pgrad__calloc(context, all_values, sizeof(float), &rollout->arrays[0]));
     for (int i = 1; i < PGRAD__N_ARRAYS; i++)
         rollout->arrays[i] = rollout->arrays[0] + (size_t)i * values;
     if (rollout->tokenizer != NULL)
-        PGRAD__TRY(pgrad__reserve(context, &rollout->text, &rollout->text_capacity, 4 * values + n, 1));
+        PGRAD__TRY(
+            pgrad__reserve(context, &rollout->text, &rollout->text_capacity, 4 * values + n, 1));
     PGRAD__TRY(pgrad__alloc(context, n * PGRAD__MAX_COMPONENTS, sizeof(double),
                             &rollout->component_scores));
     PGRAD__TRY(pgrad__score_scratch_create(rollout));
@@ -107,7 +111,8 @@ pgrad_status pgrad_rollout_create(pgrad_model *model, pgrad_tokenizer *tokenizer
 {
     pgrad__scope scope;
     if (model == NULL || out == NULL)
-        return pgrad__fail(PGRAD_E_INVALID, "rollout_create: %s is NULL", model == NULL ? "model" : "out");
+        return pgrad__fail(PGRAD_E_INVALID, "rollout_create: %s is NULL",
+                           model == NULL ? "model" : "out");
     PGRAD__TRY(pgrad__enter(model->context, &scope));
     pgrad_status status = create(model, tokenizer, params, out);
     pgrad__leave(&scope);
@@ -141,8 +146,8 @@ static pgrad_status check_ids(const pgrad_rollout *rollout, const pgrad_token *i
         return pgrad__fail(PGRAD_E_INVALID, "%s: %zu ids announced, NULL given", what, n);
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || (uint32_t)ids[i] >= n_vocab)
-            return pgrad__fail(PGRAD_E_INVALID, "%s: token %zu: expected an id below %u, found %d", what, i,
-                               n_vocab, ids[i]);
+            return pgrad__fail(PGRAD_E_INVALID, "%s: token %zu: expected an id below %u, found %d",
+                               what, i, n_vocab, ids[i]);
     return PGRAD_OK;
 }
 
@@ -157,20 +162,23 @@ static pgrad_status check_prompt(const pgrad_rollout *rollout, const pgrad_token
                                  const pgrad_prompt_params *params)
 {
     if (n == 0)
-        return pgrad__fail(PGRAD_E_INVALID, "add_prompt: an empty prompt: at least one token is needed");
+        return pgrad__fail(PGRAD_E_INVALID,
+                           "add_prompt: an empty prompt: at least one token is needed");
     if (n > rollout->params.max_prompt_tokens)
-        return pgrad__fail(PGRAD_E_LIMIT,
-                           "add_prompt: the prompt has %zu tokens, max_prompt_tokens is %u (the model's "
-                           "context %u)",
-                           n, rollout->params.max_prompt_tokens, rollout->model->n_context);
+        return pgrad__fail(
+            PGRAD_E_LIMIT,
+            "add_prompt: the prompt has %zu tokens, max_prompt_tokens is %u (the model's "
+            "context %u)",
+            n, rollout->params.max_prompt_tokens, rollout->model->n_context);
     if (rollout->n_groups == rollout->params.max_prompts)
         return pgrad__fail(PGRAD_E_LIMIT, "add_prompt: the rollout holds max_prompts = %u already",
                            rollout->params.max_prompts);
     const size_t room = rollout->model->n_context - n + 1; /* the last token needs no position */
     if (params->n_prefix > rollout->params.max_new_tokens || params->n_prefix > room)
-        return pgrad__fail(PGRAD_E_LIMIT,
-                           "prompt.n_prefix: %zu tokens: max_new_tokens is %u, the context has room for %zu",
-                           params->n_prefix, rollout->params.max_new_tokens, room);
+        return pgrad__fail(
+            PGRAD_E_LIMIT,
+            "prompt.n_prefix: %zu tokens: max_new_tokens is %u, the context has room for %zu",
+            params->n_prefix, rollout->params.max_new_tokens, room);
     PGRAD__TRY(check_ids(rollout, ids, n, "add_prompt"));
     return check_ids(rollout, params->prefix, params->n_prefix, "prompt.prefix");
 }
@@ -187,8 +195,10 @@ pgrad_status pgrad_rollout_add_prompt(pgrad_rollout *rollout, const pgrad_token 
     PGRAD__TRY(pgrad__reserve(rollout->context, &rollout->prompts, &rollout->prompt_capacity,
                               rollout->n_prompt_ids + n + read.n_prefix, sizeof *ids));
     pgrad__group *made = &rollout->groups[rollout->n_groups];
-    *made = (pgrad__group){.prompt_offset = rollout->n_prompt_ids, .n_prompt = (uint32_t)n,
-                           .tag = read.tag, .prefix_offset = rollout->n_prompt_ids + n,
+    *made = (pgrad__group){.prompt_offset = rollout->n_prompt_ids,
+                           .n_prompt = (uint32_t)n,
+                           .tag = read.tag,
+                           .prefix_offset = rollout->n_prompt_ids + n,
                            .n_prefix = (uint32_t)read.n_prefix};
     memcpy(rollout->prompts + made->prompt_offset, ids, n * sizeof *ids);
     if (read.n_prefix > 0)
@@ -211,13 +221,17 @@ pgrad_status pgrad_rollout_set_data(pgrad_rollout *rollout, uint32_t group, cons
         return pgrad__fail(PGRAD_E_INVALID, "set_data: group: expected below %u, found %u",
                            rollout->n_groups, group);
     const size_t key_size = strlen(key) + 1;
-    if (!pgrad__add(rollout->data_length, key_size + 1, &needed) || !pgrad__add(needed, length, &needed))
+    if (!pgrad__add(rollout->data_length, key_size + 1, &needed) ||
+        !pgrad__add(needed, length, &needed))
         return pgrad__fail(PGRAD_E_LIMIT, "set_data: a text of %zu bytes is too long", length);
-    PGRAD__TRY(pgrad__reserve(rollout->context, &rollout->data_text, &rollout->data_text_capacity, needed, 1));
+    PGRAD__TRY(pgrad__reserve(rollout->context, &rollout->data_text, &rollout->data_text_capacity,
+                              needed, 1));
     PGRAD__TRY(pgrad__reserve(rollout->context, &rollout->data, &rollout->data_capacity,
                               rollout->n_data + 1, sizeof *rollout->data));
-    pgrad__data_item item = {.group = group, .key_offset = rollout->data_length,
-                             .text_offset = rollout->data_length + key_size, .length = length};
+    pgrad__data_item item = {.group = group,
+                             .key_offset = rollout->data_length,
+                             .text_offset = rollout->data_length + key_size,
+                             .length = length};
     memcpy(rollout->data_text + item.key_offset, key, key_size);
     if (length > 0)
         memcpy(rollout->data_text + item.text_offset, text, length);
@@ -228,8 +242,8 @@ pgrad_status pgrad_rollout_set_data(pgrad_rollout *rollout, uint32_t group, cons
 }
 
 /* Decodes the ids of an added sequence, a last end token left out. */
-static pgrad_status add_text(pgrad_rollout *rollout, pgrad__sequence *sequence, const pgrad_token *ids,
-                             size_t n)
+static pgrad_status add_text(pgrad_rollout *rollout, pgrad__sequence *sequence,
+                             const pgrad_token *ids, size_t n)
 {
     size_t length;
     if (rollout->tokenizer == NULL)
@@ -242,16 +256,16 @@ static pgrad_status add_text(pgrad_rollout *rollout, pgrad__sequence *sequence, 
         return status;
     PGRAD__TRY(pgrad__reserve(rollout->context, &rollout->text, &rollout->text_capacity,
                               rollout->text_length + length + 1, 1));
-    PGRAD__TRY(pgrad_tokenizer_decode(rollout->tokenizer, ids, n, 0, rollout->text + rollout->text_length,
-                                      length + 1, &length));
+    PGRAD__TRY(pgrad_tokenizer_decode(rollout->tokenizer, ids, n, 0,
+                                      rollout->text + rollout->text_length, length + 1, &length));
     sequence->text_offset = rollout->text_length;
     sequence->text_length = length;
     rollout->text_length += length + 1;
     return PGRAD_OK;
 }
 
-static pgrad_status check_sequence(const pgrad_rollout *rollout, uint32_t group, const pgrad_token *ids,
-                                   size_t n)
+static pgrad_status check_sequence(const pgrad_rollout *rollout, uint32_t group,
+                                   const pgrad_token *ids, size_t n)
 {
     if (group >= rollout->n_groups)
         return pgrad__fail(PGRAD_E_INVALID, "add_sequence: group: expected below %u, found %u",
@@ -260,17 +274,20 @@ static pgrad_status check_sequence(const pgrad_rollout *rollout, uint32_t group,
     if (n == 0)
         return pgrad__fail(PGRAD_E_INVALID, "add_sequence: at least one token is needed");
     if (n > rollout->params.max_new_tokens || n > room)
-        return pgrad__fail(PGRAD_E_LIMIT,
-                           "add_sequence: %zu tokens: max_new_tokens is %u, the context has room for %u", n,
-                           rollout->params.max_new_tokens, room);
+        return pgrad__fail(
+            PGRAD_E_LIMIT,
+            "add_sequence: %zu tokens: max_new_tokens is %u, the context has room for %u", n,
+            rollout->params.max_new_tokens, room);
     if (rollout->groups[group].n_sequences == rollout->params.group_size)
-        return pgrad__fail(PGRAD_E_LIMIT, "add_sequence: group %u has its group_size = %u sequences already",
+        return pgrad__fail(PGRAD_E_LIMIT,
+                           "add_sequence: group %u has its group_size = %u sequences already",
                            group, rollout->params.group_size);
     return check_ids(rollout, ids, n, "add_sequence");
 }
 
-pgrad_status pgrad_rollout_add_sequence(pgrad_rollout *rollout, uint32_t group, const pgrad_token *ids,
-                                        size_t n, const pgrad_sequence_params *params)
+pgrad_status pgrad_rollout_add_sequence(pgrad_rollout *rollout, uint32_t group,
+                                        const pgrad_token *ids, size_t n,
+                                        const pgrad_sequence_params *params)
 {
     pgrad_sequence_params read;
     if (rollout == NULL)
@@ -284,8 +301,11 @@ pgrad_status pgrad_rollout_add_sequence(pgrad_rollout *rollout, uint32_t group, 
     if (read.finish == PGRAD_FINISH_NONE)
         return pgrad__fail(PGRAD_E_INVALID, "sequence.finish: an added sequence must have ended");
     const uint32_t i = rollout->n_sequences;
-    pgrad__sequence made = {.group = group, .finish = read.finish, .n_tokens = (uint32_t)n,
-                            .temperature = read.temperature, .reward = NAN,
+    pgrad__sequence made = {.group = group,
+                            .finish = read.finish,
+                            .n_tokens = (uint32_t)n,
+                            .temperature = read.temperature,
+                            .reward = NAN,
                             .filled = 1u << PGRAD_MASK};
     PGRAD__TRY(add_text(rollout, &made, ids, n));
     rollout->sequences[i] = made;
@@ -310,7 +330,8 @@ uint32_t pgrad_rollout_count_groups(const pgrad_rollout *rollout)
     return rollout == NULL ? 0 : rollout->n_groups;
 }
 
-pgrad_status pgrad_rollout_sequence(const pgrad_rollout *rollout, uint32_t i, pgrad_sequence_info *out)
+pgrad_status pgrad_rollout_sequence(const pgrad_rollout *rollout, uint32_t i,
+                                    pgrad_sequence_info *out)
 {
     if (rollout == NULL || out == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "rollout_sequence: %s is NULL",
@@ -320,10 +341,15 @@ pgrad_status pgrad_rollout_sequence(const pgrad_rollout *rollout, uint32_t i, pg
                            rollout->n_sequences, i);
     const pgrad__sequence *sequence = &rollout->sequences[i];
     const pgrad__group *group = &rollout->groups[sequence->group];
-    pgrad_sequence_info info = {
-        .group = sequence->group, .finish = sequence->finish, .n_prompt = group->n_prompt,
-        .n_tokens = sequence->n_tokens, .tag = group->tag, .sequence = sequence->number,
-        .temperature = sequence->temperature, .reward = sequence->reward, .sampled = sequence->sampled};
+    pgrad_sequence_info info = {.group = sequence->group,
+                                .finish = sequence->finish,
+                                .n_prompt = group->n_prompt,
+                                .n_tokens = sequence->n_tokens,
+                                .tag = group->tag,
+                                .sequence = sequence->number,
+                                .temperature = sequence->temperature,
+                                .reward = sequence->reward,
+                                .sampled = sequence->sampled};
     return pgrad__struct_write("sequence_info", &info, sizeof info, out);
 }
 
@@ -347,7 +373,8 @@ const pgrad_token *pgrad_rollout_prompt(const pgrad_rollout *rollout, uint32_t g
 static const pgrad__slot *slot_of(const pgrad_rollout *rollout, uint32_t i)
 {
     const struct pgrad__generator *generator = rollout->generator;
-    for (uint32_t k = 0; rollout->sequences[i].finish == PGRAD_FINISH_NONE && k < generator->n_active; k++)
+    for (uint32_t k = 0;
+         rollout->sequences[i].finish == PGRAD_FINISH_NONE && k < generator->n_active; k++)
         if (generator->slots[k].sequence == i)
             return &generator->slots[k];
     return NULL;
@@ -386,7 +413,8 @@ const char *pgrad_rollout_data(const pgrad_rollout *rollout, uint32_t group, con
     return NULL;
 }
 
-const float *pgrad_rollout_array(const pgrad_rollout *rollout, uint32_t which, uint32_t i, size_t *n)
+const float *pgrad_rollout_array(const pgrad_rollout *rollout, uint32_t which, uint32_t i,
+                                 size_t *n)
 {
     if (n != NULL)
         *n = 0;
@@ -414,24 +442,27 @@ static pgrad_status check_values(const pgrad_rollout *rollout, uint32_t which, u
                                  const float *values, size_t n)
 {
     if (!may_be_set(which))
-        return pgrad__fail(PGRAD_E_INVALID,
-                           "set_array: which: expected REWARDS, ADVANTAGES, OLD, REFERENCE or MASK, found %u",
-                           which);
+        return pgrad__fail(
+            PGRAD_E_INVALID,
+            "set_array: which: expected REWARDS, ADVANTAGES, OLD, REFERENCE or MASK, found %u",
+            which);
     if (i >= rollout->n_sequences)
         return pgrad__fail(PGRAD_E_INVALID, "set_array: index: expected below %u, found %u",
                            rollout->n_sequences, i);
     if (n != 1 && n != rollout->sequences[i].n_tokens)
-        return pgrad__fail(PGRAD_E_MISMATCH,
-                           "set_array: sequence %u has %u tokens: expected as many values, or 1, found %zu", i,
-                           rollout->sequences[i].n_tokens, n);
+        return pgrad__fail(
+            PGRAD_E_MISMATCH,
+            "set_array: sequence %u has %u tokens: expected as many values, or 1, found %zu", i,
+            rollout->sequences[i].n_tokens, n);
     for (size_t t = 0; t < n; t++)
         if (!isfinite(values[t]))
             return pgrad__fail(PGRAD_E_NUMERIC, "set_array: sequence %u, value %zu is %g", i, t,
                                (double)values[t]);
     for (size_t t = 0; which == PGRAD_MASK && t < n; t++)
         if (values[t] != 0.0f && values[t] != 1.0f)
-            return pgrad__fail(PGRAD_E_INVALID, "set_array: sequence %u, mask %zu: expected 0 or 1, found %g",
-                               i, t, (double)values[t]);
+            return pgrad__fail(PGRAD_E_INVALID,
+                               "set_array: sequence %u, mask %zu: expected 0 or 1, found %g", i, t,
+                               (double)values[t]);
     return PGRAD_OK;
 }
 
@@ -456,7 +487,8 @@ pgrad_status pgrad_rollout_set_array(pgrad_rollout *rollout, uint32_t which, uin
                                      const float *values, size_t n)
 {
     if (rollout == NULL || values == NULL)
-        return pgrad__fail(PGRAD_E_INVALID, "set_array: %s is NULL", rollout == NULL ? "rollout" : "values");
+        return pgrad__fail(PGRAD_E_INVALID, "set_array: %s is NULL",
+                           rollout == NULL ? "rollout" : "values");
     PGRAD__TRY(busy_or(rollout, "set_array"));
     PGRAD__TRY(check_values(rollout, which, i, values, n));
     pgrad__sequence *sequence = &rollout->sequences[i];

@@ -1,5 +1,5 @@
-/* The inside of a rollout: its arrays, read and filled by generate, reward, advantage, objective. Not
- * the public calls, which are in rollout.c. */
+/* The inside of a rollout: its arrays, read and filled by generate, reward, advantage, objective.
+ * Not the public calls, which are in rollout.c. */
 #ifndef PGRAD_RL_ROLLOUT_H
 #define PGRAD_RL_ROLLOUT_H
 
@@ -20,8 +20,8 @@ typedef struct pgrad__sequence {
     uint32_t sampled;
     uint64_t number; /* the sampler's */
     double temperature;
-    double reward; /* NaN: none */
-    uint32_t filled; /* bit i: array i has values */
+    double reward;                   /* NaN: none */
+    uint32_t filled;                 /* bit i: array i has values */
     size_t text_offset, text_length; /* in rollout.text */
 } pgrad__sequence;
 
@@ -40,9 +40,9 @@ typedef struct pgrad__data_item {
     size_t length;
 } pgrad__data_item;
 
-/* Lays sequences indices[0..n) out as a batch: prompt and completion tokens without the last one, targets
- * = completion tokens. Arrays live in the builder and are reused; offsets[j] is the first target of
- * indices[j]. */
+/* Lays sequences indices[0..n) out as a batch: prompt and completion tokens without the last one,
+ * targets = completion tokens. Arrays live in the builder and are reused; offsets[j] is the first
+ * target of indices[j]. */
 typedef struct pgrad__batch_builder {
     pgrad_context *context;
     pgrad_token *tokens, *targets;
@@ -67,8 +67,8 @@ struct pgrad_rollout {
     size_t n_prompt_ids, prompt_capacity;
     pgrad__sequence *sequences;
     uint32_t n_sequences;
-    pgrad_token *tokens;             /* [max_sequences, max_new_tokens] */
-    float *arrays[PGRAD__N_ARRAYS];  /* likewise, by PGRAD_LOGPROBS ..; one block, arrays[0] */
+    pgrad_token *tokens;            /* [max_sequences, max_new_tokens] */
+    float *arrays[PGRAD__N_ARRAYS]; /* likewise, by PGRAD_LOGPROBS ..; one block, arrays[0] */
     char *text;
     size_t text_length, text_capacity;
     pgrad__data_item *data;
@@ -85,7 +85,7 @@ struct pgrad_rollout {
     pgrad__pass *pass;                  /* score.c */
     pgrad__batch_builder builder;
     pgrad__workspace scores; /* score.c */
-    int generating; /* a callback is looking at it: no change allowed */
+    int generating;          /* a callback is looking at it: no change allowed */
 };
 
 /* Values of array `which` of sequence i. */

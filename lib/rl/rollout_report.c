@@ -68,7 +68,8 @@ static void report_groups(const pgrad_rollout *rollout, double *values, pgrad_st
     for (uint32_t group = 0; group < rollout->n_groups; group++) {
         uint32_t n = 0;
         for (uint32_t i = 0; i < rollout->n_sequences; i++)
-            if (rollout->sequences[i].group == group && pgrad__sequence_counts(&rollout->sequences[i]))
+            if (rollout->sequences[i].group == group &&
+                pgrad__sequence_counts(&rollout->sequences[i]))
                 values[n++] = rollout->sequences[i].reward;
         if (n == 0)
             continue;
@@ -81,7 +82,8 @@ static void report_groups(const pgrad_rollout *rollout, double *values, pgrad_st
 
 static void report_lengths(const pgrad_rollout *rollout, pgrad_step_report *part)
 {
-    double n = 0.0, tokens = 0.0, clipped = 0.0, low = INFINITY, high = 0.0, mismatch = 0.0, sampled = 0.0;
+    double n = 0.0, tokens = 0.0, clipped = 0.0, low = INFINITY, high = 0.0, mismatch = 0.0,
+           sampled = 0.0;
     for (uint32_t i = 0; i < rollout->n_sequences; i++) {
         const pgrad__sequence *sequence = &rollout->sequences[i];
         if (!pgrad__sequence_counts(sequence))
@@ -121,17 +123,21 @@ static void report_components(const pgrad_rollout *rollout, double *values, pgra
                 values[n++] = scores[i];
         if (n == 0)
             continue;
-        pgrad_named_value *mean = &part->named[part->n_named++], *std = &part->named[part->n_named++];
+        pgrad_named_value *mean = &part->named[part->n_named++],
+                          *std = &part->named[part->n_named++];
         moments(values, n, &mean->value, &std->value);
-        (void)snprintf(mean->name, sizeof mean->name, "rewards/%.40s/mean", rollout->component_names[c]);
-        (void)snprintf(std->name, sizeof std->name, "rewards/%.40s/std", rollout->component_names[c]);
+        (void)snprintf(mean->name, sizeof mean->name, "rewards/%.40s/mean",
+                       rollout->component_names[c]);
+        (void)snprintf(std->name, sizeof std->name, "rewards/%.40s/std",
+                       rollout->component_names[c]);
     }
 }
 
 pgrad_status pgrad_rollout_report(const pgrad_rollout *rollout, pgrad_step_report *report)
 {
     pgrad_step_report part;
-    double few[1024], *values = few, *many = NULL; /* no allocation for the usual number of sequences */
+    double few[1024], *values = few,
+                      *many = NULL; /* no allocation for the usual number of sequences */
     if (rollout == NULL || report == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "rollout_report: %s is NULL",
                            rollout == NULL ? "rollout" : "report");

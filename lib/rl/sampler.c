@@ -27,7 +27,8 @@ static pgrad_status check_tokens(const pgrad_token *tokens, size_t n, const char
 {
     for (size_t i = 0; i < n; i++)
         if (tokens[i] < 0)
-            return pgrad__fail(PGRAD_E_INVALID, "sampler.%s[%zu]: expected a token id >= 0, found %d", name, i,
+            return pgrad__fail(PGRAD_E_INVALID,
+                               "sampler.%s[%zu]: expected a token id >= 0, found %d", name, i,
                                tokens[i]);
     return PGRAD_OK;
 }
@@ -45,11 +46,13 @@ static pgrad_status copy_strings(pgrad_sampler *sampler, const char *const *stri
     for (size_t i = 0; i < n; i++) {
         size_t length = strings[i] == NULL ? 0 : strlen(strings[i]);
         if (length == 0)
-            return pgrad__fail(PGRAD_E_INVALID, "sampler.stop_strings[%zu]: expected text, found %s", i,
+            return pgrad__fail(PGRAD_E_INVALID,
+                               "sampler.stop_strings[%zu]: expected text, found %s", i,
                                strings[i] == NULL ? "NULL" : "an empty one");
         PGRAD__TRY(pgrad__copy_text(sampler->context, strings[i], length, &copies[i]));
     }
-    return pgrad__stop_strings_build(&sampler->stops, sampler->context, sampler->params.stop_strings, n);
+    return pgrad__stop_strings_build(&sampler->stops, sampler->context,
+                                     sampler->params.stop_strings, n);
 }
 
 static pgrad_status copy_arrays(pgrad_sampler *sampler, const pgrad_sampler_params *from)
@@ -58,18 +61,19 @@ static pgrad_status copy_arrays(pgrad_sampler *sampler, const pgrad_sampler_para
     pgrad_context *context = sampler->context;
     PGRAD__TRY(copy_array(context, from->stop_tokens, from->n_stop_tokens, sizeof(pgrad_token),
                           "stop_tokens", &to->stop_tokens));
-    PGRAD__TRY(copy_array(context, from->forbidden_tokens, from->n_forbidden_tokens, sizeof(pgrad_token),
-                          "forbidden_tokens", &to->forbidden_tokens));
+    PGRAD__TRY(copy_array(context, from->forbidden_tokens, from->n_forbidden_tokens,
+                          sizeof(pgrad_token), "forbidden_tokens", &to->forbidden_tokens));
     PGRAD__TRY(copy_array(context, from->bias_tokens, from->n_bias_tokens, sizeof(pgrad_token),
                           "bias_tokens", &to->bias_tokens));
-    PGRAD__TRY(copy_array(context, from->logit_bias, from->n_bias_tokens, sizeof(float), "logit_bias",
-                          &to->logit_bias));
+    PGRAD__TRY(copy_array(context, from->logit_bias, from->n_bias_tokens, sizeof(float),
+                          "logit_bias", &to->logit_bias));
     PGRAD__TRY(check_tokens(from->stop_tokens, from->n_stop_tokens, "stop_tokens"));
     PGRAD__TRY(check_tokens(from->forbidden_tokens, from->n_forbidden_tokens, "forbidden_tokens"));
     PGRAD__TRY(check_tokens(from->bias_tokens, from->n_bias_tokens, "bias_tokens"));
     for (size_t i = 0; i < from->n_bias_tokens; i++)
         if (isnan(from->logit_bias[i]) || from->logit_bias[i] == INFINITY)
-            return pgrad__fail(PGRAD_E_INVALID, "sampler.logit_bias[%zu]: expected a number, found %g", i,
+            return pgrad__fail(PGRAD_E_INVALID,
+                               "sampler.logit_bias[%zu]: expected a number, found %g", i,
                                (double)from->logit_bias[i]);
     return copy_strings(sampler, from->stop_strings, from->n_stop_strings);
 }
@@ -95,7 +99,8 @@ pgrad_status pgrad_sampler_create(pgrad_context *context, const pgrad_sampler_pa
     PGRAD__TRY(pgrad__enter(context, &scope));
     pgrad_status status = pgrad__params_read("sampler", params, &read);
     if (status == PGRAD_OK && read.temperature > 0.0 && !isfinite((float)(1.0 / read.temperature)))
-        status = pgrad__fail(PGRAD_E_INVALID, "sampler.temperature: %g is too small to divide by; 0 is greedy",
+        status = pgrad__fail(PGRAD_E_INVALID,
+                             "sampler.temperature: %g is too small to divide by; 0 is greedy",
                              read.temperature);
     if (status == PGRAD_OK)
         status = pgrad__calloc(context, 1, sizeof *sampler, &sampler);
@@ -145,8 +150,8 @@ void pgrad_sampler_free(pgrad_sampler *sampler)
 static pgrad_status prepare_pick(pgrad_sampler *sampler, size_t n_vocab)
 {
     if (n_vocab == 0 || n_vocab > 1u << 24)
-        return pgrad__fail(PGRAD_E_INVALID, "sampler_pick: n_vocab: expected 1 to %u, found %zu", 1u << 24,
-                           n_vocab);
+        return pgrad__fail(PGRAD_E_INVALID, "sampler_pick: n_vocab: expected 1 to %u, found %zu",
+                           1u << 24, n_vocab);
     if (sampler->pick_scratch == NULL)
         PGRAD__TRY(pgrad__calloc(sampler->context, 1, sizeof *sampler->pick_scratch,
                                  &sampler->pick_scratch));
@@ -157,8 +162,8 @@ static pgrad_status prepare_pick(pgrad_sampler *sampler, size_t n_vocab)
 }
 
 pgrad_status pgrad_sampler_pick(pgrad_sampler *sampler, const float *logits, size_t n_vocab,
-                                uint64_t sequence, uint64_t position, pgrad_token *token, float *logprob,
-                                float *logprob_sampled, float *entropy)
+                                uint64_t sequence, uint64_t position, pgrad_token *token,
+                                float *logprob, float *logprob_sampled, float *entropy)
 {
     pgrad__scope scope;
     if (sampler == NULL || logits == NULL)

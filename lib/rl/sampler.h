@@ -1,5 +1,5 @@
-/* One draw from a row of logits, as generate needs it; and the inside of a sampler. Not the loop over
- * tokens, which is generate.c. */
+/* One draw from a row of logits, as generate needs it; and the inside of a sampler. Not the loop
+ * over tokens, which is generate.c. */
 #ifndef PGRAD_RL_SAMPLER_H
 #define PGRAD_RL_SAMPLER_H
 

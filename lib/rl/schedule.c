@@ -14,7 +14,7 @@ double pgrad__schedule_factor(const pgrad_optimizer_params *params, uint64_t ste
     if (params->total_steps > params->warmup_steps && step < params->total_steps)
         p = (double)(step - params->warmup_steps) /
             (double)(params->total_steps - params->warmup_steps);
-    double shape = params->schedule == PGRAD_SCHEDULE_LINEAR ? 1.0 - p
-                                                             : 0.5 * (1.0 + pgrad__cos(pi * p));
+    double shape =
+        params->schedule == PGRAD_SCHEDULE_LINEAR ? 1.0 - p : 0.5 * (1.0 + pgrad__cos(pi * p));
     return params->final_factor + (1.0 - params->final_factor) * shape;
 }

@@ -29,20 +29,23 @@ static pgrad_status check(const pgrad_rollout *rollout, const uint32_t *chosen, 
     for (size_t j = 0; j < n; j++)
         for (uint32_t t = 0; t < rollout->sequences[chosen[j]].n_tokens; t++)
             if (!isfinite(logprob[offsets[j] + t]))
-                return pgrad__fail(PGRAD_E_NUMERIC,
-                                   "rollout_score: sequence %u, token %u: the log-probability is %g",
-                                   chosen[j], t, (double)logprob[offsets[j] + t]);
+                return pgrad__fail(
+                    PGRAD_E_NUMERIC,
+                    "rollout_score: sequence %u, token %u: the log-probability is %g", chosen[j], t,
+                    (double)logprob[offsets[j] + t]);
     return PGRAD_OK;
 }
 
 /* Stored when all are computed: a failure leaves the arrays as they were. */
-static void store(pgrad_rollout *rollout, uint32_t which, const float *logprob, const float *entropy)
+static void store(pgrad_rollout *rollout, uint32_t which, const float *logprob,
+                  const float *entropy)
 {
     for (uint32_t i = 0; i < rollout->n_sequences; i++) {
         pgrad__sequence *sequence = &rollout->sequences[i];
         if (!pgrad__sequence_counts(sequence))
             continue;
-        memcpy(pgrad__rollout_values(rollout, which, i), logprob, sequence->n_tokens * sizeof *logprob);
+        memcpy(pgrad__rollout_values(rollout, which, i), logprob,
+               sequence->n_tokens * sizeof *logprob);
         sequence->filled |= 1u << which;
         if (which == PGRAD_CURRENT) {
             memcpy(pgrad__rollout_values(rollout, PGRAD_ENTROPY, i), entropy,
@@ -62,9 +65,10 @@ static pgrad_status count_tokens(const pgrad_rollout *rollout, const pgrad_model
         if (!pgrad__sequence_counts(&rollout->sequences[i]))
             continue;
         if (pgrad__batch_rows(rollout, i) > model->n_context)
-            return pgrad__fail(PGRAD_E_MISMATCH,
-                               "rollout_score: sequence %u takes %zu positions, the model's context is %u", i,
-                               pgrad__batch_rows(rollout, i), model->n_context);
+            return pgrad__fail(
+                PGRAD_E_MISMATCH,
+                "rollout_score: sequence %u takes %zu positions, the model's context is %u", i,
+                pgrad__batch_rows(rollout, i), model->n_context);
         *n += rollout->sequences[i].n_tokens;
     }
     if (*n == 0)
@@ -106,12 +110,15 @@ pgrad_status pgrad_rollout_score(pgrad_rollout *rollout, pgrad_model *model, uin
         return pgrad__fail(PGRAD_E_INVALID, "rollout_score: %s is NULL",
                            rollout == NULL ? "rollout" : "model");
     if (rollout->generating)
-        return pgrad__fail(PGRAD_E_BUSY, "rollout_score: called from inside a callback of the rollout");
+        return pgrad__fail(PGRAD_E_BUSY,
+                           "rollout_score: called from inside a callback of the rollout");
     if (which != PGRAD_CURRENT && which != PGRAD_OLD && which != PGRAD_REFERENCE)
         return pgrad__fail(PGRAD_E_INVALID,
-                           "rollout_score: which: expected CURRENT, OLD or REFERENCE, found %u", which);
+                           "rollout_score: which: expected CURRENT, OLD or REFERENCE, found %u",
+                           which);
     if (model->config.n_vocab != rollout->model->config.n_vocab)
-        return pgrad__fail(PGRAD_E_MISMATCH, "rollout_score: the model has %u tokens, the rollout's has %u",
+        return pgrad__fail(PGRAD_E_MISMATCH,
+                           "rollout_score: the model has %u tokens, the rollout's has %u",
                            model->config.n_vocab, rollout->model->config.n_vocab);
     PGRAD__TRY(pgrad__enter(rollout->context, &scope));
     pgrad_status status = pgrad__lock_read(&model->lock, "rollout_score: the model");

@@ -14,7 +14,8 @@ static pgrad_status tell(const pgrad__generation *g, const pgrad_event *event)
     const int32_t answer = g->params.event(g->params.user, g->rollout, event);
     (void)pgrad__os_float_begin(); /* the host may have left another rounding mode */
     if (answer <= 0)
-        return pgrad__fail(PGRAD_E_CALLBACK, "generate: the event function asked to stop at sequence %u",
+        return pgrad__fail(PGRAD_E_CALLBACK,
+                           "generate: the event function asked to stop at sequence %u",
                            event->sequence);
     return PGRAD_OK;
 }
@@ -27,7 +28,8 @@ static int is_end(const pgrad__generation *g, pgrad_token token)
     return 0;
 }
 
-static pgrad_status add_text(pgrad__slot *slot, pgrad_token token, const char **piece, size_t *length)
+static pgrad_status add_text(pgrad__slot *slot, pgrad_token token, const char **piece,
+                             size_t *length)
 {
     *piece = "";
     *length = 0;
@@ -51,11 +53,15 @@ void pgrad__record_token(pgrad_rollout *rollout, uint32_t i, const pgrad__drawn 
                         1u << PGRAD_MASK;
 }
 
-static pgrad_status tell_token(const pgrad__generation *g, const pgrad__slot *slot, pgrad_token token,
-                               float logprob, const char *piece, size_t length)
+static pgrad_status tell_token(const pgrad__generation *g, const pgrad__slot *slot,
+                               pgrad_token token, float logprob, const char *piece, size_t length)
 {
-    pgrad_event event = {.struct_size = sizeof event, .kind = PGRAD_EVENT_TOKEN,
-                         .sequence = slot->sequence, .token = token, .logprob = logprob, .text = piece,
+    pgrad_event event = {.struct_size = sizeof event,
+                         .kind = PGRAD_EVENT_TOKEN,
+                         .sequence = slot->sequence,
+                         .token = token,
+                         .logprob = logprob,
+                         .text = piece,
                          .length = length};
     return tell(g, &event);
 }
@@ -76,16 +82,16 @@ pgrad_status pgrad__slot_push_prefix(pgrad__generation *g, pgrad__slot *slot)
     return PGRAD_OK;
 }
 
-/* Where a stop string ends and how long it is, in the piece that has just been added; those complete before
- * min_new_tokens do not count. */
-static size_t find_stop(const pgrad__generation *g, pgrad__slot *slot, uint32_t n_tokens, const char *piece,
-                        size_t length, size_t *end)
+/* Where a stop string ends and how long it is, in the piece that has just been added; those
+ * complete before min_new_tokens do not count. */
+static size_t find_stop(const pgrad__generation *g, pgrad__slot *slot, uint32_t n_tokens,
+                        const char *piece, size_t length, size_t *end)
 {
     size_t at = 0, matched = 0;
     while (at < length) {
         size_t more = 0;
-        matched = pgrad__stop_strings_scan(&g->sampler->stops, &slot->stop_state, piece + at, length - at,
-                                           &more);
+        matched = pgrad__stop_strings_scan(&g->sampler->stops, &slot->stop_state, piece + at,
+                                           length - at, &more);
         if (matched == 0)
             return 0;
         at += more;
@@ -132,7 +138,8 @@ pgrad_status pgrad__slot_push(pgrad__generation *g, pgrad__slot *slot, const pgr
 static pgrad_status keep_text(pgrad_rollout *rollout, pgrad__slot *slot, pgrad__sequence *sequence)
 {
     const size_t needed = rollout->text_length + slot->text.length + 1;
-    PGRAD__TRY(pgrad__reserve(rollout->context, &rollout->text, &rollout->text_capacity, needed, 1));
+    PGRAD__TRY(
+        pgrad__reserve(rollout->context, &rollout->text, &rollout->text_capacity, needed, 1));
     sequence->text_offset = rollout->text_length;
     sequence->text_length = slot->text.length;
     if (slot->text.length > 0)
@@ -142,8 +149,8 @@ static pgrad_status keep_text(pgrad_rollout *rollout, pgrad__slot *slot, pgrad__
     return PGRAD_OK;
 }
 
-/* The text of what the slot holds; a cut character at its end becomes U+FFFD, unless a stop string cut it
- * away. */
+/* The text of what the slot holds; a cut character at its end becomes U+FFFD, unless a stop string
+ * cut it away. */
 static pgrad_status settle_text(pgrad__generation *g, pgrad__slot *slot, int with_rest)
 {
     const char *rest;
@@ -165,9 +172,13 @@ pgrad_status pgrad__slot_finish(pgrad__generation *g, pgrad__slot *slot, uint32_
     slot->n_pages = 0;
     PGRAD__TRY(settle_text(g, slot, finish != PGRAD_FINISH_STRING));
     sequence->finish = finish;
-    pgrad_event event = {.struct_size = sizeof event, .kind = PGRAD_EVENT_FINISHED,
-                         .sequence = slot->sequence, .token = -1, .logprob = NAN,
-                         .text = slot->decoder == NULL ? "" : g->rollout->text + sequence->text_offset,
+    pgrad_event event = {.struct_size = sizeof event,
+                         .kind = PGRAD_EVENT_FINISHED,
+                         .sequence = slot->sequence,
+                         .token = -1,
+                         .logprob = NAN,
+                         .text =
+                             slot->decoder == NULL ? "" : g->rollout->text + sequence->text_offset,
                          .length = sequence->text_length};
     return tell(g, &event);
 }

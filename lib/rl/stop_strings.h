@@ -1,5 +1,5 @@
-/* Finds the first of many strings in a text that comes byte by byte: an Aho-Corasick automaton (1975). Not
- * for what to do about it. */
+/* Finds the first of many strings in a text that comes byte by byte: an Aho-Corasick automaton
+ * (1975). Not for what to do about it. */
 #ifndef PGRAD_RL_STOP_STRINGS_H
 #define PGRAD_RL_STOP_STRINGS_H
 
@@ -27,9 +27,9 @@ pgrad_status pgrad__stop_strings_build(pgrad__stop_strings *stops, pgrad_context
                                        const char *const *strings, size_t n);
 void pgrad__stop_strings_free(pgrad__stop_strings *stops, pgrad_context *context);
 
-/* Goes on with n bytes from *state (0 at first). Returns the length of the first string that is complete,
- * the longest of those that end there, and the number of bytes up to its end in *end; 0 when there is
- * none. Linear in n. */
+/* Goes on with n bytes from *state (0 at first). Returns the length of the first string that is
+ * complete, the longest of those that end there, and the number of bytes up to its end in *end; 0
+ * when there is none. Linear in n. */
 size_t pgrad__stop_strings_scan(const pgrad__stop_strings *stops, uint32_t *state, const char *text,
                                 size_t n, size_t *end);
 

@@ -120,8 +120,8 @@ static void offer(pgrad__bpe_scratch *s, const pgrad__merges *merges, uint32_t p
         push(s, (struct pgrad__bpe_candidate){merge->rank, position, left, right, merge->id});
 }
 
-static pgrad_status prepare(pgrad__bpe_scratch *s, const pgrad__merges *merges, const pgrad_token *ids,
-                            size_t n)
+static pgrad_status prepare(pgrad__bpe_scratch *s, const pgrad__merges *merges,
+                            const pgrad_token *ids, size_t n)
 {
     if (n >= NONE / 4)
         return pgrad__fail(PGRAD_E_LIMIT, "a piece of %zu bytes is too long to tokenize", n);
@@ -137,8 +137,8 @@ static pgrad_status prepare(pgrad__bpe_scratch *s, const pgrad__merges *merges, 
     return PGRAD_OK;
 }
 
-pgrad_status pgrad__bpe_merge(const pgrad__merges *merges, pgrad__bpe_scratch *scratch, pgrad_token *ids,
-                              size_t *n)
+pgrad_status pgrad__bpe_merge(const pgrad__merges *merges, pgrad__bpe_scratch *scratch,
+                              pgrad_token *ids, size_t *n)
 {
     if (*n < 2)
         return PGRAD_OK;
@@ -147,7 +147,8 @@ pgrad_status pgrad__bpe_merge(const pgrad__merges *merges, pgrad__bpe_scratch *s
     while (scratch->heap_count > 0) {
         struct pgrad__bpe_candidate c = pop(scratch);
         struct pgrad__bpe_symbol *left = &symbols[c.position];
-        if (left->dead || left->id != c.left || left->next == NONE || symbols[left->next].id != c.right)
+        if (left->dead || left->id != c.left || left->next == NONE ||
+            symbols[left->next].id != c.right)
             continue;
         struct pgrad__bpe_symbol *right = &symbols[left->next];
         left->id = c.id;

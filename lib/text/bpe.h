@@ -18,7 +18,8 @@ typedef struct pgrad__merges {
 } pgrad__merges;
 
 pgrad_status pgrad__merges_init(pgrad__merges *merges, pgrad_context *context, size_t expected);
-void pgrad__merges_put(pgrad__merges *merges, pgrad__merge merge); /* a pair put twice keeps the later rank */
+void pgrad__merges_put(pgrad__merges *merges,
+                       pgrad__merge merge); /* a pair put twice keeps the later rank */
 const pgrad__merge *pgrad__merges_get(const pgrad__merges *merges, uint32_t left, uint32_t right);
 void pgrad__merges_free(pgrad__merges *merges);
 
@@ -31,9 +32,9 @@ typedef struct pgrad__bpe_scratch {
 } pgrad__bpe_scratch;
 void pgrad__bpe_scratch_free(pgrad__bpe_scratch *scratch);
 
-/* Merges n ids in place, lowest rank first, leftmost among equals, until no pair is left; *n is what
- * remains. O(n log n). */
-pgrad_status pgrad__bpe_merge(const pgrad__merges *merges, pgrad__bpe_scratch *scratch, pgrad_token *ids,
-                              size_t *n);
+/* Merges n ids in place, lowest rank first, leftmost among equals, until no pair is left; *n is
+ * what remains. O(n log n). */
+pgrad_status pgrad__bpe_merge(const pgrad__merges *merges, pgrad__bpe_scratch *scratch,
+                              pgrad_token *ids, size_t *n);
 
 #endif

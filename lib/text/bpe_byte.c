@@ -2,10 +2,12 @@
 
 #include "text/unicode.h"
 
-/* Bytes 21-7E, A1-AC and AE-FF stand for themselves; the other 68, in order, are U+0100, U+0101 ... */
+/* Bytes 21-7E, A1-AC and AE-FF stand for themselves; the other 68, in order, are U+0100, U+0101 ...
+ */
 static int stands_for_itself(uint32_t byte)
 {
-    return (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) || (byte >= 0xae && byte <= 0xff);
+    return (byte >= 0x21 && byte <= 0x7e) || (byte >= 0xa1 && byte <= 0xac) ||
+           (byte >= 0xae && byte <= 0xff);
 }
 
 static uint32_t character_of(unsigned char byte)

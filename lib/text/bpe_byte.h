@@ -4,8 +4,8 @@
 
 #include <policygrad/types.h>
 
-/* Turns a token as files spell it into its bytes, which are never longer; 0 when a character of it is not in
- * the alphabet. */
+/* Turns a token as files spell it into its bytes, which are never longer; 0 when a character of it
+ * is not in the alphabet. */
 int pgrad__byte_level_decode(const char *spelled, size_t length, char *bytes, size_t *n);
 
 /* Spells a byte: 1 or 2 bytes of UTF-8. */

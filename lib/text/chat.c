@@ -12,9 +12,10 @@ static pgrad_status check_role(const pgrad_message *message, size_t i)
         for (size_t r = 0; r < sizeof ROLES / sizeof ROLES[0]; r++)
             if (strcmp(message->role, ROLES[r]) == 0)
                 return PGRAD_OK;
-    return pgrad__fail(PGRAD_E_INVALID,
-                       "messages[%zu]: expected a text and a role of system, user, assistant, found role %.32s",
-                       i, message->role == NULL ? "NULL" : message->role);
+    return pgrad__fail(
+        PGRAD_E_INVALID,
+        "messages[%zu]: expected a text and a role of system, user, assistant, found role %.32s", i,
+        message->role == NULL ? "NULL" : message->role);
 }
 
 static pgrad_status append(pgrad__encoder *e, const char *text)
@@ -23,8 +24,8 @@ static pgrad_status append(pgrad__encoder *e, const char *text)
 }
 
 /* <|im_start|>ROLE\nTEXT<|im_end|>\n */
-static pgrad_status chatml(pgrad__encoder *e, const pgrad_message *messages, size_t n, pgrad_token start,
-                           pgrad_token end, int generate)
+static pgrad_status chatml(pgrad__encoder *e, const pgrad_message *messages, size_t n,
+                           pgrad_token start, pgrad_token end, int generate)
 {
     for (size_t i = 0; i < n; i++) {
         PGRAD__TRY(pgrad__encoder_id(e, start));
@@ -43,7 +44,8 @@ static pgrad_status chatml(pgrad__encoder *e, const pgrad_message *messages, siz
     return append(e, "assistant\n");
 }
 
-static pgrad_status format(pgrad__encoder *e, const pgrad_message *messages, size_t n, uint32_t flags)
+static pgrad_status format(pgrad__encoder *e, const pgrad_message *messages, size_t n,
+                           uint32_t flags)
 {
     static const char START[] = "<|im_start|>", END[] = "<|im_end|>";
     const pgrad__special *added = &e->tokenizer->added;
@@ -53,8 +55,10 @@ static pgrad_status format(pgrad__encoder *e, const pgrad_message *messages, siz
     for (size_t i = 0; i < n; i++)
         PGRAD__TRY(check_role(&messages[i], i));
     if ((flags & PGRAD_CHAT_CHATML) && !has_marks)
-        return pgrad__fail(PGRAD_E_UNSUPPORTED, "chat_format: ChatML needs the tokens %s and %s, this "
-                           "tokenizer lacks them", START, END);
+        return pgrad__fail(PGRAD_E_UNSUPPORTED,
+                           "chat_format: ChatML needs the tokens %s and %s, this "
+                           "tokenizer lacks them",
+                           START, END);
     if (has_marks && !(flags & PGRAD_CHAT_PLAIN))
         return chatml(e, messages, n, start->id, end->id, (flags & PGRAD_CHAT_GENERATE) != 0);
     for (uint32_t i = 0; i < e->tokenizer->n_prefix; i++)
@@ -70,10 +74,12 @@ pgrad_status pgrad_chat_format(pgrad_tokenizer *tokenizer, const pgrad_message *
 {
     pgrad__encoder encoder;
     const uint32_t known = PGRAD_CHAT_GENERATE | PGRAD_CHAT_CHATML | PGRAD_CHAT_PLAIN;
-    if (tokenizer == NULL || n_ids == NULL || (messages == NULL && n > 0) || (ids == NULL && capacity > 0))
+    if (tokenizer == NULL || n_ids == NULL || (messages == NULL && n > 0) ||
+        (ids == NULL && capacity > 0))
         return pgrad__fail(PGRAD_E_INVALID, "chat_format: an argument is NULL");
     if ((flags & ~known) != 0 || ((flags & PGRAD_CHAT_CHATML) && (flags & PGRAD_CHAT_PLAIN)))
-        return pgrad__fail(PGRAD_E_INVALID, "chat_format: flags 0x%x are not known, or two styles", flags);
+        return pgrad__fail(PGRAD_E_INVALID, "chat_format: flags 0x%x are not known, or two styles",
+                           flags);
     PGRAD__TRY(pgrad__encoder_init(&encoder, tokenizer));
     pgrad_status status = format(&encoder, messages, n, flags);
     if (status == PGRAD_OK)

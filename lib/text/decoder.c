@@ -1,5 +1,6 @@
-/* Ids to text. Bytes that are no whole character yet are held back; those that never become one are U+FFFD, one
- * for each maximal part of a character, as a decoder that is not strict replaces them. */
+/* Ids to text. Bytes that are no whole character yet are held back; those that never become one are
+ * U+FFFD, one for each maximal part of a character, as a decoder that is not strict replaces them.
+ */
 #include <string.h>
 
 #include "base/alloc.h"
@@ -84,10 +85,13 @@ static pgrad_status check_flags(uint32_t flags, const char *call)
 pgrad_status pgrad_tokenizer_decode(pgrad_tokenizer *tokenizer, const pgrad_token *ids, size_t n,
                                     uint32_t flags, char *text, size_t capacity, size_t *length)
 {
-    if (tokenizer == NULL || length == NULL || (ids == NULL && n > 0) || (text == NULL && capacity > 0))
+    if (tokenizer == NULL || length == NULL || (ids == NULL && n > 0) ||
+        (text == NULL && capacity > 0))
         return pgrad__fail(PGRAD_E_INVALID, "tokenizer_decode: an argument is NULL");
     PGRAD__TRY(check_flags(flags, "tokenizer_decode"));
-    pgrad_decoder decoder = {.context = tokenizer->context, .tokenizer = tokenizer, .flags = flags,
+    pgrad_decoder decoder = {.context = tokenizer->context,
+                             .tokenizer = tokenizer,
+                             .flags = flags,
                              .text = {.context = tokenizer->context}};
     pgrad_status status = PGRAD_OK;
     for (size_t i = 0; i < n && status == PGRAD_OK; i++)
@@ -117,7 +121,9 @@ pgrad_status pgrad_decoder_create(pgrad_tokenizer *tokenizer, uint32_t flags, pg
     PGRAD__TRY(check_flags(flags, "decoder_create"));
     PGRAD__TRY(pgrad__calloc(tokenizer->context, 1, sizeof *decoder, &decoder));
     pgrad__tokenizer_retain(tokenizer);
-    *decoder = (pgrad_decoder){.context = tokenizer->context, .tokenizer = tokenizer, .flags = flags,
+    *decoder = (pgrad_decoder){.context = tokenizer->context,
+                               .tokenizer = tokenizer,
+                               .flags = flags,
                                .text = {.context = tokenizer->context}};
     *out = decoder;
     return PGRAD_OK;
@@ -132,7 +138,8 @@ static pgrad_status give(const pgrad_decoder *decoder, const char **text, size_t
     return PGRAD_OK;
 }
 
-pgrad_status pgrad_decoder_push(pgrad_decoder *decoder, pgrad_token id, const char **text, size_t *length)
+pgrad_status pgrad_decoder_push(pgrad_decoder *decoder, pgrad_token id, const char **text,
+                                size_t *length)
 {
     if (decoder == NULL || text == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "decoder_push: an argument is NULL");

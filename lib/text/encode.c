@@ -1,4 +1,5 @@
-/* Text to ids: added tokens, normalizer, pre-tokenizer, merges - in the order of the Rust tokenizers. */
+/* Text to ids: added tokens, normalizer, pre-tokenizer, merges - in the order of the Rust
+ * tokenizers. */
 #include <string.h>
 
 #include "base/alloc.h"
@@ -36,8 +37,8 @@ pgrad_status pgrad__encoder_finish(const pgrad__encoder *encoder, pgrad_token *i
 {
     *n = encoder->n;
     if (encoder->n > capacity)
-        return pgrad__fail(PGRAD_E_BUFFER, "the text has %zu tokens, the buffer room for %zu", encoder->n,
-                           capacity);
+        return pgrad__fail(PGRAD_E_BUFFER, "the text has %zu tokens, the buffer room for %zu",
+                           encoder->n, capacity);
     if (encoder->n > 0)
         memcpy(ids, encoder->ids, encoder->n * sizeof *ids);
     return PGRAD_OK;
@@ -103,8 +104,8 @@ static int joins(pgrad__split_behavior behavior, const stretch *s, int match)
     }
 }
 
-static pgrad_status segment(pgrad__encoder *e, uint32_t step, const char *text, size_t begin, size_t end,
-                            int match, stretch *s)
+static pgrad_status segment(pgrad__encoder *e, uint32_t step, const char *text, size_t begin,
+                            size_t end, int match, stretch *s)
 {
     const pgrad__split *split = &e->tokenizer->splits[step];
     match ^= split->invert;
@@ -132,7 +133,8 @@ static pgrad_status apply_split(pgrad__encoder *e, uint32_t step, const char *te
     while (from <= length) {
         int found;
         size_t begin, end;
-        PGRAD__TRY(pgrad__regex_find(split->regex, e->match, text, length, from, &found, &begin, &end));
+        PGRAD__TRY(
+            pgrad__regex_find(split->regex, e->match, text, length, from, &found, &begin, &end));
         if (!found)
             break;
         if (end == begin) { /* an empty match cuts; go on behind the next character */
@@ -171,13 +173,14 @@ static pgrad_status split_from(pgrad__encoder *e, uint32_t step, const char *tex
 
 /* ---- added tokens around it ---- */
 
-static pgrad_status encode_normalized(pgrad__encoder *e, const char *text, size_t length, int with_special)
+static pgrad_status encode_normalized(pgrad__encoder *e, const char *text, size_t length,
+                                      int with_special)
 {
     const pgrad_tokenizer *t = e->tokenizer;
     size_t at = 0, begin, end;
     const pgrad__added_token *token;
-    while ((token = pgrad__special_find(&t->added, text, length, at, 1, with_special, &begin, &end)) !=
-           NULL) {
+    while ((token = pgrad__special_find(&t->added, text, length, at, 1, with_special, &begin,
+                                        &end)) != NULL) {
         if (begin > at)
             PGRAD__TRY(split_from(e, 0, text + at, begin - at));
         PGRAD__TRY(pgrad__encoder_id(e, token->id));
@@ -201,14 +204,16 @@ static pgrad_status encode_raw(pgrad__encoder *e, const char *text, size_t lengt
     return status;
 }
 
-pgrad_status pgrad__encoder_text(pgrad__encoder *e, const char *text, size_t length, int with_special)
+pgrad_status pgrad__encoder_text(pgrad__encoder *e, const char *text, size_t length,
+                                 int with_special)
 {
     const pgrad__special *added = &e->tokenizer->added;
     size_t at = 0, begin, end, bad;
     const pgrad__added_token *token;
     if (!pgrad__utf8_valid(text, length, &bad))
         return pgrad__fail(PGRAD_E_FORMAT, "text: invalid UTF-8 at byte %zu of %zu", bad, length);
-    while ((token = pgrad__special_find(added, text, length, at, 0, with_special, &begin, &end)) != NULL) {
+    while ((token = pgrad__special_find(added, text, length, at, 0, with_special, &begin, &end)) !=
+           NULL) {
         PGRAD__TRY(encode_raw(e, text + at, begin - at, with_special));
         PGRAD__TRY(pgrad__encoder_id(e, token->id));
         at = end;

@@ -20,7 +20,8 @@ struct pgrad__regex {
 static const char WHITE_SPACE[] = "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}"
                                   "\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}";
 
-static pgrad_status rewrite(pgrad__strbuf *out, const char *pattern, size_t length, const char *origin)
+static pgrad_status rewrite(pgrad__strbuf *out, const char *pattern, size_t length,
+                            const char *origin)
 {
     int in_class = 0;
     for (size_t i = 0; i < length; i++) {
@@ -28,8 +29,8 @@ static pgrad_status rewrite(pgrad__strbuf *out, const char *pattern, size_t leng
         if (c == '\\' && i + 1 < length) {
             char next = pattern[++i];
             if (next == 'S' && in_class)
-                return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: \\S inside a character class is not built",
-                                   origin);
+                return pgrad__fail(PGRAD_E_UNSUPPORTED,
+                                   "%s: \\S inside a character class is not built", origin);
             if (next == 's' || next == 'S') {
                 pgrad__strbuf_text(out, in_class ? "" : next == 's' ? "[" : "[^");
                 pgrad__strbuf_text(out, WHITE_SPACE);
@@ -42,7 +43,8 @@ static pgrad_status rewrite(pgrad__strbuf *out, const char *pattern, size_t leng
         if (!in_class && c == '[') {
             in_class = 1;
             pgrad__strbuf_append(out, &c, 1);
-            while (i + 1 < length && (pattern[i + 1] == '^' || pattern[i + 1] == ']')) { /* literal ] first */
+            while (i + 1 < length &&
+                   (pattern[i + 1] == '^' || pattern[i + 1] == ']')) { /* literal ] first */
                 pgrad__strbuf_append(out, pattern + i + 1, 1);
                 if (pattern[++i] == ']')
                     break;
@@ -61,12 +63,13 @@ static pgrad_status compile(pgrad__regex *regex, const pgrad__strbuf *pattern, c
     int error;
     size_t offset;
     unsigned char words[128];
-    regex->code = pcre2_compile((PCRE2_SPTR)(pattern->data == NULL ? "" : pattern->data), pattern->length,
-                                PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, NULL);
+    regex->code =
+        pcre2_compile((PCRE2_SPTR)(pattern->data == NULL ? "" : pattern->data), pattern->length,
+                      PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, NULL);
     if (regex->code == NULL) {
         (void)pcre2_get_error_message(error, words, sizeof words);
-        return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: regular expression, byte %zu: %s", origin, offset,
-                           (const char *)words);
+        return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: regular expression, byte %zu: %s", origin,
+                           offset, (const char *)words);
     }
     /* Where JIT is forbidden or absent the interpreter matches the same. */
     (void)pcre2_jit_compile(regex->code, PCRE2_JIT_COMPLETE);
@@ -120,8 +123,9 @@ void pgrad__regex_match_free(pgrad__regex_match *match)
     pcre2_match_data_free((pcre2_match_data *)match);
 }
 
-pgrad_status pgrad__regex_find(const pgrad__regex *regex, pgrad__regex_match *match, const char *text,
-                               size_t length, size_t start, int *found, size_t *begin, size_t *end)
+pgrad_status pgrad__regex_find(const pgrad__regex *regex, pgrad__regex_match *match,
+                               const char *text, size_t length, size_t start, int *found,
+                               size_t *begin, size_t *end)
 {
     pcre2_match_data *data = (pcre2_match_data *)match;
     unsigned char words[128];
@@ -135,7 +139,8 @@ pgrad_status pgrad__regex_find(const pgrad__regex *regex, pgrad__regex_match *ma
         return PGRAD_OK;
     if (result < 0) {
         (void)pcre2_get_error_message(result, words, sizeof words);
-        return pgrad__fail(PGRAD_E_LIMIT, "a tokenizer's regular expression at byte %zu of a text: %s", start,
+        return pgrad__fail(PGRAD_E_LIMIT,
+                           "a tokenizer's regular expression at byte %zu of a text: %s", start,
                            (const char *)words);
     }
     const size_t *ends = pcre2_get_ovector_pointer(data);

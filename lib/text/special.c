@@ -11,7 +11,8 @@ pgrad_status pgrad__special_add(pgrad__special *special, pgrad_context *context,
                                 const pgrad__added_token *token)
 {
     if (token->length == 0)
-        return pgrad__fail(PGRAD_E_FORMAT, "added token %d: content: expected text, found none", token->id);
+        return pgrad__fail(PGRAD_E_FORMAT, "added token %d: content: expected text, found none",
+                           token->id);
     special->context = context;
     PGRAD__TRY(pgrad__reserve(context, &special->tokens, &special->capacity, special->n + 1,
                               sizeof *special->tokens));
@@ -81,8 +82,9 @@ static int stands_alone(const char *text, size_t length, size_t begin, size_t en
 }
 
 /* The longest token at a position that may be matched there. */
-static const pgrad__added_token *match_at(const pgrad__special *special, const char *text, size_t length,
-                                          size_t at, int normalized, int with_special)
+static const pgrad__added_token *match_at(const pgrad__special *special, const char *text,
+                                          size_t length, size_t at, int normalized,
+                                          int with_special)
 {
     const unsigned char byte = (unsigned char)text[at];
     for (size_t i = special->first[byte]; i < special->first[byte + 1]; i++) {
@@ -120,7 +122,8 @@ const pgrad__added_token *pgrad__special_find(const pgrad__special *special, con
     if (special->n == 0)
         return NULL;
     for (size_t at = start; at < length; at++) {
-        const pgrad__added_token *token = match_at(special, text, length, at, normalized, with_special);
+        const pgrad__added_token *token =
+            match_at(special, text, length, at, normalized, with_special);
         if (token == NULL)
             continue;
         *begin = at;

@@ -7,7 +7,8 @@
 typedef struct pgrad__added_token {
     char *content;
     size_t length;
-    char *pattern; /* what is looked for in a text: NULL or the content as the normalizer leaves it */
+    char *
+        pattern; /* what is looked for in a text: NULL or the content as the normalizer leaves it */
     size_t pattern_length;
     pgrad_token id;
     int special; /* matched only when the caller allows special tokens */
@@ -28,8 +29,8 @@ pgrad_status pgrad__special_add(pgrad__special *special, pgrad_context *context,
 void pgrad__special_sort(pgrad__special *special); /* once, after the last add */
 void pgrad__special_free(pgrad__special *special);
 
-/* Finds the leftmost longest token at or after `start`, `normalized` as asked; *begin and *end are the span
- * it takes, strips included, not before `start`. NULL when there is none. */
+/* Finds the leftmost longest token at or after `start`, `normalized` as asked; *begin and *end are
+ * the span it takes, strips included, not before `start`. NULL when there is none. */
 const pgrad__added_token *pgrad__special_find(const pgrad__special *special, const char *text,
                                               size_t length, size_t start, int normalized,
                                               int with_special, size_t *begin, size_t *end);

@@ -32,7 +32,8 @@ static int ends_with(const char *path, const char *end)
 /* Tries the files a folder may hold a tokenizer in. */
 static pgrad_status read_folder(pgrad_tokenizer *tokenizer, const char *folder)
 {
-    static const char *const PAIRS[][2] = {{"vocab.json", "merges.txt"}, {"encoder.json", "vocab.bpe"}};
+    static const char *const PAIRS[][2] = {{"vocab.json", "merges.txt"},
+                                           {"encoder.json", "vocab.bpe"}};
     char text[PGRAD__PATH_MAX], *path;
     PGRAD__TRY(pgrad__path_join(tokenizer->context, folder, "tokenizer.json", &path));
     int found = pgrad__path_kind(path) == PGRAD__PATH_FILE;
@@ -46,7 +47,8 @@ static pgrad_status read_folder(pgrad_tokenizer *tokenizer, const char *folder)
             status = pgrad__tokenizer_read_gpt2(tokenizer, folder, PAIRS[i][0], PAIRS[i][1]);
     }
     if (!found)
-        return pgrad__fail(PGRAD_E_IO, "%s: no tokenizer.json, nor vocab.json with merges.txt, in this folder",
+        return pgrad__fail(PGRAD_E_IO,
+                           "%s: no tokenizer.json, nor vocab.json with merges.txt, in this folder",
                            pgrad__path_text(text, folder));
     return status;
 }
@@ -98,7 +100,8 @@ pgrad_status pgrad_tokenizer_load(pgrad_context *context, const char *path, pgra
 {
     pgrad__scope scope;
     if (path == NULL || out == NULL)
-        return pgrad__fail(PGRAD_E_INVALID, "tokenizer_load: %s is NULL", path == NULL ? "path" : "out");
+        return pgrad__fail(PGRAD_E_INVALID, "tokenizer_load: %s is NULL",
+                           path == NULL ? "path" : "out");
     PGRAD__TRY(pgrad__enter(context, &scope));
     pgrad_status status = load(context, path, out);
     pgrad__leave(&scope);
@@ -158,9 +161,10 @@ pgrad_status pgrad__tokenizer_set(pgrad_tokenizer *tokenizer, uint32_t id, const
     pgrad__token_bytes *token = &tokenizer->tokens[id];
     if (token->present) {
         if (token->length != length || memcmp(tokenizer->bytes + token->offset, bytes, length) != 0)
-            return pgrad__fail(PGRAD_E_FORMAT, "token id %u belongs to two tokens, '%.*s' and '%.*s'", id,
-                               (int)(token->length < 64 ? token->length : 64),
-                               tokenizer->bytes + token->offset, (int)(length < 64 ? length : 64), bytes);
+            return pgrad__fail(
+                PGRAD_E_FORMAT, "token id %u belongs to two tokens, '%.*s' and '%.*s'", id,
+                (int)(token->length < 64 ? token->length : 64), tokenizer->bytes + token->offset,
+                (int)(length < 64 ? length : 64), bytes);
         token->special |= (uint8_t)(special != 0);
         return PGRAD_OK;
     }
@@ -175,8 +179,8 @@ pgrad_status pgrad__tokenizer_set(pgrad_tokenizer *tokenizer, uint32_t id, const
     return PGRAD_OK;
 }
 
-pgrad_status pgrad__tokenizer_set_spelled(pgrad_tokenizer *tokenizer, uint32_t id, const char *spelled,
-                                          size_t length)
+pgrad_status pgrad__tokenizer_set_spelled(pgrad_tokenizer *tokenizer, uint32_t id,
+                                          const char *spelled, size_t length)
 {
     char *bytes;
     size_t n;
@@ -215,16 +219,16 @@ pgrad_status pgrad__tokenizer_index(pgrad_tokenizer *tokenizer)
 }
 
 /* The id of a token as a merge spells it. */
-static int find_spelled(const pgrad_tokenizer *tokenizer, const char *spelled, size_t length, char *bytes,
-                        size_t *n, uint32_t *id)
+static int find_spelled(const pgrad_tokenizer *tokenizer, const char *spelled, size_t length,
+                        char *bytes, size_t *n, uint32_t *id)
 {
     return length > 0 && pgrad__byte_level_decode(spelled, length, bytes, n) &&
            pgrad__hashmap_get(&tokenizer->vocabulary, bytes, *n, id);
 }
 
-pgrad_status pgrad__tokenizer_merge(pgrad_tokenizer *tokenizer, const char *left, size_t left_length,
-                                    const char *right, size_t right_length, uint32_t rank,
-                                    const char *origin)
+pgrad_status pgrad__tokenizer_merge(pgrad_tokenizer *tokenizer, const char *left,
+                                    size_t left_length, const char *right, size_t right_length,
+                                    uint32_t rank, const char *origin)
 {
     char bytes[1024], text[PGRAD__PATH_MAX];
     size_t n, m;
@@ -233,10 +237,11 @@ pgrad_status pgrad__tokenizer_merge(pgrad_tokenizer *tokenizer, const char *left
         !find_spelled(tokenizer, left, left_length, bytes, &n, &merge.left) ||
         !find_spelled(tokenizer, right, right_length, bytes + n, &m, &merge.right) ||
         !pgrad__hashmap_get(&tokenizer->vocabulary, bytes, n + m, &merge.id))
-        return pgrad__fail(PGRAD_E_FORMAT,
-                           "%s: merge %u, '%.*s' with '%.*s': a part or the whole is not in the vocabulary",
-                           pgrad__path_text(text, origin), rank, (int)(left_length < 64 ? left_length : 64),
-                           left, (int)(right_length < 64 ? right_length : 64), right);
+        return pgrad__fail(
+            PGRAD_E_FORMAT,
+            "%s: merge %u, '%.*s' with '%.*s': a part or the whole is not in the vocabulary",
+            pgrad__path_text(text, origin), rank, (int)(left_length < 64 ? left_length : 64), left,
+            (int)(right_length < 64 ? right_length : 64), right);
     pgrad__merges_put(&tokenizer->merges, merge);
     return PGRAD_OK;
 }
@@ -288,7 +293,8 @@ pgrad_status pgrad_tokenizer_encode(pgrad_tokenizer *tokenizer, const char *text
                                     uint32_t flags, pgrad_token *ids, size_t capacity, size_t *n)
 {
     pgrad__encoder encoder;
-    if (tokenizer == NULL || n == NULL || (text == NULL && length > 0) || (ids == NULL && capacity > 0))
+    if (tokenizer == NULL || n == NULL || (text == NULL && length > 0) ||
+        (ids == NULL && capacity > 0))
         return pgrad__fail(PGRAD_E_INVALID, "tokenizer_encode: an argument is NULL");
     if ((flags & ~(uint32_t)(PGRAD_ENCODE_SPECIAL | PGRAD_ENCODE_ADD)) != 0)
         return pgrad__fail(PGRAD_E_INVALID, "tokenizer_encode: flags 0x%x are not known", flags);

@@ -11,10 +11,10 @@
 enum { TYPE_NORMAL = 1, TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4, TYPE_UNUSED = 5 };
 
 static const pgrad__gguf_pre PRES[] = {
-    {"gpt-2", pgrad__pattern_gpt2, 0, 0, 0},      {"gpt2", pgrad__pattern_gpt2, 0, 0, 0},
-    {"smollm", pgrad__pattern_gpt2, 1, 0, 0},     {"llama-bpe", pgrad__pattern_llama3, 0, 1, 1},
-    {"llama3", pgrad__pattern_llama3, 0, 1, 1},   {"llama-v3", pgrad__pattern_llama3, 0, 1, 1},
-    {"qwen2", pgrad__pattern_qwen2, 0, 0, 0},     {"deepseek-r1-qwen", pgrad__pattern_qwen2, 0, 0, 0},
+    {"gpt-2", pgrad__pattern_gpt2, 0, 0, 0},    {"gpt2", pgrad__pattern_gpt2, 0, 0, 0},
+    {"smollm", pgrad__pattern_gpt2, 1, 0, 0},   {"llama-bpe", pgrad__pattern_llama3, 0, 1, 1},
+    {"llama3", pgrad__pattern_llama3, 0, 1, 1}, {"llama-v3", pgrad__pattern_llama3, 0, 1, 1},
+    {"qwen2", pgrad__pattern_qwen2, 0, 0, 0},   {"deepseek-r1-qwen", pgrad__pattern_qwen2, 0, 0, 0},
 };
 
 pgrad_status pgrad__gguf_pre_find(const pgrad__gguf *gguf, const pgrad__gguf_pre **out)
@@ -38,19 +38,21 @@ static pgrad_status check_kind(const pgrad__gguf *gguf)
     size_t length;
     PGRAD__TRY(pgrad__gguf_string(gguf, "tokenizer.ggml.model", &text, &length));
     if (length != 4 || memcmp(text, "gpt2", 4) != 0)
-        return pgrad__fail(PGRAD_E_UNSUPPORTED,
-                           "%s: tokenizer.ggml.model: expected gpt2 (byte-level BPE), found '%.*s', which is "
-                           "not built",
-                           pgrad__gguf_path(gguf), (int)(length < 40 ? length : 40), text);
+        return pgrad__fail(
+            PGRAD_E_UNSUPPORTED,
+            "%s: tokenizer.ggml.model: expected gpt2 (byte-level BPE), found '%.*s', which is "
+            "not built",
+            pgrad__gguf_path(gguf), (int)(length < 40 ? length : 40), text);
     return PGRAD_OK;
 }
 
-static pgrad_status add_token(pgrad_tokenizer *t, uint32_t id, const char *text, size_t length, int special)
+static pgrad_status add_token(pgrad_tokenizer *t, uint32_t id, const char *text, size_t length,
+                              int special)
 {
     char *content;
     PGRAD__TRY(pgrad__copy_text(t->context, text, length, &content));
-    pgrad__added_token token = {.content = content, .length = length, .id = (pgrad_token)id,
-                                .special = special};
+    pgrad__added_token token = {
+        .content = content, .length = length, .id = (pgrad_token)id, .special = special};
     pgrad_status status = pgrad__tokenizer_add(t, &token);
     pgrad__free(t->context, content);
     return status;
@@ -65,7 +67,8 @@ static pgrad_status read_tokens(pgrad_tokenizer *t, const pgrad__gguf *gguf)
     if (has_types)
         PGRAD__TRY(pgrad__gguf_array_count(gguf, TYPES, &n_types));
     if (has_types && n_types != n)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected %zu elements as there are tokens, found %zu",
+        return pgrad__fail(PGRAD_E_FORMAT,
+                           "%s: %s: expected %zu elements as there are tokens, found %zu",
                            pgrad__gguf_path(gguf), TYPES, n, n_types);
     for (size_t i = 0; i < n; i++) {
         const char *text;
@@ -98,7 +101,8 @@ static pgrad_status read_merges(pgrad_tokenizer *t, const pgrad__gguf *gguf)
         const char *space = length > 1 ? memchr(text + 1, ' ', length - 1) : NULL;
         if (space == NULL)
             return pgrad__fail(PGRAD_E_FORMAT, "%s: %s[%zu]: expected two parts, found '%.*s'",
-                               pgrad__gguf_path(gguf), MERGES, i, (int)(length < 64 ? length : 64), text);
+                               pgrad__gguf_path(gguf), MERGES, i, (int)(length < 64 ? length : 64),
+                               text);
         PGRAD__TRY(pgrad__tokenizer_merge(t, text, (size_t)(space - text), space + 1,
                                           length - (size_t)(space + 1 - text), (uint32_t)i,
                                           pgrad__gguf_path(gguf)));
@@ -110,8 +114,9 @@ static pgrad_status read_merges(pgrad_tokenizer *t, const pgrad__gguf *gguf)
 static pgrad_status read_roles(pgrad_tokenizer *t, const pgrad__gguf *gguf)
 {
     static const char *const KEYS[PGRAD__N_ROLES] = {
-        "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id", "tokenizer.ggml.padding_token_id",
-        "tokenizer.ggml.unknown_token_id", "tokenizer.ggml.eot_token_id"};
+        "tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id",
+        "tokenizer.ggml.padding_token_id", "tokenizer.ggml.unknown_token_id",
+        "tokenizer.ggml.eot_token_id"};
     for (int i = 0; i < PGRAD__N_ROLES; i++) {
         uint32_t id;
         if (!pgrad__gguf_has(gguf, KEYS[i]))
@@ -144,8 +149,8 @@ static pgrad_status read_all(pgrad_tokenizer *t, const pgrad__gguf *gguf)
     PGRAD__TRY(pgrad__gguf_pre_find(gguf, &pre));
     if (pre->digits)
         PGRAD__TRY(pgrad__tokenizer_split(t, "\\p{N}", 5, PGRAD__SPLIT_ISOLATED, 0, 0, "digits"));
-    PGRAD__TRY(pgrad__tokenizer_split(t, pre->pattern, strlen(pre->pattern), PGRAD__SPLIT_ISOLATED, 0, 0,
-                                      pre->name));
+    PGRAD__TRY(pgrad__tokenizer_split(t, pre->pattern, strlen(pre->pattern), PGRAD__SPLIT_ISOLATED,
+                                      0, 0, pre->name));
     t->ignore_merges = pre->ignore_merges;
     t->nfc = pre->pattern == pgrad__pattern_qwen2;
     PGRAD__TRY(read_tokens(t, gguf));

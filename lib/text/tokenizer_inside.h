@@ -1,4 +1,5 @@
-/* The inside of a tokenizer: what the two readers fill and encoding uses. Immutable once it is made. */
+/* The inside of a tokenizer: what the two readers fill and encoding uses. Immutable once it is
+ * made. */
 #ifndef PGRAD_TEXT_TOKENIZER_INSIDE_H
 #define PGRAD_TEXT_TOKENIZER_INSIDE_H
 
@@ -57,7 +58,8 @@ struct pgrad_tokenizer {
     pgrad__split splits[PGRAD__MAX_SPLITS];
     uint32_t n_splits;
     pgrad__special added;
-    pgrad_token prefix_ids[PGRAD__MAX_ADDED_IDS], suffix_ids[PGRAD__MAX_ADDED_IDS]; /* PGRAD_ENCODE_ADD */
+    pgrad_token prefix_ids[PGRAD__MAX_ADDED_IDS],
+        suffix_ids[PGRAD__MAX_ADDED_IDS]; /* PGRAD_ENCODE_ADD */
     uint32_t n_prefix, n_suffix;
     pgrad_token roles[PGRAD__N_ROLES]; /* by PGRAD_TOKEN_* */
     pgrad__kept_file files[8];
@@ -65,7 +67,8 @@ struct pgrad_tokenizer {
 };
 
 /* The readers. A tokenizer starts zeroed but for context, references and roles (-1). */
-pgrad_status pgrad__tokenizer_read_json(pgrad_tokenizer *tokenizer, const char *path, const char *folder);
+pgrad_status pgrad__tokenizer_read_json(pgrad_tokenizer *tokenizer, const char *path,
+                                        const char *folder);
 pgrad_status pgrad__tokenizer_read_gpt2(pgrad_tokenizer *tokenizer, const char *folder,
                                         const char *vocabulary, const char *merges);
 pgrad_status pgrad__tokenizer_read_gguf(pgrad_tokenizer *tokenizer, const char *path);
@@ -76,10 +79,10 @@ pgrad_status pgrad__tokenizer_read_gguf(pgrad_tokenizer *tokenizer, const char *
 pgrad_status pgrad__tokenizer_set(pgrad_tokenizer *tokenizer, uint32_t id, const char *bytes,
                                   size_t length, int special, int model);
 
-/* A token of the model as its file spells it: its bytes, or the text itself when a character of it is not in
- * the byte alphabet. */
-pgrad_status pgrad__tokenizer_set_spelled(pgrad_tokenizer *tokenizer, uint32_t id, const char *spelled,
-                                          size_t length);
+/* A token of the model as its file spells it: its bytes, or the text itself when a character of it
+ * is not in the byte alphabet. */
+pgrad_status pgrad__tokenizer_set_spelled(pgrad_tokenizer *tokenizer, uint32_t id,
+                                          const char *spelled, size_t length);
 
 /* An added token: its id's bytes and the list of them. */
 pgrad_status pgrad__tokenizer_add(pgrad_tokenizer *tokenizer, const pgrad__added_token *token);
@@ -88,9 +91,9 @@ pgrad_status pgrad__tokenizer_add(pgrad_tokenizer *tokenizer, const pgrad__added
 pgrad_status pgrad__tokenizer_index(pgrad_tokenizer *tokenizer);
 
 /* A merge of two tokens as spelled; number is its rank. E_FORMAT naming it. */
-pgrad_status pgrad__tokenizer_merge(pgrad_tokenizer *tokenizer, const char *left, size_t left_length,
-                                    const char *right, size_t right_length, uint32_t rank,
-                                    const char *origin);
+pgrad_status pgrad__tokenizer_merge(pgrad_tokenizer *tokenizer, const char *left,
+                                    size_t left_length, const char *right, size_t right_length,
+                                    uint32_t rank, const char *origin);
 
 /* Appends a split by a pattern. */
 pgrad_status pgrad__tokenizer_split(pgrad_tokenizer *tokenizer, const char *pattern, size_t length,

@@ -1,4 +1,5 @@
-/* tokenizer.json, and the pair of files GPT-2 came with. What is not built is refused by its JSON path. */
+/* tokenizer.json, and the pair of files GPT-2 came with. What is not built is refused by its JSON
+ * path. */
 #include <stdio.h>
 #include <string.h>
 
@@ -29,7 +30,8 @@ static pgrad_status malformed(const char *path, const char *expected)
 
 /* ---- vocabulary and merges ---- */
 
-static pgrad_status read_vocabulary(pgrad_tokenizer *t, const pgrad__json *vocabulary, const char *path)
+static pgrad_status read_vocabulary(pgrad_tokenizer *t, const pgrad__json *vocabulary,
+                                    const char *path)
 {
     void *iterator = NULL;
     const char *key;
@@ -40,7 +42,8 @@ static pgrad_status read_vocabulary(pgrad_tokenizer *t, const pgrad__json *vocab
         return malformed(path, "an object of tokens");
     while (pgrad__json_next(vocabulary, &iterator, &key, &length, &value)) {
         if (!pgrad__json_integer(value, &id) || id < 0 || id > INT32_MAX)
-            return pgrad__fail(PGRAD_E_FORMAT, "tokenizer.json: %s.%.64s: expected an id", path, key);
+            return pgrad__fail(PGRAD_E_FORMAT, "tokenizer.json: %s.%.64s: expected an id", path,
+                               key);
         PGRAD__TRY(pgrad__tokenizer_set_spelled(t, (uint32_t)id, key, length));
     }
     return PGRAD_OK;
@@ -55,14 +58,15 @@ static pgrad_status read_merge(pgrad_tokenizer *t, const pgrad__json *merge, uin
     if (text != NULL) {
         const char *space = memchr(text, ' ', length);
         if (space == NULL || memchr(space + 1, ' ', length - (size_t)(space + 1 - text)) != NULL)
-            return pgrad__fail(PGRAD_E_FORMAT, "%s[%u]: expected two parts, found '%.64s'", ORIGIN, rank, text);
+            return pgrad__fail(PGRAD_E_FORMAT, "%s[%u]: expected two parts, found '%.64s'", ORIGIN,
+                               rank, text);
         return pgrad__tokenizer_merge(t, text, (size_t)(space - text), space + 1,
                                       length - (size_t)(space + 1 - text), rank, ORIGIN);
     }
     const char *left = pgrad__json_string(pgrad__json_at(merge, 0), &left_length);
     const char *right = pgrad__json_string(pgrad__json_at(merge, 1), &right_length);
-    if (pgrad__json_type(merge) != PGRAD__JSON_ARRAY || pgrad__json_count(merge) != 2 || left == NULL ||
-        right == NULL)
+    if (pgrad__json_type(merge) != PGRAD__JSON_ARRAY || pgrad__json_count(merge) != 2 ||
+        left == NULL || right == NULL)
         return pgrad__fail(PGRAD_E_FORMAT, "%s[%u]: expected two parts", ORIGIN, rank);
     return pgrad__tokenizer_merge(t, left, left_length, right, right_length, rank, ORIGIN);
 }
@@ -107,8 +111,10 @@ static pgrad_status read_added(pgrad_tokenizer *t, const pgrad__json *item, size
     char *content;
     int64_t id;
     const char *text = pgrad__json_string(pgrad__json_get(item, "content"), &token.length);
-    if (text == NULL || !pgrad__json_integer(pgrad__json_get(item, "id"), &id) || id < 0 || id > INT32_MAX)
-        return pgrad__fail(PGRAD_E_FORMAT, "tokenizer.json: added_tokens[%zu]: expected content and id", i);
+    if (text == NULL || !pgrad__json_integer(pgrad__json_get(item, "id"), &id) || id < 0 ||
+        id > INT32_MAX)
+        return pgrad__fail(PGRAD_E_FORMAT,
+                           "tokenizer.json: added_tokens[%zu]: expected content and id", i);
     token.id = (pgrad_token)id;
     token.special = pgrad__json_bool(pgrad__json_get(item, "special"), 0);
     token.single_word = pgrad__json_bool(pgrad__json_get(item, "single_word"), 0);
@@ -171,10 +177,11 @@ static pgrad_status normalizer(pgrad_tokenizer *t, const pgrad__json *piece, con
     return PGRAD_OK;
 }
 
-static pgrad_status read_behavior(const pgrad__json *piece, const char *path, pgrad__split_behavior *out)
+static pgrad_status read_behavior(const pgrad__json *piece, const char *path,
+                                  pgrad__split_behavior *out)
 {
-    static const char *const NAMES[] = {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext",
-                                        "Contiguous"};
+    static const char *const NAMES[] = {"Isolated", "Removed", "MergedWithPrevious",
+                                        "MergedWithNext", "Contiguous"};
     const char *name = pgrad__json_string(pgrad__json_get(piece, "behavior"), NULL);
     for (int i = 0; name != NULL && i < 5; i++)
         if (strcmp(name, NAMES[i]) == 0) {
@@ -216,7 +223,8 @@ static pgrad_status pre_tokenizer(pgrad_tokenizer *t, const pgrad__json *piece, 
         if (pgrad__json_bool(pgrad__json_get(piece, "use_regex"), 1))
             return pgrad__tokenizer_split(t, pgrad__pattern_gpt2, strlen(pgrad__pattern_gpt2),
                                           PGRAD__SPLIT_ISOLATED, 0, prefix, path);
-        return prefix ? pgrad__tokenizer_split(t, NULL, 0, PGRAD__SPLIT_ISOLATED, 0, 1, path) : PGRAD_OK;
+        return prefix ? pgrad__tokenizer_split(t, NULL, 0, PGRAD__SPLIT_ISOLATED, 0, 1, path)
+                      : PGRAD_OK;
     }
     if (strcmp(type_of(piece), "Digits") == 0) {
         int single = pgrad__json_bool(pgrad__json_get(piece, "individual_digits"), 0);
@@ -251,7 +259,8 @@ static pgrad_status template_token(pgrad_tokenizer *t, const pgrad__json *piece,
         pgrad__json_get(pgrad__json_get(pgrad__json_get(piece, "special_tokens"), name), "ids");
     int64_t id;
     if (pgrad__json_count(ids) == 0)
-        return pgrad__fail(PGRAD_E_FORMAT, "tokenizer.json: post_processor.special_tokens: '%.64s' is missing",
+        return pgrad__fail(PGRAD_E_FORMAT,
+                           "tokenizer.json: post_processor.special_tokens: '%.64s' is missing",
                            name);
     for (size_t i = 0; i < pgrad__json_count(ids); i++) {
         if (!pgrad__json_integer(pgrad__json_at(ids, i), &id) || id < 0 || id >= t->n_ids)
@@ -285,9 +294,10 @@ static pgrad_status read_root(pgrad_tokenizer *t, const pgrad__json *root)
 {
     const pgrad__json *model = pgrad__json_get(root, "model");
     PGRAD__TRY(check_model(t, model));
-    PGRAD__TRY(each_piece(t, pgrad__json_get(root, "normalizer"), "normalizer", "normalizers", normalizer, 0));
-    PGRAD__TRY(each_piece(t, pgrad__json_get(root, "pre_tokenizer"), "pre_tokenizer", "pretokenizers",
-                          pre_tokenizer, 0));
+    PGRAD__TRY(each_piece(t, pgrad__json_get(root, "normalizer"), "normalizer", "normalizers",
+                          normalizer, 0));
+    PGRAD__TRY(each_piece(t, pgrad__json_get(root, "pre_tokenizer"), "pre_tokenizer",
+                          "pretokenizers", pre_tokenizer, 0));
     PGRAD__TRY(each_piece(t, pgrad__json_get(root, "decoder"), "decoder", "decoders", decoder, 0));
     PGRAD__TRY(read_vocabulary(t, pgrad__json_get(model, "vocab"), "model.vocab"));
     PGRAD__TRY(read_added_tokens(t, root));
@@ -321,7 +331,8 @@ static void read_roles(pgrad_tokenizer *t, const pgrad__json *root)
 }
 
 /* Keeps a side file when it is there; a JSON one is asked for roles. */
-static pgrad_status read_side_file(pgrad_tokenizer *t, const char *folder, const char *name, int has_roles)
+static pgrad_status read_side_file(pgrad_tokenizer *t, const char *folder, const char *name,
+                                   int has_roles)
 {
     char *path, *data;
     size_t size;
@@ -367,7 +378,8 @@ pgrad_status pgrad__tokenizer_read_json(pgrad_tokenizer *t, const char *path, co
 
 /* ---- GPT-2's vocab.json and merges.txt ---- */
 
-static pgrad_status read_merge_lines(pgrad_tokenizer *t, const char *data, size_t size, const char *name)
+static pgrad_status read_merge_lines(pgrad_tokenizer *t, const char *data, size_t size,
+                                     const char *name)
 {
     size_t lines = 0;
     uint32_t rank = 0;
@@ -385,8 +397,8 @@ static pgrad_status read_merge_lines(pgrad_tokenizer *t, const char *data, size_
             continue;
         const char *space = memchr(line, ' ', length);
         if (space == NULL)
-            return pgrad__fail(PGRAD_E_FORMAT, "%s: merge %u: expected two parts, found '%.*s'", name, rank,
-                               (int)(length < 64 ? length : 64), line);
+            return pgrad__fail(PGRAD_E_FORMAT, "%s: merge %u: expected two parts, found '%.*s'",
+                               name, rank, (int)(length < 64 ? length : 64), line);
         PGRAD__TRY(pgrad__tokenizer_merge(t, line, (size_t)(space - line), space + 1,
                                           length - (size_t)(space + 1 - line), rank, name));
         rank++;
@@ -394,8 +406,8 @@ static pgrad_status read_merge_lines(pgrad_tokenizer *t, const char *data, size_
     return PGRAD_OK;
 }
 
-static pgrad_status load_into(pgrad_tokenizer *t, const char *folder, const char *name, const char *kept,
-                              char **data, size_t *size)
+static pgrad_status load_into(pgrad_tokenizer *t, const char *folder, const char *name,
+                              const char *kept, char **data, size_t *size)
 {
     char *path;
     PGRAD__TRY(pgrad__path_join(t->context, folder, name, &path));
@@ -406,8 +418,8 @@ static pgrad_status load_into(pgrad_tokenizer *t, const char *folder, const char
     return PGRAD_OK;
 }
 
-pgrad_status pgrad__tokenizer_read_gpt2(pgrad_tokenizer *t, const char *folder, const char *vocabulary,
-                                        const char *merges)
+pgrad_status pgrad__tokenizer_read_gpt2(pgrad_tokenizer *t, const char *folder,
+                                        const char *vocabulary, const char *merges)
 {
     static const char END[] = "<|endoftext|>";
     char *data;
@@ -416,22 +428,24 @@ pgrad_status pgrad__tokenizer_read_gpt2(pgrad_tokenizer *t, const char *folder, 
     PGRAD__TRY(load_into(t, folder, vocabulary, "vocab.json", &data, &size));
     PGRAD__TRY(pgrad__json_parse(t->context, data, size, vocabulary, &root));
     int64_t end;
-    int has_end = pgrad__json_integer(pgrad__json_get(root, END), &end) && end >= 0 && end <= INT32_MAX;
+    int has_end =
+        pgrad__json_integer(pgrad__json_get(root, END), &end) && end >= 0 && end <= INT32_MAX;
     pgrad_status status = read_vocabulary(t, root, vocabulary);
     pgrad__json_free(root);
     PGRAD__TRY(status);
     if (has_end) {
         char content[sizeof END];
         memcpy(content, END, sizeof END);
-        pgrad__added_token token = {.content = content, .length = sizeof END - 1, .id = (pgrad_token)end,
-                                    .special = 1};
+        pgrad__added_token token = {
+            .content = content, .length = sizeof END - 1, .id = (pgrad_token)end, .special = 1};
         PGRAD__TRY(pgrad__tokenizer_add(t, &token));
-        t->roles[PGRAD_TOKEN_BOS] = t->roles[PGRAD_TOKEN_EOS] = t->roles[PGRAD_TOKEN_UNK] = token.id;
+        t->roles[PGRAD_TOKEN_BOS] = t->roles[PGRAD_TOKEN_EOS] = t->roles[PGRAD_TOKEN_UNK] =
+            token.id;
     }
     pgrad__special_sort(&t->added);
     PGRAD__TRY(pgrad__tokenizer_index(t));
     PGRAD__TRY(load_into(t, folder, merges, "merges.txt", &data, &size));
     PGRAD__TRY(read_merge_lines(t, data, size, merges));
-    return pgrad__tokenizer_split(t, pgrad__pattern_gpt2, strlen(pgrad__pattern_gpt2), PGRAD__SPLIT_ISOLATED,
-                                  0, 0, "GPT-2's pattern");
+    return pgrad__tokenizer_split(t, pgrad__pattern_gpt2, strlen(pgrad__pattern_gpt2),
+                                  PGRAD__SPLIT_ISOLATED, 0, 0, "GPT-2's pattern");
 }

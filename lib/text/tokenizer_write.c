@@ -1,4 +1,5 @@
-/* The files of a tokenizer: those it came from, or ones made from GGUF metadata that give the same ids. */
+/* The files of a tokenizer: those it came from, or ones made from GGUF metadata that give the same
+ * ids. */
 #include <string.h>
 
 #include "base/alloc.h"
@@ -133,12 +134,13 @@ static void put_post_processor(pgrad__strbuf *out, const pgrad_tokenizer *t)
     pgrad__strbuf_text(out, "}}");
 }
 
-static void make_tokenizer_json(pgrad__strbuf *out, const pgrad_tokenizer *t, const pgrad__gguf *gguf,
-                                const pgrad__gguf_pre *pre)
+static void make_tokenizer_json(pgrad__strbuf *out, const pgrad_tokenizer *t,
+                                const pgrad__gguf *gguf, const pgrad__gguf_pre *pre)
 {
     pgrad__strbuf_text(out, "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,");
     put_added(out, t);
-    pgrad__strbuf_text(out, t->nfc ? ",\"normalizer\":{\"type\":\"NFC\"}," : ",\"normalizer\":null,");
+    pgrad__strbuf_text(out,
+                       t->nfc ? ",\"normalizer\":{\"type\":\"NFC\"}," : ",\"normalizer\":null,");
     put_pre_tokenizer(out, pre);
     pgrad__strbuf_text(out, ",");
     put_post_processor(out, t);

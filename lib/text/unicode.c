@@ -65,8 +65,8 @@ size_t pgrad__utf8_put(uint32_t code, char out[4])
 int pgrad__is_white_space(uint32_t c)
 {
     return (c >= 0x9 && c <= 0xd) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
-           c == 0x3000;
+           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
+           c == 0x205f || c == 0x3000;
 }
 
 int pgrad__is_word(uint32_t code)
@@ -100,8 +100,8 @@ pgrad_status pgrad__nfc(pgrad_context *context, const char *text, size_t length,
     if (i == length)
         return PGRAD_OK;
     utf8proc_uint8_t *composed = NULL;
-    utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)length, &composed,
-                                      UTF8PROC_STABLE | UTF8PROC_COMPOSE);
+    utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)text, (utf8proc_ssize_t)length,
+                                      &composed, UTF8PROC_STABLE | UTF8PROC_COMPOSE);
     if (n < 0)
         return pgrad__fail(n == UTF8PROC_ERROR_NOMEM ? PGRAD_E_NOMEM : PGRAD_E_FORMAT, "NFC: %s",
                            utf8proc_errmsg(n));

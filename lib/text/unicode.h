@@ -22,8 +22,8 @@ size_t pgrad__utf8_announced(unsigned char lead);
 int pgrad__is_white_space(uint32_t code); /* the White_Space property */
 int pgrad__is_word(uint32_t code);        /* letters, marks, numbers, connector punctuation: \w */
 
-/* NFC of valid UTF-8: *out is NULL when the text is NFC by a quick look (then it stands as it is), else a
- * new text to free with pgrad__free. */
+/* NFC of valid UTF-8: *out is NULL when the text is NFC by a quick look (then it stands as it is),
+ * else a new text to free with pgrad__free. */
 pgrad_status pgrad__nfc(pgrad_context *context, const char *text, size_t length, char **out,
                         size_t *out_length);
 

@@ -17,7 +17,8 @@ static pgrad_status check_source(const pgrad_prompts *prompts, const pgrad_token
     if (prompts->n == 0)
         return pgrad__fail(PGRAD_E_INVALID, "prompts.n: expected at least 1, found 0");
     if (prompts->n > UINT32_MAX)
-        return pgrad__fail(PGRAD_E_LIMIT, "prompts.n: at most %u, found %zu", UINT32_MAX, prompts->n);
+        return pgrad__fail(PGRAD_E_LIMIT, "prompts.n: at most %u, found %zu", UINT32_MAX,
+                           prompts->n);
     if ((prompts->texts == NULL) == (prompts->ids == NULL))
         return pgrad__fail(PGRAD_E_INVALID, "prompts: exactly one of texts and ids must be given");
     if (prompts->ids != NULL && prompts->n_ids == NULL)
@@ -31,14 +32,16 @@ static pgrad_status check_source(const pgrad_prompts *prompts, const pgrad_token
 }
 
 /* Encodes text i behind the ids there are; E_BUFFER with *n when there is no room. */
-static pgrad_status encode(const pgrad__prompt_set *set, pgrad_tokenizer *tokenizer, size_t i, size_t *n)
+static pgrad_status encode(const pgrad__prompt_set *set, pgrad_tokenizer *tokenizer, size_t i,
+                           size_t *n)
 {
     const pgrad_prompts *prompts = set->source;
     const char *text = prompts->texts[i];
     pgrad_token *out = set->ids + set->n_ids;
     size_t room = set->capacity - set->n_ids;
     if (!prompts->chat)
-        return pgrad_tokenizer_encode(tokenizer, text, strlen(text), PGRAD_ENCODE_ADD, out, room, n);
+        return pgrad_tokenizer_encode(tokenizer, text, strlen(text), PGRAD_ENCODE_ADD, out, room,
+                                      n);
     pgrad_message messages[2];
     size_t n_messages = 0;
     if (prompts->system != NULL)
@@ -71,7 +74,8 @@ static pgrad_status append_prompt(pgrad__prompt_set *set, pgrad_tokenizer *token
             return pgrad__fail_in(status, "prompts.texts[%zu]: ", i);
     }
     if (n == 0)
-        return pgrad__fail(PGRAD_E_INVALID, "prompt %zu is empty: a model needs at least one token", i);
+        return pgrad__fail(PGRAD_E_INVALID, "prompt %zu is empty: a model needs at least one token",
+                           i);
     if (n > UINT32_MAX)
         return pgrad__fail(PGRAD_E_LIMIT, "prompt %zu has %zu tokens", i, n);
     set->n_ids += n;

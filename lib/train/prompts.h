@@ -1,5 +1,5 @@
-/* The prompts of a run as ids, and the order in which steps take them. Not the host's view, which is
- * pgrad_prompts. */
+/* The prompts of a run as ids, and the order in which steps take them. Not the host's view, which
+ * is pgrad_prompts. */
 #ifndef PGRAD_TRAIN_PROMPTS_H
 #define PGRAD_TRAIN_PROMPTS_H
 
@@ -11,9 +11,9 @@ typedef struct pgrad__prompt_set {
     const pgrad_prompts *source;
     pgrad_token *ids; /* one prompt after another */
     size_t n_ids, capacity;
-    size_t *offsets; /* [n + 1] */
+    size_t *offsets;     /* [n + 1] */
     uint32_t max_tokens; /* of the longest */
-    uint32_t *order; /* a permutation of 0 .. n - 1, made anew for every epoch */
+    uint32_t *order;     /* a permutation of 0 .. n - 1, made anew for every epoch */
     uint64_t seed, epoch, cursor;
 } pgrad__prompt_set;
 

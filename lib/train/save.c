@@ -34,7 +34,8 @@ pgrad_status pgrad_model_save(pgrad_model *model, const char *path, const pgrad_
 {
     pgrad__scope scope;
     if (model == NULL || path == NULL)
-        return pgrad__fail(PGRAD_E_INVALID, "model_save: %s is NULL", model == NULL ? "model" : "path");
+        return pgrad__fail(PGRAD_E_INVALID, "model_save: %s is NULL",
+                           model == NULL ? "model" : "path");
     PGRAD__TRY(pgrad__enter(model->context, &scope));
     pgrad_status status = save(model, path, params);
     pgrad__leave(&scope);

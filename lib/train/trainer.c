@@ -87,9 +87,10 @@ static int needs_reference(const run *r)
 static pgrad_status check_run(const run *r)
 {
     if (needs_reference(r) && r->params.reference == NULL)
-        return pgrad__fail(PGRAD_E_INVALID,
-                           "train.reference: a KL term is switched on (kl_beta > 0), but no reference "
-                           "model is given");
+        return pgrad__fail(
+            PGRAD_E_INVALID,
+            "train.reference: a KL term is switched on (kl_beta > 0), but no reference "
+            "model is given");
     if (r->params.epochs_per_step > 1 && r->params.objective->params.loss != PGRAD_LOSS_PPO_CLIP)
         return pgrad__fail(PGRAD_E_INVALID,
                            "train.epochs_per_step: %u updates per rollout need the PPO_CLIP loss",
@@ -101,9 +102,10 @@ static pgrad_status make_rollout(run *r)
 {
     pgrad_rollout_params rollout;
     if (r->params.prompts_per_step > r->prompts.source->n)
-        return pgrad__fail(PGRAD_E_INVALID,
-                           "train.prompts_per_step: expected at most the %zu prompts given, found %u",
-                           r->prompts.source->n, r->params.prompts_per_step);
+        return pgrad__fail(
+            PGRAD_E_INVALID,
+            "train.prompts_per_step: expected at most the %zu prompts given, found %u",
+            r->prompts.source->n, r->params.prompts_per_step);
     pgrad_rollout_params_init(&rollout, sizeof rollout);
     rollout.group_size = r->params.group_size;
     rollout.max_prompts = r->params.prompts_per_step;
@@ -154,7 +156,8 @@ static pgrad_status roll_out(run *r, pgrad_step_report *report)
     double started = pgrad__os_seconds();
     pgrad_rollout_clear(r->rollout);
     for (uint32_t i = 0; i < r->params.prompts_per_step; i++)
-        PGRAD__TRY(pgrad__prompt_set_add(&r->prompts, pgrad__prompt_set_next(&r->prompts), r->rollout));
+        PGRAD__TRY(
+            pgrad__prompt_set_add(&r->prompts, pgrad__prompt_set_next(&r->prompts), r->rollout));
     PGRAD__TRY(pgrad_rollout_generate(r->rollout, r->params.sampler, NULL));
     report->seconds_generate = pgrad__os_seconds() - started;
     if (needs_reference(r))
@@ -187,8 +190,8 @@ static pgrad_status learn(run *r, pgrad_step_report *report, int *refused)
         }
         if (status == PGRAD_E_NUMERIC) {
             r->report.n_skipped++;
-            return pgrad__fail_in(status, "%d steps in a row were not finite: ",
-                                  MAX_REFUSED_IN_A_ROW);
+            return pgrad__fail_in(status,
+                                  "%d steps in a row were not finite: ", MAX_REFUSED_IN_A_ROW);
         }
         PGRAD__TRY(status);
         r->refused_in_a_row = 0;
@@ -258,9 +261,11 @@ static pgrad_status one_step(run *r, int *stop)
 
     if (!refused && r->params.save_every > 0 && r->report.steps % r->params.save_every == 0)
         PGRAD__TRY(save(r));
-    if (r->has_evaluation && r->params.eval_every > 0 && r->report.steps % r->params.eval_every == 0)
+    if (r->has_evaluation && r->params.eval_every > 0 &&
+        r->report.steps % r->params.eval_every == 0)
         PGRAD__TRY(pgrad__evaluate(&r->evaluation, r->reward, &r->report.eval_after));
-    if (r->params.report != NULL && r->params.report(r->params.report_user, &report, r->rollout) <= 0) {
+    if (r->params.report != NULL &&
+        r->params.report(r->params.report_user, &report, r->rollout) <= 0) {
         r->report.stopped = PGRAD_STOPPED_HOST;
         *stop = 1;
     } else if (target_reached(r, report.reward)) {
@@ -312,8 +317,13 @@ pgrad_status pgrad_train(pgrad_model *model, pgrad_tokenizer *tokenizer, pgrad_r
 {
     if (model == NULL || reward == NULL || prompts == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "train: %s is NULL",
-                           model == NULL ? "model" : reward == NULL ? "reward" : "prompts");
-    run r = {.model = model, .tokenizer = tokenizer, .reward = reward, .metrics = -1,
+                           model == NULL    ? "model"
+                           : reward == NULL ? "reward"
+                                            : "prompts");
+    run r = {.model = model,
+             .tokenizer = tokenizer,
+             .reward = reward,
+             .metrics = -1,
              .started = pgrad__os_seconds()};
     r.report.stopped = PGRAD_STOPPED_ERROR;
     r.report.first_reward = r.report.last_reward = NAN;

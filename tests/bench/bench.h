@@ -52,8 +52,8 @@ static inline void bench_cpu(char name[128])
 }
 
 /* limit 0: there is none. */
-static inline void bench_print(pgrad_context *context, const char *name, double value, const char *unit,
-                               double limit)
+static inline void bench_print(pgrad_context *context, const char *name, double value,
+                               const char *unit, double limit)
 {
     char cpu[128];
     pgrad_context_info info = {.struct_size = sizeof info};
@@ -62,7 +62,8 @@ static inline void bench_print(pgrad_context *context, const char *name, double 
     printf("{\"name\":\"%s\",\"value\":%.4g,\"unit\":\"%s\"", name, value, unit);
     if (limit > 0.0)
         printf(",\"limit\":%.4g,\"share\":%.3f", limit, value / limit);
-    printf(",\"cpu\":\"%s\",\"kernels\":\"%s\",\"threads\":%u}\n", cpu, info.kernel_set_name, info.n_threads);
+    printf(",\"cpu\":\"%s\",\"kernels\":\"%s\",\"threads\":%u}\n", cpu, info.kernel_set_name,
+           info.n_threads);
     fflush(stdout);
 }
 

@@ -1,12 +1,12 @@
-/* The best rate of BLIS's own sgemm, GFLOP/s, at the shapes of GPT-2 124M with M = 512. run.sh sets kernel set and
- * threads in this program's environment. Prints one number. */
+/* The best rate of BLIS's own sgemm, GFLOP/s, at the shapes of GPT-2 124M with M = 512. run.sh sets
+ * kernel set and threads in this program's environment. Prints one number. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
-void sgemm_(const char *transa, const char *transb, const int *m, const int *n, const int *k, const float *alpha,
-            const float *a, const int *lda, const float *b, const int *ldb, const float *beta, float *c,
-            const int *ldc);
+void sgemm_(const char *transa, const char *transb, const int *m, const int *n, const int *k,
+            const float *alpha, const float *a, const int *lda, const float *b, const int *ldb,
+            const float *beta, float *c, const int *ldc);
 
 static double now(void)
 {

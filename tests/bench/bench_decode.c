@@ -1,5 +1,5 @@
-/* Decoding with 32 sequences of a GPT-2 124M up to context 256: [decode_b32], against the packed products of the
- * same step alone; and [allocations] of a second rollout. */
+/* Decoding with 32 sequences of a GPT-2 124M up to context 256: [decode_b32], against the packed
+ * products of the same step alone; and [allocations] of a second rollout. */
 #include "base/alloc.h"
 #include "base/context.h"
 #include "gpt2.h"
@@ -17,7 +17,8 @@ static double products_alone(pgrad_context *context)
     float *x, *y;
     double times[7];
     for (int i = 0; i < 49; i++) {
-        const uint32_t n_out = i < 48 ? SHAPES[i % 4][0] : 50257, n_in = i < 48 ? SHAPES[i % 4][1] : 768;
+        const uint32_t n_out = i < 48 ? SHAPES[i % 4][0] : 50257,
+                       n_in = i < 48 ? SHAPES[i % 4][1] : 768;
         weights[i] = (pgrad__matrix){n_out, n_in, NULL};
         CHECK(pgrad__calloc(context, pgrad__matrix_floats(kernels, n_out, n_in), sizeof(float),
                             &weights[i].data));
@@ -67,7 +68,8 @@ static void add_prompts(pgrad_rollout *rollout, uint32_t groups)
     }
 }
 
-static double tokens_per_second(pgrad_context *context, pgrad_model *model, uint32_t groups, int tell)
+static double tokens_per_second(pgrad_context *context, pgrad_model *model, uint32_t groups,
+                                int tell)
 {
     pgrad_rollout_params params;
     pgrad_sampler_params sampler_params;
@@ -98,8 +100,9 @@ static double tokens_per_second(pgrad_context *context, pgrad_model *model, uint
         if (round >= 0)
             rates[round] = (double)(w.tokens - SEQUENCES) / (w.last - w.first);
         if (round == ROUNDS - 1 && tell)
-            bench_print(context, "allocations_generate", (double)(after.n_allocations - before.n_allocations),
-                        "calls per rollout", 0.0);
+            bench_print(context, "allocations_generate",
+                        (double)(after.n_allocations - before.n_allocations), "calls per rollout",
+                        0.0);
     }
     pgrad_sampler_free(sampler);
     pgrad_rollout_free(rollout);
@@ -112,8 +115,8 @@ int main(void)
     pgrad_model *model = gpt2_create(context);
     double limit = SEQUENCES / products_alone(context);
     bench_print(context, "decode_b32", tokens_per_second(context, model, 4, 1), "tokens/s", limit);
-    bench_print(context, "decode_b32_no_shared_prompt", tokens_per_second(context, model, 32, 0), "tokens/s",
-                limit);
+    bench_print(context, "decode_b32_no_shared_prompt", tokens_per_second(context, model, 32, 0),
+                "tokens/s", limit);
     pgrad_model_free(model);
     pgrad_context_free(context);
     return 0;

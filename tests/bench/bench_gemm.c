@@ -4,7 +4,8 @@
 #include "kernel/kernel.h"
 
 enum { ROUNDS = 15, N_SHAPES = 5 };
-static const uint32_t SHAPES[N_SHAPES][2] = {{2304, 768}, {768, 768}, {3072, 768}, {768, 3072}, {50257, 768}};
+static const uint32_t SHAPES[N_SHAPES][2] = {
+    {2304, 768}, {768, 768}, {3072, 768}, {768, 3072}, {50257, 768}};
 
 typedef struct setting {
     pgrad_context *context;
@@ -22,14 +23,14 @@ static void forward(setting *s)
 
 static void grad_input(setting *s)
 {
-    CHECK(pgrad__matmul_grad_input(s->context, &s->workspace, s->y, s->weight.n_out, s->rows, &s->weight, s->x,
-                                   s->weight.n_in, 0));
+    CHECK(pgrad__matmul_grad_input(s->context, &s->workspace, s->y, s->weight.n_out, s->rows,
+                                   &s->weight, s->x, s->weight.n_in, 0));
 }
 
 static void grad_weight(setting *s)
 {
-    CHECK(pgrad__matmul_grad_weight(s->context, &s->workspace, s->y, s->weight.n_out, s->x, s->weight.n_in,
-                                    s->rows, &s->gradient));
+    CHECK(pgrad__matmul_grad_weight(s->context, &s->workspace, s->y, s->weight.n_out, s->x,
+                                    s->weight.n_in, s->rows, &s->gradient));
 }
 
 static double seconds(setting *s, void (*run)(setting *))
@@ -45,14 +46,18 @@ static double seconds(setting *s, void (*run)(setting *))
 }
 
 /* All shapes one after another: total work over total time. */
-static double rate(pgrad_context *context, size_t rows, void (*run)(setting *), double *bytes_per_second)
+static double rate(pgrad_context *context, size_t rows, void (*run)(setting *),
+                   double *bytes_per_second)
 {
     const pgrad__kernels *kernels = pgrad__kernels_of(context);
     double work = 0.0, time = 0.0, bytes = 0.0;
     for (int i = 0; i < N_SHAPES; i++) {
         const uint32_t n_out = SHAPES[i][0], n_in = SHAPES[i][1];
-        setting s = {.context = context, .workspace = {context, NULL, 0}, .rows = rows,
-                     .weight = {n_out, n_in, NULL}, .gradient = {n_out, n_in, NULL}};
+        setting s = {.context = context,
+                     .workspace = {context, NULL, 0},
+                     .rows = rows,
+                     .weight = {n_out, n_in, NULL},
+                     .gradient = {n_out, n_in, NULL}};
         size_t floats = pgrad__matrix_floats(kernels, n_out, n_in);
         CHECK(pgrad__calloc(context, floats, sizeof(float), &s.weight.data));
         CHECK(pgrad__calloc(context, floats, sizeof(float), &s.gradient.data));
@@ -83,8 +88,10 @@ int main(void)
     params.n_threads = 2;
     CHECK(pgrad_context_create(&params, &context));
     bench_print(context, "gemm_packed", rate(context, 512, forward, NULL), "GFLOP/s", peak);
-    bench_print(context, "gemm_packed_grad_input", rate(context, 512, grad_input, NULL), "GFLOP/s", peak);
-    bench_print(context, "gemm_packed_grad_weight", rate(context, 512, grad_weight, NULL), "GFLOP/s", peak);
+    bench_print(context, "gemm_packed_grad_input", rate(context, 512, grad_input, NULL), "GFLOP/s",
+                peak);
+    bench_print(context, "gemm_packed_grad_weight", rate(context, 512, grad_weight, NULL),
+                "GFLOP/s", peak);
     bench_print(context, "gemm_packed_32_rows", rate(context, 32, forward, NULL), "GFLOP/s", peak);
     (void)rate(context, 1, forward, &bandwidth);
     bench_print(context, "gemm_packed_1_row", bandwidth * 1e-9, "GB/s", 0.0);

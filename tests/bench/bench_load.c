@@ -1,5 +1,5 @@
-/* Opening the library's context, loading a real model, and a full AdamW step on it: [open], [load], [step_rss].
- * usage: bench_load MODEL */
+/* Opening the library's context, loading a real model, and a full AdamW step on it: [open], [load],
+ * [step_rss]. usage: bench_load MODEL */
 #include <sys/resource.h>
 
 #include "bench.h"

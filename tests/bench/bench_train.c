@@ -1,5 +1,5 @@
-/* A training step of GPT-2 124M, 4 x 256 tokens, the head at every position: [train_step]; allocations of a step
- * after the first. */
+/* A training step of GPT-2 124M, 4 x 256 tokens, the head at every position: [train_step];
+ * allocations of a step after the first. */
 #include "gpt2.h"
 
 enum { SEQUENCES = 4, TOKENS = 256, ROUNDS = 3 };
@@ -46,7 +46,8 @@ int main(void)
         CHECK(pgrad_context_get_info(context, &after));
         allocations = after.n_allocations - before.n_allocations;
     }
-    double seconds = bench_median(times, ROUNDS), work = 6.0 * GPT2_MATRIX_WEIGHTS * SEQUENCES * TOKENS;
+    double seconds = bench_median(times, ROUNDS),
+           work = 6.0 * GPT2_MATRIX_WEIGHTS * SEQUENCES * TOKENS;
     bench_print(context, "train_step", work / seconds * 1e-9, "GFLOP/s", bench_peak());
     bench_print(context, "train_step_speed", SEQUENCES * TOKENS / seconds, "tokens/s", 0.0);
     bench_print(context, "allocations_step", (double)allocations, "calls per step", 0.0);

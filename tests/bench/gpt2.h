@@ -9,7 +9,8 @@
     "\"n_layer\":12,\"n_head\":12,\"activation_function\":\"gelu_new\","                           \
     "\"layer_norm_epsilon\":1e-5,\"eos_token_id\":50256}"
 
-/* Weights that a product reads for a token: blocks and head; the gather of an embedding is no product. */
+/* Weights that a product reads for a token: blocks and head; the gather of an embedding is no
+ * product. */
 #define GPT2_MATRIX_WEIGHTS (12.0 * (4.0 * 768 * 768 + 2.0 * 768 * 3072) + 50257.0 * 768)
 
 static inline pgrad_model *gpt2_create(pgrad_context *context)

@@ -9,7 +9,8 @@ int main(void)
     pgrad_context_info info;
     memset(&info, 0, sizeof info);
     info.struct_size = sizeof info;
-    if (pgrad_version() != (PGRAD_VERSION_MAJOR << 16 | PGRAD_VERSION_MINOR << 8 | PGRAD_VERSION_PATCH)) {
+    if (pgrad_version() !=
+        (PGRAD_VERSION_MAJOR << 16 | PGRAD_VERSION_MINOR << 8 | PGRAD_VERSION_PATCH)) {
         fprintf(stderr, "header and library differ: %s\n", pgrad_version_string());
         return 1;
     }
@@ -18,8 +19,8 @@ int main(void)
         fprintf(stderr, "%s\n", pgrad_error_message());
         return 1;
     }
-    printf("libpolicygrad %s, %s kernels, %u threads\n", pgrad_version_string(), info.kernel_set_name,
-           (unsigned)info.n_threads);
+    printf("libpolicygrad %s, %s kernels, %u threads\n", pgrad_version_string(),
+           info.kernel_set_name, (unsigned)info.n_threads);
     pgrad_context_free(context);
     return 0;
 }

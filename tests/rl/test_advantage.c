@@ -32,7 +32,8 @@ START_TEST(no_spread_is_exactly_zero)
 {
     const float third = 0.11f;
     double reward[3] = {(double)third, (double)third, (double)third}, a[3] = {1, 1, 1};
-    for (uint32_t estimator = PGRAD_ADVANTAGE_RLOO; estimator <= PGRAD_ADVANTAGE_DR_GRPO; estimator++) {
+    for (uint32_t estimator = PGRAD_ADVANTAGE_RLOO; estimator <= PGRAD_ADVANTAGE_DR_GRPO;
+         estimator++) {
         pgrad__advantage_group(estimator, 0.0, reward, 3, a);
         for (int i = 0; i < 3; i++)
             ck_assert(a[i] == 0.0);
@@ -73,7 +74,8 @@ START_TEST(invariances)
         shifted[i] = GROUP[i] + 10.0;
         scaled[i] = 3.0 * GROUP[i];
     }
-    for (uint32_t estimator = PGRAD_ADVANTAGE_RLOO; estimator <= PGRAD_ADVANTAGE_DR_GRPO; estimator++) {
+    for (uint32_t estimator = PGRAD_ADVANTAGE_RLOO; estimator <= PGRAD_ADVANTAGE_DR_GRPO;
+         estimator++) {
         pgrad__advantage_group(estimator, 1e-4, GROUP, 4, a);
         pgrad__advantage_group(estimator, 1e-4, shifted, 4, b);
         for (int i = 0; i < 4; i++)

@@ -1,4 +1,5 @@
-/* Per-token losses and KL terms against the worked numbers of algorithms 12.2, 12.3 and the composite 12.9. */
+/* Per-token losses and KL terms against the worked numbers of algorithms 12.2, 12.3 and the
+ * composite 12.9. */
 #include <check.h>
 #include <math.h>
 
@@ -23,14 +24,15 @@ static const row PPO[] = {
 
 static void close_to(double found, double expected)
 {
-    ck_assert_msg(fabs(found - expected) <= 1e-8 * fmax(1.0, fabs(expected)), "expected %.10g, found %.10g",
-                  expected, found);
+    ck_assert_msg(fabs(found - expected) <= 1e-8 * fmax(1.0, fabs(expected)),
+                  "expected %.10g, found %.10g", expected, found);
 }
 
 START_TEST(ppo_rows)
 {
     const row *r = &PPO[_i];
-    pgrad__token_loss loss = pgrad__loss_token(PGRAD_LOSS_PPO_CLIP, r->l, -1.5, r->advantage, .2, r->clip_high);
+    pgrad__token_loss loss =
+        pgrad__loss_token(PGRAD_LOSS_PPO_CLIP, r->l, -1.5, r->advantage, .2, r->clip_high);
     close_to(loss.ratio, r->ratio);
     close_to(loss.value, r->value);
     close_to(loss.derivative, r->derivative);
@@ -94,7 +96,8 @@ START_TEST(composite)
     const double entropy[3] = {0.9449937172, 0.9919782496, 0.7715801177};
     double policy = 0.0, kl = 0.0, h = 0.0;
     for (int t = 0; t < 3; t++) {
-        pgrad__token_loss loss = pgrad__loss_token(PGRAD_LOSS_PPO_CLIP, l[t], old[t], advantage[t], .2, .28);
+        pgrad__token_loss loss =
+            pgrad__loss_token(PGRAD_LOSS_PPO_CLIP, l[t], old[t], advantage[t], .2, .28);
         policy += loss.value / 3;
         kl += pgrad__kl_token(PGRAD_KL_K3_RATIO, l[t], reference[t], loss.ratio).value / 3;
         h += entropy[t] / 3;
@@ -113,9 +116,12 @@ START_TEST(derivatives)
     for (size_t i = 0; i < sizeof PPO / sizeof PPO[0]; i++)
         for (uint32_t loss = 0; loss <= PGRAD_LOSS_SUPERVISED; loss++) {
             const row *r = &PPO[i];
-            double up = pgrad__loss_token(loss, r->l + step, -1.5, r->advantage, .2, r->clip_high).value;
-            double down = pgrad__loss_token(loss, r->l - step, -1.5, r->advantage, .2, r->clip_high).value;
-            double exact = pgrad__loss_token(loss, r->l, -1.5, r->advantage, .2, r->clip_high).derivative;
+            double up =
+                pgrad__loss_token(loss, r->l + step, -1.5, r->advantage, .2, r->clip_high).value;
+            double down =
+                pgrad__loss_token(loss, r->l - step, -1.5, r->advantage, .2, r->clip_high).value;
+            double exact =
+                pgrad__loss_token(loss, r->l, -1.5, r->advantage, .2, r->clip_high).derivative;
             ck_assert_double_eq_tol((up - down) / (2 * step), exact, 1e-7);
         }
 }

@@ -32,19 +32,22 @@ static void setup(void)
     ck_assert_int_eq(pgrad_rollout_create(model, NULL, &params, &rollout), PGRAD_OK);
     for (uint32_t group = 0; group < GROUPS; group++) {
         pgrad_token prompt[4] = {(pgrad_token)group, 3, 7, (pgrad_token)(20 + group)};
-        ck_assert_int_eq(pgrad_rollout_add_prompt(rollout, prompt, 2 + group % 3, NULL, NULL), PGRAD_OK);
+        ck_assert_int_eq(pgrad_rollout_add_prompt(rollout, prompt, 2 + group % 3, NULL, NULL),
+                         PGRAD_OK);
         for (uint32_t k = 0; k < GROUP_SIZE; k++) {
             pgrad_token ids[LMAX];
             for (uint32_t t = 0; t < LMAX; t++)
                 ids[t] = (pgrad_token)((7 * group + 5 * k + 3 * t + t * t) % 29);
-            ck_assert_int_eq(
-                pgrad_rollout_add_sequence(rollout, group, ids, LENGTHS[group * GROUP_SIZE + k], NULL), PGRAD_OK);
+            ck_assert_int_eq(pgrad_rollout_add_sequence(rollout, group, ids,
+                                                        LENGTHS[group * GROUP_SIZE + k], NULL),
+                             PGRAD_OK);
         }
     }
     ck_assert_int_eq(pgrad_rollout_score(rollout, model, PGRAD_OLD), PGRAD_OK);
     for (uint32_t i = 0; i < N; i++) {
         float advantage = (i % 2 == 0 ? 1.0f : -0.5f) * (1.0f + 0.25f * (float)i);
-        ck_assert_int_eq(pgrad_rollout_set_array(rollout, PGRAD_ADVANTAGES, i, &advantage, 1), PGRAD_OK);
+        ck_assert_int_eq(pgrad_rollout_set_array(rollout, PGRAD_ADVANTAGES, i, &advantage, 1),
+                         PGRAD_OK);
     }
 }
 
@@ -58,7 +61,8 @@ static void teardown(void)
 static pgrad_objective *make(const pgrad_objective_params *params)
 {
     pgrad_objective *objective;
-    ck_assert_msg(pgrad_objective_create(model, params, &objective) == PGRAD_OK, "%s", pgrad_error_message());
+    ck_assert_msg(pgrad_objective_create(model, params, &objective) == PGRAD_OK, "%s",
+                  pgrad_error_message());
     return objective;
 }
 
@@ -81,8 +85,8 @@ static pgrad_step_report backward(const pgrad_objective_params *params, float *g
     pgrad_objective *objective = make(params);
     pgrad_step_report_init(&report, sizeof report);
     ck_assert_int_eq(pgrad_model_zero_grad(model), PGRAD_OK);
-    ck_assert_msg(pgrad_objective_backward(objective, rollout, NULL, 0, NULL, &report) == PGRAD_OK, "%s",
-                  pgrad_error_message());
+    ck_assert_msg(pgrad_objective_backward(objective, rollout, NULL, 0, NULL, &report) == PGRAD_OK,
+                  "%s", pgrad_error_message());
     *n = all_gradients(gradients);
     pgrad_objective_free(objective);
     return report;
@@ -143,7 +147,8 @@ START_TEST(aggregations)
 }
 END_TEST
 
-/* Any split into micro-batches changes rounding only, but for MICRO_TOKEN_MEAN, which it must change. */
+/* Any split into micro-batches changes rounding only, but for MICRO_TOKEN_MEAN, which it must
+ * change. */
 START_TEST(micro_batches)
 {
     static float whole[MAX_GRAD], split[MAX_GRAD];
@@ -179,16 +184,17 @@ START_TEST(accumulation)
     pgrad_backward_params_init(&call, sizeof call);
     for (int half = 0; half < 2; half++) {
         double part;
-        ck_assert_int_eq(pgrad_objective_normalizer(objective, rollout, halves[half], counts[half], &part),
-                         PGRAD_OK);
+        ck_assert_int_eq(
+            pgrad_objective_normalizer(objective, rollout, halves[half], counts[half], &part),
+            PGRAD_OK);
         call.normalizer_total += part;
         for (uint32_t k = 0; k < counts[half]; k++)
             call.n_tokens_total += LENGTHS[halves[half][k]];
     }
     ck_assert_int_eq(pgrad_model_zero_grad(model), PGRAD_OK);
     for (int half = 0; half < 2; half++)
-        ck_assert_msg(pgrad_objective_backward(objective, rollout, halves[half], counts[half], &call, NULL) ==
-                          PGRAD_OK,
+        ck_assert_msg(pgrad_objective_backward(objective, rollout, halves[half], counts[half],
+                                               &call, NULL) == PGRAD_OK,
                       "%s", pgrad_error_message());
     (void)all_gradients(parts);
     ck_assert_double_lt(relative_difference(whole, parts, n), 1e-6);
@@ -196,7 +202,8 @@ START_TEST(accumulation)
 }
 END_TEST
 
-/* The gradient is that of the reported loss: central differences on single weights, KL and entropy in it. */
+/* The gradient is that of the reported loss: central differences on single weights, KL and entropy
+ * in it. */
 START_TEST(gradient_of_the_loss)
 {
     static float gradients[MAX_GRAD];
@@ -231,7 +238,8 @@ START_TEST(gradient_of_the_loss)
         double numeric = (losses[0] - losses[1]) / (2.0 * (double)step);
         /* f32 forward: the difference quotient is good to some 1e-4. */
         ck_assert_msg(fabs(numeric - (double)gradient[i]) < 3e-4 + 2e-2 * fabs(numeric),
-                      "weight %zu: difference quotient %g, gradient %g", i, numeric, (double)gradient[i]);
+                      "weight %zu: difference quotient %g, gradient %g", i, numeric,
+                      (double)gradient[i]);
     }
     pgrad_model_free(reference);
 }
@@ -242,15 +250,18 @@ START_TEST(states_and_bad_input)
     pgrad_objective_params params = defaults();
     params.kl_beta = 0.1;
     pgrad_objective *objective = make(&params);
-    ck_assert_int_eq(pgrad_objective_backward(objective, rollout, NULL, 0, NULL, NULL), PGRAD_E_STATE);
+    ck_assert_int_eq(pgrad_objective_backward(objective, rollout, NULL, 0, NULL, NULL),
+                     PGRAD_E_STATE);
     ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "REFERENCE"));
     pgrad_objective_free(objective);
     objective = make(NULL);
     uint32_t wrong = N;
-    ck_assert_int_eq(pgrad_objective_backward(objective, rollout, &wrong, 1, NULL, NULL), PGRAD_E_INVALID);
+    ck_assert_int_eq(pgrad_objective_backward(objective, rollout, &wrong, 1, NULL, NULL),
+                     PGRAD_E_INVALID);
     ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "indices[0]"));
     pgrad_rollout_clear(rollout);
-    ck_assert_int_eq(pgrad_objective_backward(objective, rollout, NULL, 0, NULL, NULL), PGRAD_E_STATE);
+    ck_assert_int_eq(pgrad_objective_backward(objective, rollout, NULL, 0, NULL, NULL),
+                     PGRAD_E_STATE);
     pgrad_objective_free(objective);
     params.clip_low = 1.5;
     ck_assert_int_eq(pgrad_objective_create(model, &params, &objective), PGRAD_E_INVALID);

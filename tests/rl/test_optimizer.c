@@ -6,10 +6,11 @@
 
 #include "model/model.h"
 
-static const char CONFIG[] =
-    "{\"model_type\":\"gpt2\",\"vocab_size\":19,\"n_positions\":16,\"n_embd\":8,\"n_layer\":1,\"n_head\":2,"
-    "\"activation_function\":\"gelu_new\"}";
-static const char MATRIX[] = "transformer.h.0.mlp.c_fc.weight", VECTOR[] = "transformer.ln_f.weight";
+static const char CONFIG[] = "{\"model_type\":\"gpt2\",\"vocab_size\":19,\"n_positions\":16,\"n_"
+                             "embd\":8,\"n_layer\":1,\"n_head\":2,"
+                             "\"activation_function\":\"gelu_new\"}";
+static const char MATRIX[] = "transformer.h.0.mlp.c_fc.weight",
+                  VECTOR[] = "transformer.ln_f.weight";
 enum { N_MATRIX = 8 * 32, N_VECTOR = 8 };
 
 static pgrad_context *context;
@@ -36,7 +37,8 @@ static double set_gradients(double scale)
     for (uint32_t i = 0; i < model->n_tensors; i++) {
         pgrad__tensor *tensor = &model->tensors[i];
         for (size_t k = 0; k < tensor->floats; k++)
-            tensor->grad[k] = tensor->data[k] == 0.0f ? 0.0f : (float)(scale * ((double)(k % 13) - 6.0));
+            tensor->grad[k] =
+                tensor->data[k] == 0.0f ? 0.0f : (float)(scale * ((double)(k % 13) - 6.0));
         for (size_t k = 0; k < tensor->floats; k++)
             squares += (double)tensor->grad[k] * (double)tensor->grad[k];
     }
@@ -55,13 +57,14 @@ static void read(const char *name, float *weights, float *gradients, size_t expe
 static pgrad_optimizer *make(const pgrad_optimizer_params *params)
 {
     pgrad_optimizer *optimizer;
-    ck_assert_msg(pgrad_optimizer_create(model, params, &optimizer) == PGRAD_OK, "%s", pgrad_error_message());
+    ck_assert_msg(pgrad_optimizer_create(model, params, &optimizer) == PGRAD_OK, "%s",
+                  pgrad_error_message());
     return optimizer;
 }
 
 /* Two steps of a rule in double precision, as algorithms 8 has it. */
-static void by_hand(const pgrad_optimizer_params *p, double *theta, const double *g, size_t n, double clip,
-                    int decays, int steps, double m[], double v[])
+static void by_hand(const pgrad_optimizer_params *p, double *theta, const double *g, size_t n,
+                    double clip, int decays, int steps, double m[], double v[])
 {
     for (int t = 1; t <= steps; t++)
         for (size_t i = 0; i < n; i++) {
@@ -94,7 +97,8 @@ static void check_rule(const pgrad_optimizer_params *params, const char *name, s
     }
     pgrad_optimizer *optimizer = make(params);
     for (int t = 0; t < 2; t++)
-        ck_assert_msg(pgrad_optimizer_step(optimizer, NULL) == PGRAD_OK, "%s", pgrad_error_message());
+        ck_assert_msg(pgrad_optimizer_step(optimizer, NULL) == PGRAD_OK, "%s",
+                      pgrad_error_message());
     pgrad_optimizer_free(optimizer);
     by_hand(params, theta, g, n, fmin(1.0, params->max_grad_norm / (norm + 1e-6)), decays, 2, m, v);
     read(name, after, NULL, n);
@@ -137,7 +141,8 @@ START_TEST(norm_is_reported_before_clipping)
 }
 END_TEST
 
-/* OP02: one gradient that is not finite: nothing changes, and the next good step is the first one. */
+/* OP02: one gradient that is not finite: nothing changes, and the next good step is the first one.
+ */
 START_TEST(not_finite_is_refused)
 {
     const float bad[] = {NAN, INFINITY, -INFINITY};
@@ -172,7 +177,8 @@ START_TEST(bad_options)
     pgrad_optimizer_params params;
     for (size_t i = 0; i < sizeof BAD / sizeof BAD[0]; i++) {
         pgrad_optimizer_params_init(&params, sizeof params);
-        ck_assert_int_eq(pgrad_params_set("optimizer", &params, BAD[i].field, BAD[i].value), PGRAD_E_INVALID);
+        ck_assert_int_eq(pgrad_params_set("optimizer", &params, BAD[i].field, BAD[i].value),
+                         PGRAD_E_INVALID);
         ck_assert_ptr_nonnull(strstr(pgrad_error_message(), BAD[i].field));
     }
     pgrad_optimizer *optimizer;

@@ -1,6 +1,6 @@
 /* Calls that are planned and not built: declared here, used by the programs beside it, compiled and
- * never linked, so that their shapes are tried against the public headers before anything is promised.
- * Not installed. */
+ * never linked, so that their shapes are tried against the public headers before anything is
+ * promised. Not installed. */
 #ifndef PGRAD_TESTS_ROOM_DRAFT_H
 #define PGRAD_TESTS_ROOM_DRAFT_H
 
@@ -10,7 +10,12 @@ typedef struct pgrad_adapter pgrad_adapter;
 typedef struct pgrad_checkpoint pgrad_checkpoint;
 
 /* Heads beside the language head: named tensors of the model, optimised and saved with it. */
-enum { PGRAD_HEAD_VALUE = 0, PGRAD_HEAD_REWARD = 1, PGRAD_HEAD_GAUSSIAN = 2, PGRAD_HEAD_CANDIDATES = 3 };
+enum {
+    PGRAD_HEAD_VALUE = 0,
+    PGRAD_HEAD_REWARD = 1,
+    PGRAD_HEAD_GAUSSIAN = 2,
+    PGRAD_HEAD_CANDIDATES = 3
+};
 typedef struct pgrad_head_params {
     size_t struct_size;
     uint32_t kind;
@@ -19,7 +24,8 @@ typedef struct pgrad_head_params {
     uint32_t reserved;
 } pgrad_head_params;
 void pgrad_head_params_init(pgrad_head_params *params, size_t size);
-pgrad_status pgrad_model_add_head(pgrad_model *model, const char *name, const pgrad_head_params *params);
+pgrad_status pgrad_model_add_head(pgrad_model *model, const char *name,
+                                  const pgrad_head_params *params);
 pgrad_status pgrad_rollout_values(pgrad_rollout *rollout, pgrad_model *model, const char *head);
 enum { PGRAD_VALUES = 9, PGRAD_RETURNS = 10, PGRAD_OWNER = 11 };
 enum { PGRAD_ADVANTAGE_GAE = 6 };
@@ -31,8 +37,8 @@ pgrad_status pgrad_rollout_add_preference(pgrad_rollout *rollout, uint32_t group
 
 /* Turns: tokens that the policy did not write, learned from only where the owner is the policy. */
 enum { PGRAD_OWNER_POLICY = 0, PGRAD_OWNER_USER = 1, PGRAD_OWNER_TOOL = 2 };
-pgrad_status pgrad_rollout_append(pgrad_rollout *rollout, uint32_t i, const pgrad_token *ids, size_t n,
-                                  int32_t owner);
+pgrad_status pgrad_rollout_append(pgrad_rollout *rollout, uint32_t i, const pgrad_token *ids,
+                                  size_t n, int32_t owner);
 
 /* LoRA. */
 typedef struct pgrad_adapter_params {
@@ -58,7 +64,12 @@ typedef int32_t (*pgrad_reduce_fn)(void *user, int32_t kind, void *data, size_t 
 pgrad_status pgrad_context_set_reduce(pgrad_context *context, pgrad_reduce_fn fn, void *user);
 
 /* Checkpoints. */
-enum { PGRAD_KIND_MODEL = 0, PGRAD_KIND_OPTIMIZER = 1, PGRAD_KIND_SAMPLER = 2, PGRAD_KIND_ADVANTAGE = 3 };
+enum {
+    PGRAD_KIND_MODEL = 0,
+    PGRAD_KIND_OPTIMIZER = 1,
+    PGRAD_KIND_SAMPLER = 2,
+    PGRAD_KIND_ADVANTAGE = 3
+};
 pgrad_status pgrad_checkpoint_create(pgrad_context *context, pgrad_checkpoint **out);
 pgrad_status pgrad_checkpoint_add(pgrad_checkpoint *checkpoint, const char *name, int32_t kind,
                                   void *handle);

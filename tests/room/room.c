@@ -22,8 +22,8 @@ typedef struct run {
 } run;
 
 pgrad_status ppo_with_value_head(run *r);
-pgrad_status direct_preference(run *r, const pgrad_token *good, size_t n_good, const pgrad_token *bad,
-                               size_t n_bad);
+pgrad_status direct_preference(run *r, const pgrad_token *good, size_t n_good,
+                               const pgrad_token *bad, size_t n_bad);
 pgrad_status tool_episode(run *r, const pgrad_token *prompt, size_t n);
 pgrad_status kl_by_adapter_off(run *r, const pgrad_token *prompt, size_t n);
 pgrad_status gaussian_action(run *r, const float *observation, size_t n);
@@ -52,11 +52,12 @@ pgrad_status ppo_with_value_head(run *r)
     TRY(pgrad_advantage_apply(r->advantage, r->rollout));
     for (int epoch = 0; epoch < 4; epoch++)
         TRY(update(r));
-    return pgrad_rollout_array(r->rollout, PGRAD_RETURNS, 0, NULL) == NULL ? PGRAD_E_STATE : PGRAD_OK;
+    return pgrad_rollout_array(r->rollout, PGRAD_RETURNS, 0, NULL) == NULL ? PGRAD_E_STATE
+                                                                           : PGRAD_OK;
 }
 
-pgrad_status direct_preference(run *r, const pgrad_token *good, size_t n_good, const pgrad_token *bad,
-                               size_t n_bad)
+pgrad_status direct_preference(run *r, const pgrad_token *good, size_t n_good,
+                               const pgrad_token *bad, size_t n_bad)
 {
     pgrad_objective_params params;
     TRY(pgrad_rollout_add_sequence(r->rollout, 0, good, n_good, NULL));

@@ -1,5 +1,5 @@
-/* Tasks that prove it learns, and controls that must not (docs/algorithms.md, "Learning tasks"): a tiny
- * transformer from random weights, through pgrad_train. */
+/* Tasks that prove it learns, and controls that must not (docs/algorithms.md, "Learning tasks"): a
+ * tiny transformer from random weights, through pgrad_train. */
 #include <check.h>
 #include <math.h>
 #include <policygrad.h>
@@ -9,7 +9,8 @@
 static const char CONFIG[] =
     "{\"model_type\":\"llama\",\"vocab_size\":20,\"hidden_size\":32,\"intermediate_size\":64,"
     "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2,"
-    "\"max_position_embeddings\":32,\"rms_norm_eps\":1e-5,\"tie_word_embeddings\":false,\"eos_token_id\":14}";
+    "\"max_position_embeddings\":32,\"rms_norm_eps\":1e-5,\"tie_word_embeddings\":false,\"eos_"
+    "token_id\":14}";
 
 enum { PROMPTS = 8, LMAX = 16 };
 
@@ -56,8 +57,10 @@ static int32_t shuffle(void *user, pgrad_rollout *rollout)
             uint32_t j = (uint32_t)((*state >> 33) % (i + 1));
             float a = *pgrad_rollout_array(rollout, PGRAD_ADVANTAGES, group + i, NULL);
             float b = *pgrad_rollout_array(rollout, PGRAD_ADVANTAGES, group + j, NULL);
-            ck_assert_int_eq(pgrad_rollout_set_array(rollout, PGRAD_ADVANTAGES, group + i, &b, 1), PGRAD_OK);
-            ck_assert_int_eq(pgrad_rollout_set_array(rollout, PGRAD_ADVANTAGES, group + j, &a, 1), PGRAD_OK);
+            ck_assert_int_eq(pgrad_rollout_set_array(rollout, PGRAD_ADVANTAGES, group + i, &b, 1),
+                             PGRAD_OK);
+            ck_assert_int_eq(pgrad_rollout_set_array(rollout, PGRAD_ADVANTAGES, group + j, &a, 1),
+                             PGRAD_OK);
         }
     return 1;
 }
@@ -117,7 +120,8 @@ static curve learn(score_fn score, uint32_t estimator, uint64_t steps, pgrad_adv
     ck_assert_int_eq(pgrad_context_create(NULL, &context), PGRAD_OK);
     ck_assert_msg(pgrad_model_create(context, CONFIG, seed, NULL, &model) == PGRAD_OK, "%s",
                   pgrad_error_message());
-    ck_assert_int_eq(pgrad_reward_create(context, "task", score_all, &score, NULL, &reward), PGRAD_OK);
+    ck_assert_int_eq(pgrad_reward_create(context, "task", score_all, &score, NULL, &reward),
+                     PGRAD_OK);
     pgrad_advantage_params_init(&advantage_params, sizeof advantage_params);
     advantage_params.estimator = estimator;
     ck_assert_int_eq(pgrad_advantage_create(context, &advantage_params, &advantage), PGRAD_OK);
@@ -151,7 +155,8 @@ START_TEST(count_with_every_estimator)
 {
     curve c = learn(count_score, (uint32_t)_i, short_form(160), NULL, 3);
     ck_assert_msg(c.first < 0.2, "untrained: %.3f", c.first);
-    ck_assert_msg(c.last > (getenv("PGRAD_TEST_SHORT") != NULL ? 0.6 : 0.97), "trained: %.3f", c.last);
+    ck_assert_msg(c.last > (getenv("PGRAD_TEST_SHORT") != NULL ? 0.6 : 0.97), "trained: %.3f",
+                  c.last);
     ck_assert(c.ratios_are_one);
 }
 END_TEST
@@ -159,7 +164,8 @@ END_TEST
 START_TEST(length_on_three_seeds)
 {
     curve c = learn(length_score, PGRAD_ADVANTAGE_GRPO, short_form(240), NULL, (uint64_t)_i);
-    ck_assert_msg(c.last > (getenv("PGRAD_TEST_SHORT") != NULL ? 0.5 : 0.93), "%.3f -> %.3f", c.first, c.last);
+    ck_assert_msg(c.last > (getenv("PGRAD_TEST_SHORT") != NULL ? 0.5 : 0.93), "%.3f -> %.3f",
+                  c.first, c.last);
 }
 END_TEST
 
@@ -184,7 +190,8 @@ int main(void)
     Suite *suite = suite_create("learning");
     TCase *cases = tcase_create("learning");
     tcase_set_timeout(cases, 300);
-    tcase_add_loop_test(cases, count_with_every_estimator, PGRAD_ADVANTAGE_NONE, PGRAD_ADVANTAGE_DR_GRPO + 1);
+    tcase_add_loop_test(cases, count_with_every_estimator, PGRAD_ADVANTAGE_NONE,
+                        PGRAD_ADVANTAGE_DR_GRPO + 1);
     tcase_add_loop_test(cases, length_on_three_seeds, 1, 4);
     tcase_add_test(cases, shuffled_does_not_learn);
     tcase_add_test(cases, flipped_falls);

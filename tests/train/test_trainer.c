@@ -1,4 +1,5 @@
-/* pgrad_train around the step: stops, reports, metrics file, saves, evaluation, refusals; two runs alike. */
+/* pgrad_train around the step: stops, reports, metrics file, saves, evaluation, refusals; two runs
+ * alike. */
 #include <check.h>
 #include <math.h>
 #include <policygrad.h>
@@ -9,9 +10,9 @@
 
 #include "model/model.h"
 
-static const char CONFIG[] =
-    "{\"model_type\":\"gpt2\",\"vocab_size\":24,\"n_positions\":32,\"n_embd\":16,\"n_layer\":2,\"n_head\":2,"
-    "\"activation_function\":\"gelu_new\",\"eos_token_id\":23}";
+static const char CONFIG[] = "{\"model_type\":\"gpt2\",\"vocab_size\":24,\"n_positions\":32,\"n_"
+                             "embd\":16,\"n_layer\":2,\"n_head\":2,"
+                             "\"activation_function\":\"gelu_new\",\"eos_token_id\":23}";
 
 enum { PROMPTS = 6 };
 static pgrad_token ids[PROMPTS][3];
@@ -64,7 +65,8 @@ static setting make(uint32_t n_threads)
     params.n_threads = n_threads;
     ck_assert_int_eq(pgrad_context_create(&params, &s.context), PGRAD_OK);
     ck_assert_int_eq(pgrad_model_create(s.context, CONFIG, 5, NULL, &s.model), PGRAD_OK);
-    ck_assert_int_eq(pgrad_reward_create(s.context, "low", low_ids, NULL, NULL, &s.reward), PGRAD_OK);
+    ck_assert_int_eq(pgrad_reward_create(s.context, "low", low_ids, NULL, NULL, &s.reward),
+                     PGRAD_OK);
     pgrad_train_params_init(&s.params, sizeof s.params);
     s.params.steps = 4;
     s.params.prompts_per_step = 3;
@@ -90,7 +92,8 @@ static pgrad_train_report run(setting *s, pgrad_status expected)
     return report;
 }
 
-static int32_t stop_after_two(void *user, const pgrad_step_report *report, const pgrad_rollout *rollout)
+static int32_t stop_after_two(void *user, const pgrad_step_report *report,
+                              const pgrad_rollout *rollout)
 {
     (void)user;
     (void)rollout;
@@ -135,8 +138,8 @@ static char *read_all(const char *path, size_t *size)
 /* Removes from a metrics file what may differ between two runs: times. */
 static void drop_times(char *text)
 {
-    static const char *const KEYS[] = {"\"step_time\":", "\"step_time/generate\":", "\"step_time/train\":",
-                                       "\"tokens_per_second\":"};
+    static const char *const KEYS[] = {"\"step_time\":", "\"step_time/generate\":",
+                                       "\"step_time/train\":", "\"tokens_per_second\":"};
     for (size_t k = 0; k < 4; k++)
         for (char *at = strstr(text, KEYS[k]); at != NULL; at = strstr(at + 1, KEYS[k])) {
             char *from = at + strlen(KEYS[k]), *end = from + strcspn(from, ",}");
@@ -209,12 +212,14 @@ START_TEST(three_refusals_end_the_run)
     size_t n;
     s.params.learning_rate = 1e300; /* beyond f32 */
     s.params.steps = 10;
-    ck_assert_int_eq(pgrad_model_tensor_read(s.model, "transformer.ln_f.weight", before, 64, &n), PGRAD_OK);
+    ck_assert_int_eq(pgrad_model_tensor_read(s.model, "transformer.ln_f.weight", before, 64, &n),
+                     PGRAD_OK);
     pgrad_train_report report = run(&s, PGRAD_E_NUMERIC);
     ck_assert_uint_eq(report.n_skipped, 3);
     ck_assert_uint_eq(report.steps, 0);
     ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "3 steps in a row"));
-    ck_assert_int_eq(pgrad_model_tensor_read(s.model, "transformer.ln_f.weight", after, 64, &n), PGRAD_OK);
+    ck_assert_int_eq(pgrad_model_tensor_read(s.model, "transformer.ln_f.weight", after, 64, &n),
+                     PGRAD_OK);
     ck_assert_mem_eq(before, after, n * sizeof *before);
     drop(&s);
 }
