@@ -1,9 +1,8 @@
 /* The textbook program of this field in C: policy_gradient(model, tokenizer, reward_function,
  * learning_rate, epochs), a step written out call by call. usage: policy_gradient [MODEL [EPOCHS]]
  */
-#include "common.h"
-
 #include <string.h>
+#include "common.h"
 
 static const char *const PROMPTS[] = {"paint it red:",   "paint it blue:",  "paint it green:",
                                       "paint it white:", "paint it black:", "paint it gold:"};
@@ -25,8 +24,7 @@ static int32_t obedience(void *user, const pgrad_rollout *rollout, uint32_t firs
         strcat(asked, " ");
         for (; (at = strstr(at, asked)) != NULL; at++)
             found++;
-        found = info.finish != PGRAD_FINISH_STOP ? 0 : found > 2 ? 2 : found;
-        pgrad_scores_data(scores)[i] = (float)found / 2.0f;
+        pgrad_scores_data(scores)[i] = info.finish != PGRAD_FINISH_STOP ? 0 : found < 2 ? found * .5f : 1;
     }
     return (int32_t)count;
 }
