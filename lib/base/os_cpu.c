@@ -33,19 +33,29 @@ uint32_t pgrad__os_best_kernel_set(void)
     return PGRAD_KERNELS_HASWELL;
 }
 
+/* MXCSR in the low half; the x87 control word in the high one, which we do not use, but which a host's
+ * callback may leave changed and the host must find as it was. */
 uint32_t pgrad__os_float_begin(void)
 {
     const uint32_t masked_nearest = 0x1f80;
     uint32_t state = _mm_getcsr();
+    uint16_t control;
+    __asm__ volatile("fnstcw %0" : "=m"(control));
     if ((state & ~0x3fu) != masked_nearest) /* the low six bits are sticky flags */
         _mm_setcsr(masked_nearest);
-    return state;
+    return (state & 0xffff) | (uint32_t)control << 16;
 }
 
 void pgrad__os_float_end(uint32_t state)
 {
-    if ((_mm_getcsr() & ~0x3fu) != (state & ~0x3fu))
-        _mm_setcsr(state);
+    const uint32_t mxcsr = state & 0xffff;
+    const uint16_t wanted = (uint16_t)(state >> 16);
+    uint16_t control;
+    if ((_mm_getcsr() & ~0x3fu) != (mxcsr & ~0x3fu))
+        _mm_setcsr(mxcsr);
+    __asm__ volatile("fnstcw %0" : "=m"(control));
+    if (control != wanted)
+        __asm__ volatile("fldcw %0" : : "m"(wanted));
 }
 
 int pgrad__os_can_run(uint32_t kernel_set)
