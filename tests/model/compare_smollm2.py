@@ -3,7 +3,7 @@
 
     compare_smollm2.py DUMP_LOGITS [MODEL.gguf]
 
-The model defaults to $PGRAD_SMOLLM2. Status 77 (skipped) without the model, torch, transformers or gguf.
+The model defaults to smollm2.gguf in $PGRAD_TEST_MODELS. Status 77 (skipped) without the model, torch, transformers or gguf.
 The reference is transformers' LlamaForCausalLM with the weights that the gguf package dequantises: nothing
 of it has passed through this library.
 
@@ -104,9 +104,10 @@ def reference(path, gguf, torch, transformers):
 
 def main():
     tool = sys.argv[1]
-    model_path = sys.argv[2] if len(sys.argv) > 2 else os.environ.get("PGRAD_SMOLLM2", "")
+    model_path = sys.argv[2] if len(sys.argv) > 2 else os.path.join(
+        os.environ.get("PGRAD_TEST_MODELS", ""), "smollm2.gguf")
     if not model_path or not os.path.isfile(model_path):
-        skip("no SmolLM2 file: set PGRAD_SMOLLM2")
+        skip("no smollm2.gguf in PGRAD_TEST_MODELS: sh tests/fetch_models.sh")
     try:
         import gguf
         import numpy as np

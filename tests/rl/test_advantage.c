@@ -3,6 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include <policygrad.h>
+
 #include "rl/advantage.h"
 
 static void near(const double *found, const double *expected, uint32_t n)
@@ -88,6 +90,97 @@ START_TEST(invariances)
 }
 END_TEST
 
+/* One batch of four scored sequences of four tokens through the public calls. */
+typedef struct batch {
+    pgrad_context *context;
+    pgrad_model *model;
+    pgrad_rollout *rollout;
+} batch;
+
+static batch make_batch(void)
+{
+    static const char CONFIG[] =
+        "{\"model_type\":\"gpt2\",\"vocab_size\":8,\"n_positions\":16,\"n_embd\":4,\"n_layer\":1,"
+        "\"n_head\":1,\"activation_function\":\"gelu_new\"}";
+    const pgrad_token ids[4] = {1, 2, 3, 4};
+    batch b;
+    pgrad_rollout_params params;
+    ck_assert_int_eq(pgrad_context_create(NULL, &b.context), PGRAD_OK);
+    ck_assert_int_eq(pgrad_model_create(b.context, CONFIG, 1, NULL, &b.model), PGRAD_OK);
+    pgrad_rollout_params_init(&params, sizeof params);
+    params.group_size = 2;
+    params.max_prompts = 2;
+    ck_assert_int_eq(pgrad_rollout_create(b.model, NULL, &params, &b.rollout), PGRAD_OK);
+    for (uint32_t group = 0; group < 2; group++) {
+        ck_assert_int_eq(pgrad_rollout_add_prompt(b.rollout, ids, 1, NULL, NULL), PGRAD_OK);
+        for (int k = 0; k < 2; k++)
+            ck_assert_int_eq(pgrad_rollout_add_sequence(b.rollout, group, ids, 4, NULL), PGRAD_OK);
+    }
+    return b;
+}
+
+static void drop_batch(batch *b)
+{
+    pgrad_rollout_free(b->rollout);
+    pgrad_model_free(b->model);
+    pgrad_context_free(b->context);
+}
+
+static pgrad_advantage *make_estimator(const batch *b, uint32_t estimator)
+{
+    pgrad_advantage *advantage;
+    pgrad_advantage_params params;
+    pgrad_advantage_params_init(&params, sizeof params);
+    params.estimator = estimator;
+    ck_assert_int_eq(pgrad_advantage_create(b->context, &params, &advantage), PGRAD_OK);
+    return advantage;
+}
+
+static void reward_all(const batch *b, float reward)
+{
+    for (uint32_t i = 0; i < 4; i++)
+        ck_assert_int_eq(pgrad_rollout_set_array(b->rollout, PGRAD_REWARDS, i, &reward, 1), PGRAD_OK);
+}
+
+/* The running baseline: batches of mean 1, 0.5, 2 leave 1, 0.7368..., 1.2029...; each is used by the next
+ * batch, not by its own. */
+START_TEST(running_mean)
+{
+    const float means[3] = {1.0f, 0.5f, 2.0f};
+    const double baselines[3] = {1.0, 1.0, 0.7368421053}; /* the first: the mean of the others */
+    batch b = make_batch();
+    pgrad_advantage *advantage = make_estimator(&b, PGRAD_ADVANTAGE_EMA);
+    for (int step = 0; step < 3; step++) {
+        reward_all(&b, means[step]);
+        ck_assert_int_eq(pgrad_advantage_apply(advantage, b.rollout), PGRAD_OK);
+        ck_assert_double_eq_tol((double)pgrad_rollout_array(b.rollout, PGRAD_ADVANTAGES, 2, NULL)[1],
+                                (double)means[step] - baselines[step], 1e-6);
+    }
+    ck_assert_double_eq_tol(advantage->ema.b, 0.326, 1e-9);
+    ck_assert_uint_eq(advantage->ema.k, 3);
+    pgrad_advantage_free(advantage);
+    drop_batch(&b);
+}
+END_TEST
+
+/* Rewards per token: what is still to come, without discount. */
+START_TEST(reward_to_go)
+{
+    const float rewards[4] = {0.0f, -0.1f, 0.2f, 1.0f};
+    const double expected[4] = {1.1, 1.1, 1.2, 1.0};
+    batch b = make_batch();
+    for (uint32_t i = 0; i < 4; i++)
+        ck_assert_int_eq(pgrad_rollout_set_array(b.rollout, PGRAD_REWARDS, i, rewards, 4), PGRAD_OK);
+    pgrad_advantage *advantage = make_estimator(&b, PGRAD_ADVANTAGE_NONE);
+    ck_assert_int_eq(pgrad_advantage_apply(advantage, b.rollout), PGRAD_OK);
+    for (int t = 0; t < 4; t++)
+        ck_assert_double_eq_tol((double)pgrad_rollout_array(b.rollout, PGRAD_ADVANTAGES, 3, NULL)[t], expected[t],
+                                1e-6);
+    pgrad_advantage_free(advantage);
+    drop_batch(&b);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("advantage");
@@ -97,6 +190,8 @@ int main(void)
     tcase_add_test(cases, one_correct_of_eight);
     tcase_add_test(cases, missing_rewards);
     tcase_add_test(cases, invariances);
+    tcase_add_test(cases, running_mean);
+    tcase_add_test(cases, reward_to_go);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
