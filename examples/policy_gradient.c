@@ -24,7 +24,9 @@ static int32_t obedience(void *user, const pgrad_rollout *rollout, uint32_t firs
         strcat(asked, " ");
         for (; (at = strstr(at, asked)) != NULL; at++)
             found++;
-        pgrad_scores_data(scores)[i] = info.finish != PGRAD_FINISH_STOP ? 0 : found < 2 ? found * .5f : 1;
+        pgrad_scores_data(scores)[i] = info.finish != PGRAD_FINISH_STOP ? 0
+                                       : found < 2                      ? found * .5f
+                                                                        : 1;
     }
     return (int32_t)count;
 }

@@ -33,8 +33,8 @@ uint32_t pgrad__os_best_kernel_set(void)
     return PGRAD_KERNELS_HASWELL;
 }
 
-/* MXCSR in the low half; the x87 control word in the high one, which we do not use, but which a host's
- * callback may leave changed and the host must find as it was. */
+/* MXCSR in the low half; the x87 control word in the high one, which we do not use, but which a
+ * host's callback may leave changed and the host must find as it was. */
 uint32_t pgrad__os_float_begin(void)
 {
     const uint32_t masked_nearest = 0x1f80;
