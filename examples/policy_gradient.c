@@ -16,17 +16,14 @@ static int32_t obedience(void *user, const pgrad_rollout *rollout, uint32_t firs
     for (uint32_t i = 0; i < count; i++) {
         pgrad_sequence_info info = {.struct_size = sizeof info};
         CHECK(pgrad_rollout_sequence(rollout, first + i, &info));
-        char asked[32] = " ";
+        char asked[32];
         int found = 0;
         const char *colour = PROMPTS[info.group] + strlen("paint it ");
+        snprintf(asked, sizeof asked, " %.*s ", (int)strcspn(colour, ":"), colour);
         const char *at = pgrad_rollout_text(rollout, first + i, NULL);
-        strncat(asked, colour, strcspn(colour, ":"));
-        strcat(asked, " ");
-        for (; (at = strstr(at, asked)) != NULL; at++)
+        for (; found < 2 && (at = strstr(at, asked)) != NULL; at++)
             found++;
-        pgrad_scores_data(scores)[i] = info.finish != PGRAD_FINISH_STOP ? 0
-                                       : found < 2                      ? found * .5f
-                                                                        : 1;
+        pgrad_scores_data(scores)[i] = info.finish == PGRAD_FINISH_STOP ? (float)found / 2 : 0;
     }
     return (int32_t)count;
 }
