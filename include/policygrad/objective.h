@@ -47,7 +47,9 @@ typedef struct pgrad_objective_params {
     double kl_beta;            /* >= 0, default 0 */
     double entropy_coefficient; /* >= 0, default 0: bonus on the mean entropy per token */
     uint32_t max_new_tokens;   /* Lmax of AGGREGATE_CONSTANT; 0: the rollout's */
-    uint32_t reserved;
+    uint32_t share_prefix;     /* 1, the default: completions of one group that are learned in one
+                                  micro-batch share one computation of their prompt, forward and
+                                  backward; 0: each has its own. Gradients differ by rounding */
 } pgrad_objective_params;
 
 PGRAD_API void pgrad_objective_params_init(pgrad_objective_params *params, size_t size);

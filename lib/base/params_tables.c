@@ -160,7 +160,8 @@ static const pgrad__field OBJECTIVE_FIELDS[] = {
           "weight of the entropy bonus"),
     FIELD(U32, pgrad_objective_params, max_new_tokens, 0.0, 0.0, 4294967295.0, 0, 0, NULL,
           "Lmax of CONSTANT, 0: the rollout's"),
-    FIELD(RESERVED, pgrad_objective_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
+    FIELD(FLAG, pgrad_objective_params, share_prefix, 1.0, 0.0, 1.0, 0, 0, NULL,
+          "a group's prompt is computed once"),
 };
 
 static const pgrad__field BACKWARD_FIELDS[] = {

@@ -30,36 +30,35 @@ typedef struct store_job {
     const pgrad__attention_shape *shape;
     const float *k, *v;
     size_t ldkv;
-    uint32_t n_rows, first_position;
-    float *const *pages;
+    const pgrad__kv_run *runs;
 } store_job;
 
-static void store_task(void *argument, size_t head, uint32_t worker)
+static void store_task(void *argument, size_t task, uint32_t worker)
 {
     const store_job *job = argument;
     const size_t wide = job->kernels->wide, head_dim = job->shape->head_dim;
     const size_t block = pgrad__kv_block_floats(job->kernels, job->shape->head_dim);
+    const pgrad__kv_run *run = &job->runs[task / job->shape->n_kv_heads];
+    const size_t head = task % job->shape->n_kv_heads;
     (void)worker;
-    for (size_t row = 0; row < job->n_rows; row++) {
-        const size_t position = job->first_position + row, slot = position % TILE;
-        const float *k = job->k + row * job->ldkv + head * head_dim;
-        const float *v = job->v + row * job->ldkv + head * head_dim;
-        float *base = job->pages[position / TILE] + head * block;
+    for (size_t row = 0; row < run->n_rows; row++) {
+        const size_t position = run->first_position + row, slot = position % TILE;
+        const size_t from = (run->first_row + row) * job->ldkv + head * head_dim;
+        float *base = run->pages[position / TILE] + head * block;
         float *to = base + slot / wide * head_dim * wide + slot % wide;
         for (size_t d = 0; d < head_dim; d++)
-            to[d * wide] = k[d];
+            to[d * wide] = job->k[from + d];
         to = base + TILE * head_dim + slot * wide;
         for (size_t d = 0; d < head_dim; d += wide)
-            memcpy(to + d * TILE, v + d, pgrad__min(wide, head_dim - d) * sizeof *to);
+            memcpy(to + d * TILE, job->v + from + d, pgrad__min(wide, head_dim - d) * sizeof *to);
     }
 }
 
 void pgrad__kv_store(pgrad_context *context, const pgrad__attention_shape *shape, const float *k,
-                     const float *v, size_t ldkv, uint32_t n_rows, uint32_t first_position,
-                     float *const *pages)
+                     const float *v, size_t ldkv, const pgrad__kv_run *runs, size_t n_runs)
 {
-    store_job job = {pgrad__kernels_of(context), shape, k, v, ldkv, n_rows, first_position, pages};
-    pgrad__parallel(context, shape->n_kv_heads, store_task, &job);
+    store_job job = {pgrad__kernels_of(context), shape, k, v, ldkv, runs};
+    pgrad__parallel(context, n_runs * shape->n_kv_heads, store_task, &job);
 }
 
 /* ---- forward ---- */

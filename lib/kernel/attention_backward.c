@@ -5,7 +5,8 @@
  *   dQ = dS K, dK = dS^T Q, dV = P^T dO
  *
  * A task is one kv head of one sequence. dK and dV sum over the query heads in order, then over
- * blocks of 64 queries in order; dQ over tiles of keys in order. */
+ * blocks of queries, 64 positions each, in order; dQ over tiles of keys in order. What a sequence
+ * adds to a prefix it shares is kept aside and summed when all are done, in their order. */
 #include <string.h>
 
 #include "base/fail.h"
@@ -19,9 +20,10 @@ typedef struct job {
     const pgrad__attention_shape *shape;
     const pgrad__attention_sequence *sequences;
     const pgrad__attention_grads *grads;
-    size_t padded, max_tiles;
+    size_t n_sequences, padded, max_tiles;
     float *scratch;
     size_t scratch_floats;
+    float *prefix_grads; /* [sequence with a prefix][2][n_prefix, n_kv_heads * head_dim]: dK, dV */
 } job;
 
 /* A worker's scratch. Tiles of keys, packed once per task: */
@@ -68,25 +70,39 @@ static size_t cut(const job *j, float *base, scratch *s)
     return at;
 }
 
-/* Packs the keys and values of a sequence, tile by tile; keys beyond its end are zero. */
-static void pack_keys(const job *j, const scratch *s, size_t first_row, size_t n, size_t kv_head)
+/* Row of the batch that holds position p of a sequence. */
+static size_t row_of(const job *j, size_t sequence, size_t p)
+{
+    const pgrad__attention_sequence *own = &j->sequences[sequence];
+    const size_t n_prefix = pgrad__n_prefix(j->sequences, sequence);
+    return p < n_prefix ? j->sequences[own->prefix - 1].first_row + p
+                        : own->first_row + (p - n_prefix);
+}
+
+/* Packs keys and values of positions 0 .. n - 1, tile by tile; keys beyond are zero. dk and dv, not
+ * yet in use, hold them one after another meanwhile. */
+static void pack_keys(const job *j, const scratch *s, size_t sequence, size_t n, size_t kv_head)
 {
     const pgrad__vector_ops *vec = j->kernels->vec;
-    const size_t wide = j->kernels->wide, dim = j->shape->head_dim, ld = j->grads->ldkv;
-    const float *k = j->grads->k + first_row * ld + kv_head * dim;
-    const float *v = j->grads->v + first_row * ld + kv_head * dim;
+    const size_t wide = j->kernels->wide, dim = j->shape->head_dim;
+    for (size_t p = 0; p < n; p++) {
+        const size_t from = row_of(j, sequence, p) * j->grads->ldkv + kv_head * dim;
+        memcpy(s->dk + p * dim, j->grads->k + from, dim * sizeof(float));
+        memcpy(s->dv + p * dim, j->grads->v + from, dim * sizeof(float));
+    }
     for (size_t t = 0; t < n; t += TILE) {
         const size_t keys = pgrad__min(TILE, n - t);
         for (size_t i = 0; i < TILE; i += wide) {
             size_t lanes = i < keys ? pgrad__min(wide, keys - i) : 0;
-            vec->pack_transposed(k + (t + i) * ld, ld, lanes, dim, wide,
+            vec->pack_transposed(s->dk + (t + i) * dim, dim, lanes, dim, wide,
                                  s->keys_by_key + (t + i) * dim);
-            vec->pack_transposed(v + (t + i) * ld, ld, lanes, dim, wide,
+            vec->pack_transposed(s->dv + (t + i) * dim, dim, lanes, dim, wide,
                                  s->values_by_key + (t + i) * dim);
         }
         for (size_t d = 0; d < dim; d += wide) {
             float *panel = s->keys_by_dim + t * j->padded + d * TILE;
-            vec->pack_straight(k + t * ld + d, ld, pgrad__min(wide, dim - d), keys, wide, panel);
+            vec->pack_straight(s->dk + t * dim + d, dim, pgrad__min(wide, dim - d), keys, wide,
+                               panel);
             memset(panel + keys * wide, 0, (TILE - keys) * wide * sizeof(float));
         }
     }
@@ -123,7 +139,8 @@ static void add_transposed(const job *j, const scratch *s, const float *x, size_
                         j->padded, 1);
 }
 
-/* One block of n queries from row q0 on against the tile of keys from t on. */
+/* One block of n queries from position q0 on, which are rows from `row` on, against the tile of
+ * keys from t on. */
 static void one_tile(const job *j, const scratch *s, size_t row, size_t head, size_t q0, size_t n,
                      size_t t)
 {
@@ -153,30 +170,78 @@ static void write_rows(const float *from, size_t padded, size_t n, size_t dim, f
         memcpy(to + i * ld, from + i * padded, dim * sizeof(float));
 }
 
+/* Where what `sequence` adds to its prefix is kept. */
+static size_t prefix_offset(const job *j, size_t sequence)
+{
+    const size_t width = (size_t)j->shape->n_kv_heads * j->shape->head_dim;
+    size_t floats = 0;
+    for (size_t i = 0; i < sequence; i++)
+        floats += 2 * pgrad__n_prefix(j->sequences, i) * width;
+    return floats;
+}
+
+/* dK and dV of a task: to the batch's rows, those of a prefix aside. */
+static void write_key_grads(const job *j, const scratch *s, size_t sequence, size_t kv_head)
+{
+    const pgrad__attention_grads *g = j->grads;
+    const pgrad__attention_sequence *own = &j->sequences[sequence];
+    const size_t n_prefix = pgrad__n_prefix(j->sequences, sequence), dim = j->shape->head_dim;
+    const size_t width = j->shape->n_kv_heads * dim, at = kv_head * dim;
+    float *aside = j->prefix_grads + prefix_offset(j, sequence);
+    write_rows(s->dk, j->padded, n_prefix, dim, aside + at, width);
+    write_rows(s->dv, j->padded, n_prefix, dim, aside + n_prefix * width + at, width);
+    write_rows(s->dk + n_prefix * j->padded, j->padded, own->n_rows, dim,
+               g->dk + own->first_row * g->lddkv + at, g->lddkv);
+    write_rows(s->dv + n_prefix * j->padded, j->padded, own->n_rows, dim,
+               g->dv + own->first_row * g->lddkv + at, g->lddkv);
+}
+
 static void backward_task(void *argument, size_t task, uint32_t worker)
 {
     const job *j = argument;
     const pgrad__attention_grads *g = j->grads;
     const size_t kv_heads = j->shape->n_kv_heads, kv_head = task % kv_heads;
-    const pgrad__attention_sequence *sequence = &j->sequences[task / kv_heads];
-    const size_t n = sequence->n_rows, first = sequence->first_row, dim = j->shape->head_dim;
+    const size_t sequence = task / kv_heads, dim = j->shape->head_dim;
+    const size_t n_prefix = pgrad__n_prefix(j->sequences, sequence);
+    const size_t n = n_prefix + j->sequences[sequence].n_rows;
     const size_t heads = j->shape->n_heads / kv_heads;
     scratch s;
     (void)cut(j, j->scratch + worker * j->scratch_floats, &s);
-    pack_keys(j, &s, first, n, kv_head);
+    pack_keys(j, &s, sequence, n, kv_head);
     memset(s.dk, 0, pgrad__panel_count(n, TILE) * TILE * j->padded * sizeof(float));
     memset(s.dv, 0, pgrad__panel_count(n, TILE) * TILE * j->padded * sizeof(float));
     for (size_t head = kv_head * heads; head < (kv_head + 1) * heads; head++)
-        for (size_t q0 = 0; q0 < n; q0 += TILE) {
-            const size_t block = pgrad__min(TILE, n - q0);
-            pack_queries(j, &s, first + q0, block, head);
+        for (size_t q0 = n_prefix, block; q0 < n; q0 += block) {
+            const size_t row = row_of(j, sequence, q0);
+            block = pgrad__min(TILE - q0 % TILE, n - q0);
+            pack_queries(j, &s, row, block, head);
             for (size_t t = 0; t <= q0; t += TILE)
-                one_tile(j, &s, first + q0, head, q0, block, t);
-            write_rows(s.dq, j->padded, block, dim, g->dq + (first + q0) * g->lddq + head * dim,
-                       g->lddq);
+                one_tile(j, &s, row, head, q0, block, t);
+            write_rows(s.dq, j->padded, block, dim, g->dq + row * g->lddq + head * dim, g->lddq);
         }
-    write_rows(s.dk, j->padded, n, dim, g->dk + first * g->lddkv + kv_head * dim, g->lddkv);
-    write_rows(s.dv, j->padded, n, dim, g->dv + first * g->lddkv + kv_head * dim, g->lddkv);
+    write_key_grads(j, &s, sequence, kv_head);
+}
+
+/* Adds what was kept aside, the sequences in their order; a task is one row of a prefix. */
+static void prefix_task(void *argument, size_t task, uint32_t worker)
+{
+    const job *j = argument;
+    const pgrad__attention_grads *g = j->grads;
+    const size_t width = (size_t)j->shape->n_kv_heads * j->shape->head_dim;
+    size_t sequence = 0, p = task;
+    (void)worker;
+    for (; p >= j->sequences[sequence].n_rows; sequence++)
+        p -= j->sequences[sequence].n_rows;
+    const size_t row = j->sequences[sequence].first_row + p;
+    const size_t n_prefix = j->sequences[sequence].n_rows;
+    const float *aside = j->prefix_grads;
+    for (size_t i = 0; i < j->n_sequences; i++) {
+        if (j->sequences[i].prefix == sequence + 1) {
+            j->kernels->vec->add(aside + p * width, width, g->dk + row * g->lddkv);
+            j->kernels->vec->add(aside + (n_prefix + p) * width, width, g->dv + row * g->lddkv);
+        }
+        aside += 2 * pgrad__n_prefix(j->sequences, i) * width;
+    }
 }
 
 pgrad_status pgrad__attention_backward(pgrad_context *context, pgrad__workspace *workspace,
@@ -187,16 +252,24 @@ pgrad_status pgrad__attention_backward(pgrad_context *context, pgrad__workspace 
     job j = {.kernels = pgrad__kernels_of(context),
              .shape = shape,
              .sequences = sequences,
+             .n_sequences = n_sequences,
              .grads = grads};
+    size_t n_rows = 0;
     j.padded = pgrad__padded_dim(j.kernels, shape->head_dim);
-    for (size_t i = 0; i < n_sequences; i++)
-        if (pgrad__panel_count(sequences[i].n_rows, TILE) > j.max_tiles)
-            j.max_tiles = pgrad__panel_count(sequences[i].n_rows, TILE);
+    for (size_t i = 0; i < n_sequences; i++) {
+        const size_t n = (size_t)pgrad__n_prefix(sequences, i) + sequences[i].n_rows;
+        if (pgrad__panel_count(n, TILE) > j.max_tiles)
+            j.max_tiles = pgrad__panel_count(n, TILE);
+        n_rows += sequences[i].n_rows;
+    }
     if (j.max_tiles == 0)
         return PGRAD_OK;
+    const size_t workers = pgrad__n_workers(context), aside = prefix_offset(&j, n_sequences);
     j.scratch_floats = cut(&j, NULL, NULL);
-    PGRAD__TRY(pgrad__workspace_reserve(workspace, pgrad__n_workers(context) * j.scratch_floats,
-                                        &j.scratch));
+    PGRAD__TRY(pgrad__workspace_reserve(workspace, workers * j.scratch_floats + aside, &j.scratch));
+    j.prefix_grads = j.scratch + workers * j.scratch_floats;
     pgrad__parallel(context, n_sequences * shape->n_kv_heads, backward_task, &j);
+    if (aside > 0)
+        pgrad__parallel(context, n_rows, prefix_task, &j);
     return PGRAD_OK;
 }

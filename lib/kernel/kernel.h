@@ -233,11 +233,17 @@ typedef struct pgrad__attention_span {
     uint32_t n_shared_pages;
 } pgrad__attention_span;
 
-/* Writes keys and values of n_rows rows at first_position .. into their pages. k, v: [n_rows,
- * n_kv_heads * head_dim] with ldkv. pages as in a span, writable. */
+/* Rows first_row .. of k and v that go to positions first_position .. of their pages. */
+typedef struct pgrad__kv_run {
+    size_t first_row;
+    uint32_t n_rows;
+    uint32_t first_position;
+    float *const *pages; /* as in a span, writable; no slot is written by two runs */
+} pgrad__kv_run;
+
+/* Writes keys and values into pages. k, v: [rows, n_kv_heads * head_dim] with ldkv. */
 void pgrad__kv_store(pgrad_context *context, const pgrad__attention_shape *shape, const float *k,
-                     const float *v, size_t ldkv, uint32_t n_rows, uint32_t first_position,
-                     float *const *pages);
+                     const float *v, size_t ldkv, const pgrad__kv_run *runs, size_t n_runs);
 
 /* q, o: [rows, H * head_dim] with ldq, ldo; lse: [rows, H] or NULL. */
 pgrad_status pgrad__attention_forward(pgrad_context *context, pgrad__workspace *workspace,
@@ -245,16 +251,25 @@ pgrad_status pgrad__attention_forward(pgrad_context *context, pgrad__workspace *
                                       size_t ldq, const pgrad__attention_span *spans,
                                       size_t n_spans, float *o, size_t ldo, float *lse);
 
-/* A whole sequence of a training batch: rows first_row .. first_row + n_rows - 1 at positions 0 ..
- */
+/* A run of rows of a training batch: a whole sequence at positions 0 .., or one that stands behind
+ * a shared prefix, the whole of an earlier sequence that has none itself. */
 typedef struct pgrad__attention_sequence {
     size_t first_row;
     uint32_t n_rows;
+    uint32_t prefix; /* 1 + the index of that sequence; 0: none */
 } pgrad__attention_sequence;
+
+/* Positions in front of a sequence's first row. */
+static inline uint32_t pgrad__n_prefix(const pgrad__attention_sequence *sequences, size_t index)
+{
+    const uint32_t prefix = sequences[index].prefix;
+    return prefix == 0 ? 0 : sequences[prefix - 1].n_rows;
+}
 
 /* dq, dk, dv are overwritten. q, o, do, dq have ldq floats between rows; k, v, dk, dv ldkv; lse
  * [rows, H]. Probabilities are recomputed from lse: dS = P (dP - rowsum(dO O)) scale (Dao 2023,
- * algorithm 2). Memory linear in length. */
+ * algorithm 2). Gradients at a shared prefix are its own plus those from each sequence behind it,
+ * by index. Memory linear in length. */
 typedef struct pgrad__attention_grads {
     const float *q, *k, *v, *o, *d_o, *lse;
     float *dq, *dk, *dv;

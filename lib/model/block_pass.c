@@ -133,12 +133,8 @@ static pgrad_status attention_forward(pgrad__trunk *trunk, uint32_t index, pgrad
     PGRAD__TRY(linears_forward(trunk, layer->qkv, n, trunk->normed, embd, columns, width, 0));
     rotate(trunk, columns, width, 0);
     pgrad__attention_shape shape = pgrad__layer_attention(&model->config, index);
-    for (size_t i = 0; i < trunk->n_spans; i++) {
-        const pgrad__attention_span *span = &trunk->spans[i];
-        pgrad__kv_store(model->context, &shape, columns[1] + span->first_row * width,
-                        columns[2] + span->first_row * width, width, span->n_rows,
-                        span->first_position, trunk->pages + trunk->first_page[i]);
-    }
+    pgrad__kv_store(model->context, &shape, columns[1], columns[2], width, trunk->runs,
+                    trunk->n_runs);
     PGRAD__TRY(pgrad__attention_forward(model->context, &trunk->pass->workspace, &shape, kept->qkv,
                                         width, trunk->spans, trunk->n_spans, kept->attention, query,
                                         kept->lse));

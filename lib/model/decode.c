@@ -76,8 +76,9 @@ static void fill_plan(decode_plan *plan, const pgrad__kv_cache *cache,
 pgrad_status pgrad__model_decode(pgrad_model *model, pgrad__pass *pass, pgrad__kv_cache *cache,
                                  const pgrad__decode_span *spans, size_t n_spans, float *logits)
 {
-    decode_plan plan = {.trunk = {.model = model, .pass = pass, .n_spans = n_spans},
-                        .head = {.model = model, .pass = pass}};
+    decode_plan plan = {
+        .trunk = {.model = model, .pass = pass, .n_spans = n_spans, .n_runs = n_spans},
+        .head = {.model = model, .pass = pass}};
     if (n_spans == 0)
         return PGRAD_OK;
     for (size_t i = 0; i < n_spans; i++) {

@@ -56,6 +56,7 @@ void pgrad__trunk_lay_out(pgrad__trunk *trunk, pgrad__arena *arena)
     uint32_t n_kept = trunk->keep ? config->n_layers : 1;
     trunk->positions = pgrad__arena_take(arena, n, sizeof *trunk->positions);
     trunk->spans = pgrad__arena_take(arena, trunk->n_spans, sizeof *trunk->spans);
+    trunk->runs = pgrad__arena_take(arena, trunk->n_runs, sizeof *trunk->runs);
     trunk->first_page = pgrad__arena_take(arena, trunk->n_spans, sizeof *trunk->first_page);
     trunk->pages = pgrad__arena_take(arena, trunk->n_pages, sizeof *trunk->pages);
     trunk->page_scratch = pgrad__arena_take(arena, trunk->page_scratch_floats, sizeof(float));
@@ -80,8 +81,13 @@ void pgrad__trunk_lay_out(pgrad__trunk *trunk, pgrad__arena *arena)
 
 void pgrad__trunk_set_pages(pgrad__trunk *trunk)
 {
-    for (size_t i = 0; i < trunk->n_spans; i++)
-        trunk->spans[i].pages = (const float *const *)(trunk->pages + trunk->first_page[i]);
+    for (size_t i = 0; i < trunk->n_spans; i++) {
+        pgrad__attention_span *span = &trunk->spans[i];
+        float **pages = trunk->pages + trunk->first_page[i];
+        span->pages = (const float *const *)pages;
+        trunk->runs[i] =
+            (pgrad__kv_run){span->first_row, span->n_rows, span->first_position, pages};
+    }
 }
 
 pgrad_status pgrad__check_tokens(const pgrad_model *model, const pgrad_token *tokens, size_t n)
@@ -120,10 +126,15 @@ static pgrad_status check_batch(const pgrad_model *model, const pgrad__batch *ba
     size_t row = 0;
     for (size_t i = 0; i < batch->n_sequences; i++) {
         const pgrad__attention_sequence *sequence = &batch->sequences[i];
-        if (sequence->n_rows > model->n_context)
+        if (sequence->prefix > i ||
+            (sequence->prefix > 0 && batch->sequences[sequence->prefix - 1].prefix > 0))
+            return pgrad__fail(PGRAD_E_INTERNAL, "sequence %zu: its prefix is number %u", i,
+                               sequence->prefix);
+        const uint32_t n_prefix = pgrad__n_prefix(batch->sequences, i);
+        if (sequence->n_rows > model->n_context || n_prefix > model->n_context - sequence->n_rows)
             return pgrad__fail(PGRAD_E_LIMIT,
-                               "sequence %zu: %u tokens, more than the context of %u", i,
-                               sequence->n_rows, model->n_context);
+                               "sequence %zu: %u tokens behind %u, more than the context of %u", i,
+                               sequence->n_rows, n_prefix, model->n_context);
         if (sequence->first_row != row || sequence->n_rows == 0)
             return pgrad__fail(PGRAD_E_INTERNAL,
                                "sequence %zu: expected rows from %zu on, found %u from "
@@ -135,10 +146,9 @@ static pgrad_status check_batch(const pgrad_model *model, const pgrad__batch *ba
         return pgrad__fail(PGRAD_E_INTERNAL, "expected sequences over %zu rows, found %zu",
                            batch->n_rows, row);
     for (size_t i = 0; i < batch->n_targets; i++) {
-        if (batch->target_rows[i] >= batch->n_rows ||
-            (i > 0 && batch->target_rows[i] <= batch->target_rows[i - 1]))
-            return pgrad__fail(PGRAD_E_INTERNAL, "target %zu: row %u is out of order or range", i,
-                               batch->target_rows[i]);
+        if (batch->target_rows[i] >= batch->n_rows)
+            return pgrad__fail(PGRAD_E_INTERNAL, "target %zu: row %u of %zu", i,
+                               batch->target_rows[i], batch->n_rows);
     }
     PGRAD__TRY(pgrad__check_tokens(model, batch->tokens, batch->n_rows));
     return batch->targets == NULL ? PGRAD_OK
@@ -164,21 +174,60 @@ static void lay_out_batch(pgrad__arena *arena, void *user)
     pgrad__head_lay_out(&plan->head, arena, plan->with_logits, plan->trunk.keep);
 }
 
+/* Pages in front of a sequence that it shares with its prefix: the full ones. */
+static size_t shared_pages(const pgrad__batch *batch, size_t i)
+{
+    return pgrad__n_prefix(batch->sequences, i) / PGRAD__KEY_TILE;
+}
+
+static size_t all_pages(const pgrad__batch *batch, size_t i)
+{
+    return n_pages_of(pgrad__n_prefix(batch->sequences, i) + batch->sequences[i].n_rows);
+}
+
+/* The rows behind the last full page of a prefix go into the first page of each sequence's own. */
+static void add_border_runs(pgrad__trunk *trunk, const pgrad__batch *batch)
+{
+    size_t run = trunk->n_spans;
+    for (size_t i = 0; i < batch->n_sequences; i++) {
+        const uint32_t n_prefix = pgrad__n_prefix(batch->sequences, i);
+        const uint32_t border = n_prefix % PGRAD__KEY_TILE;
+        if (border == 0)
+            continue;
+        const pgrad__attention_sequence *prefix = &batch->sequences[batch->sequences[i].prefix - 1];
+        trunk->runs[run++] = (pgrad__kv_run){.first_row = prefix->first_row + n_prefix - border,
+                                             .n_rows = border,
+                                             .first_position = n_prefix - border,
+                                             .pages = trunk->runs[i].pages};
+    }
+}
+
 /* Positions, and one span a sequence over pages of scratch. */
 static void fill_trunk(pgrad__trunk *trunk, const pgrad__batch *batch)
 {
     size_t page = 0, floats = page_floats(trunk->model);
+    float *own = trunk->page_scratch;
     for (size_t i = 0; i < batch->n_sequences; i++) {
         const pgrad__attention_sequence *sequence = &batch->sequences[i];
+        const uint32_t n_prefix = pgrad__n_prefix(batch->sequences, i);
+        const size_t shared = shared_pages(batch, i), n_pages = all_pages(batch, i);
         for (uint32_t j = 0; j < sequence->n_rows; j++)
-            trunk->positions[sequence->first_row + j] = j;
-        trunk->spans[i] =
-            (pgrad__attention_span){.first_row = sequence->first_row, .n_rows = sequence->n_rows};
+            trunk->positions[sequence->first_row + j] = n_prefix + j;
+        trunk->spans[i] = (pgrad__attention_span){.first_row = sequence->first_row,
+                                                  .n_rows = sequence->n_rows,
+                                                  .first_position = n_prefix};
         trunk->first_page[i] = page;
-        for (size_t j = 0; j < n_pages_of(sequence->n_rows); j++, page++)
-            trunk->pages[page] = trunk->page_scratch + page * floats;
+        for (size_t j = 0; j < n_pages; j++, page++) {
+            if (j < shared) {
+                trunk->pages[page] = trunk->pages[trunk->first_page[sequence->prefix - 1] + j];
+                continue;
+            }
+            trunk->pages[page] = own;
+            own += floats;
+        }
     }
     pgrad__trunk_set_pages(trunk);
+    add_border_runs(trunk, batch);
     /* Slots behind a sequence's end stay zero: what an earlier, perhaps diverged, pass left must
      * not meet a probability of zero. */
     memset(trunk->page_scratch, 0, trunk->page_scratch_floats * sizeof(float));
@@ -197,9 +246,14 @@ pgrad_status pgrad__batch_pass_plan(pgrad__batch_pass *plan, pgrad_model *model,
     trunk->sequences = batch->sequences;
     trunk->n_sequences = batch->n_sequences;
     trunk->n_spans = batch->n_sequences;
-    for (size_t i = 0; i < batch->n_sequences; i++)
-        trunk->n_pages += n_pages_of(batch->sequences[i].n_rows);
-    trunk->page_scratch_floats = trunk->n_pages * page_floats(model) + PGRAD__SLACK;
+    trunk->n_runs = batch->n_sequences;
+    size_t own_pages = 0;
+    for (size_t i = 0; i < batch->n_sequences; i++) {
+        trunk->n_runs += pgrad__n_prefix(batch->sequences, i) % PGRAD__KEY_TILE > 0;
+        trunk->n_pages += all_pages(batch, i);
+        own_pages += all_pages(batch, i) - shared_pages(batch, i);
+    }
+    trunk->page_scratch_floats = own_pages * page_floats(model) + PGRAD__SLACK;
     trunk->keep = keep;
     plan->head.model = model;
     plan->head.pass = pass;

@@ -142,8 +142,10 @@ pgrad_status pgrad__head_backward(pgrad__head_pass *head, pgrad__loss_fn loss, v
     pgrad__norm_backward(model, &model->stem->norm, head->d_normed, head->gathered, total,
                          head->mean, head->rstd, head->normed);
     memset(d_stream, 0, n_rows * embd * sizeof(float));
-    for (size_t i = 0; i < total; i++)
-        memcpy(d_stream + head->batch->target_rows[i] * embd, head->normed + i * embd,
-               embd * sizeof(float));
+    for (size_t i = 0; i < total; i++) { /* several may have one row */
+        float *row = d_stream + head->batch->target_rows[i] * embd;
+        for (size_t d = 0; d < embd; d++)
+            row[d] += head->normed[i * embd + d];
+    }
     return PGRAD_OK;
 }

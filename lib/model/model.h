@@ -66,8 +66,9 @@ uint32_t pgrad__model_eos(const pgrad_model *model, pgrad_token out[8]);
  * decode, its write lock around backward. Tokens outside the vocabulary are E_INVALID with their
  * index. */
 
-/* Sequences lie one after another, no padding; each starts at position 0. The head is applied to
- * the rows target_rows (ascending) only: row r predicts targets[j]. */
+/* Sequences lie one after another, no padding: whole ones from position 0 on, or a prefix followed
+ * by those that share it. The head is applied to the rows target_rows only, where a row may come
+ * more than once (the last of a shared prefix): row target_rows[j] predicts targets[j]. */
 typedef struct pgrad__batch {
     const pgrad_token *tokens; /* [n_rows] */
     size_t n_rows;

@@ -155,7 +155,7 @@ static pgrad_status run_logits(pgrad_model *model, const pgrad_token *tokens, si
     PGRAD__GO(pgrad__alloc(context, n_targets, sizeof *rows, &rows));
     for (size_t i = 0; i < n_targets; i++)
         rows[i] = (uint32_t)(n - n_targets + i);
-    pgrad__attention_sequence sequence = {0, (uint32_t)n};
+    pgrad__attention_sequence sequence = {.n_rows = (uint32_t)n};
     pgrad__batch batch = {.tokens = tokens,
                           .n_rows = n,
                           .sequences = &sequence,

@@ -35,6 +35,8 @@ typedef struct pgrad__trunk {
     pgrad__attention_span *spans; /* [n_spans] */
     size_t *first_page;           /* [n_spans] index of a span's first page in `pages` */
     size_t n_spans;
+    pgrad__kv_run *runs; /* [n_runs] what is stored: each span's rows, then borders of prefixes */
+    size_t n_runs;
     float **pages; /* of all spans, one after another, for the layer at hand */
     size_t n_pages;
     size_t page_layer_stride; /* floats from a layer's page to the next one's; 0: reused */
@@ -98,11 +100,12 @@ static inline size_t pgrad__query_width(const pgrad__config *config)
 
 pgrad__attention_shape pgrad__layer_attention(const pgrad__config *config, uint32_t layer);
 
-/* Hands out the trunk's arrays; model, n_rows, n_spans, n_pages, page_scratch_floats and keep are
- * set. */
+/* Hands out the trunk's arrays; model, n_rows, n_spans, n_runs, n_pages, page_scratch_floats and
+ * keep are set. */
 void pgrad__trunk_lay_out(pgrad__trunk *trunk, pgrad__arena *arena);
 
-/* Says where page i of span s is: pages[first_page[s] + i] are set; puts them into the spans. */
+/* Says where page i of span s is: pages[first_page[s] + i] are set; puts them into the spans and
+ * makes their runs. */
 void pgrad__trunk_set_pages(pgrad__trunk *trunk);
 
 /* A batch's trunk and head, planned in the pass's arena and ready for trunk_forward. */

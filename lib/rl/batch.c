@@ -5,10 +5,27 @@
 #include "base/fail.h"
 #include "rl/rollout.h"
 
-size_t pgrad__batch_rows(const pgrad_rollout *rollout, uint32_t i)
+size_t pgrad__sequence_positions(const pgrad_rollout *rollout, uint32_t i)
 {
     const pgrad__sequence *sequence = &rollout->sequences[i];
     return (size_t)rollout->groups[sequence->group].n_prompt + sequence->n_tokens - 1;
+}
+
+/* 1 when indices[j] shares the rows of its prompt with the one before it. */
+static int shares(const pgrad__batch_builder *builder, const pgrad_rollout *rollout,
+                  const uint32_t *indices, size_t j)
+{
+    return !builder->whole && j > 0 &&
+           rollout->sequences[indices[j]].group == rollout->sequences[indices[j - 1]].group;
+}
+
+size_t pgrad__batch_rows(const pgrad__batch_builder *builder, const pgrad_rollout *rollout,
+                         const uint32_t *indices, size_t j)
+{
+    const size_t n = pgrad__sequence_positions(rollout, indices[j]);
+    if (!shares(builder, rollout, indices, j))
+        return n;
+    return n - rollout->groups[rollout->sequences[indices[j]].group].n_prompt;
 }
 
 /* Growing does not keep what was there: free, then take more. */
@@ -46,48 +63,85 @@ static pgrad_status make_room(pgrad__batch_builder *b, size_t rows, size_t targe
     return PGRAD_OK;
 }
 
-/* Rows: prompt, completion without its last token; the row before a completion token predicts it.
- */
-static void put_sequence(pgrad__batch_builder *b, const pgrad_rollout *rollout, uint32_t i,
-                         int supervised, size_t row, size_t target)
+/* A batch while it is laid out. */
+typedef struct layout {
+    size_t row, target, n_sequences;
+    uint32_t prefix;  /* 1 + the index of the prompt that the next completion shares; 0: none */
+    size_t first_row; /* of that prompt */
+} layout;
+
+static void put_rows(pgrad__batch_builder *b, layout *at, const pgrad_token *tokens, size_t n,
+                     uint32_t prefix)
 {
-    const pgrad__sequence *sequence = &rollout->sequences[i];
-    const pgrad__group *group = &rollout->groups[sequence->group];
-    const pgrad_token *ids = pgrad__rollout_ids(rollout, i);
+    memcpy(b->tokens + at->row, tokens, n * sizeof *b->tokens);
+    at->row += n;
+    if (n > 0)
+        b->sequences[at->n_sequences++] =
+            (pgrad__attention_sequence){at->row - n, (uint32_t)n, prefix};
+}
+
+/* The row before a completion token predicts it: the prompt's last row the first one. */
+static void put_targets(pgrad__batch_builder *b, layout *at, const pgrad__sequence *sequence,
+                        const pgrad_token *ids, size_t last_prompt_row, size_t first_row,
+                        int supervised)
+{
     const float inverse_tau = supervised ? 1.0f : (float)(1.0 / sequence->temperature);
-    memcpy(b->tokens + row, rollout->prompts + group->prompt_offset,
-           group->n_prompt * sizeof *b->tokens);
-    memcpy(b->tokens + row + group->n_prompt, ids, (sequence->n_tokens - 1) * sizeof *b->tokens);
-    for (uint32_t t = 0; t < sequence->n_tokens; t++) {
-        b->targets[target + t] = ids[t];
-        b->target_rows[target + t] = (uint32_t)(row + group->n_prompt - 1 + t);
-        b->inverse_tau[target + t] = inverse_tau;
+    for (uint32_t t = 0; t < sequence->n_tokens; t++, at->target++) {
+        b->targets[at->target] = ids[t];
+        b->target_rows[at->target] = (uint32_t)(t == 0 ? last_prompt_row : first_row + t - 1);
+        b->inverse_tau[at->target] = inverse_tau;
     }
+}
+
+/* indices[j]: its prompt's rows, unless they are there, and its completion's without the last. A
+ * sequence that shares with none is one run of rows. */
+static void put_sequence(pgrad__batch_builder *b, const pgrad_rollout *rollout,
+                         const uint32_t *indices, size_t n, size_t j, int supervised, layout *at)
+{
+    const pgrad__sequence *sequence = &rollout->sequences[indices[j]];
+    const pgrad__group *group = &rollout->groups[sequence->group];
+    const pgrad_token *prompt = rollout->prompts + group->prompt_offset;
+    const pgrad_token *ids = pgrad__rollout_ids(rollout, indices[j]);
+    const uint32_t n_rows = sequence->n_tokens - 1;
+    const int shared = shares(b, rollout, indices, j);
+    if (!shared)
+        at->first_row = at->row;
+    if (shared || (j + 1 < n && shares(b, rollout, indices, j + 1))) {
+        if (!shared) {
+            put_rows(b, at, prompt, group->n_prompt, 0);
+            at->prefix = (uint32_t)at->n_sequences;
+        }
+        put_rows(b, at, ids, n_rows, at->prefix);
+    } else {
+        memcpy(b->tokens + at->row, prompt, group->n_prompt * sizeof *prompt);
+        memcpy(b->tokens + at->row + group->n_prompt, ids, n_rows * sizeof *ids);
+        at->row += group->n_prompt + n_rows;
+        b->sequences[at->n_sequences++] =
+            (pgrad__attention_sequence){at->first_row, group->n_prompt + n_rows, 0};
+    }
+    put_targets(b, at, sequence, ids, at->first_row + group->n_prompt - 1, at->row - n_rows,
+                supervised);
 }
 
 pgrad_status pgrad__batch_build(pgrad__batch_builder *builder, const pgrad_rollout *rollout,
                                 const uint32_t *indices, size_t n, int supervised)
 {
     size_t rows = 0, targets = 0;
+    layout at = {0};
     for (size_t j = 0; j < n; j++) {
-        rows += pgrad__batch_rows(rollout, indices[j]);
+        rows += pgrad__batch_rows(builder, rollout, indices, j);
         targets += rollout->sequences[indices[j]].n_tokens;
     }
-    PGRAD__TRY(make_room(builder, rows, targets, n));
-    rows = targets = 0;
+    PGRAD__TRY(make_room(builder, rows, targets, 2 * n)); /* a prompt and a completion each */
     for (size_t j = 0; j < n; j++) {
-        put_sequence(builder, rollout, indices[j], supervised, rows, targets);
-        builder->sequences[j] =
-            (pgrad__attention_sequence){rows, (uint32_t)pgrad__batch_rows(rollout, indices[j])};
-        builder->offsets[j] = targets;
-        rows += builder->sequences[j].n_rows;
-        targets += rollout->sequences[indices[j]].n_tokens;
+        builder->offsets[j] = at.target;
+        put_sequence(builder, rollout, indices, n, j, supervised, &at);
     }
     builder->offsets[n] = targets;
     builder->batch = (pgrad__batch){.tokens = builder->tokens,
                                     .n_rows = rows,
                                     .sequences = builder->sequences,
-                                    .n_sequences = n,
+                                    .n_sequences = at.n_sequences,
                                     .target_rows = builder->target_rows,
                                     .targets = builder->targets,
                                     .inverse_tau = builder->inverse_tau,

@@ -31,6 +31,7 @@ pgrad_status pgrad_objective_create(pgrad_model *model, const pgrad_objective_pa
     objective->context = model->context;
     objective->builder.context = model->context;
     objective->params = read;
+    objective->builder.whole = !read.share_prefix;
     if (read.micro_batch_tokens == 0)
         objective->params.micro_batch_tokens = 2048;
     atomic_init(&objective->references, 1);
@@ -307,7 +308,8 @@ static uint32_t micro_batch_end(const pgrad_objective *objective, const pgrad_ro
     size_t rows = 0;
     uint32_t end = first;
     while (end < n) {
-        rows += pgrad__batch_rows(rollout, objective->chosen[end]);
+        rows +=
+            pgrad__batch_rows(&objective->builder, rollout, objective->chosen + first, end - first);
         if (end > first && rows > objective->params.micro_batch_tokens)
             break;
         end++;

@@ -41,8 +41,8 @@ typedef struct pgrad__data_item {
 } pgrad__data_item;
 
 /* Lays sequences indices[0..n) out as a batch: prompt and completion tokens without the last one,
- * targets = completion tokens. Arrays live in the builder and are reused; offsets[j] is the first
- * target of indices[j]. */
+ * targets = completion tokens. Neighbours of one group share their prompt's rows unless `whole`.
+ * Arrays live in the builder and are reused; offsets[j] is the first target of indices[j]. */
 typedef struct pgrad__batch_builder {
     pgrad_context *context;
     pgrad_token *tokens, *targets;
@@ -50,6 +50,7 @@ typedef struct pgrad__batch_builder {
     float *inverse_tau;
     pgrad__attention_sequence *sequences;
     size_t *offsets;
+    int whole; /* every sequence gets rows for its prompt */
     size_t row_capacity, target_capacity, sequence_capacity;
     pgrad__batch batch;
 } pgrad__batch_builder;
@@ -109,7 +110,11 @@ pgrad_status pgrad__batch_build(pgrad__batch_builder *builder, const pgrad_rollo
                                 const uint32_t *indices, size_t n, int supervised);
 void pgrad__batch_builder_free(pgrad__batch_builder *builder);
 
-/* Rows sequence i takes in a batch. */
-size_t pgrad__batch_rows(const pgrad_rollout *rollout, uint32_t i);
+/* Positions of sequence i: its rows when it is whole. */
+size_t pgrad__sequence_positions(const pgrad_rollout *rollout, uint32_t i);
+
+/* Rows that indices[j] adds to a batch of indices[0..j). */
+size_t pgrad__batch_rows(const pgrad__batch_builder *builder, const pgrad_rollout *rollout,
+                         const uint32_t *indices, size_t j);
 
 #endif

@@ -14,10 +14,11 @@ static size_t choose(const pgrad_rollout *rollout, uint32_t *first, uint32_t *ch
     for (; *first < rollout->n_sequences && n < max; (*first)++) {
         if (!pgrad__sequence_counts(&rollout->sequences[*first]))
             continue;
-        rows += pgrad__batch_rows(rollout, *first);
+        chosen[n] = *first;
+        rows += pgrad__batch_rows(&rollout->builder, rollout, chosen, n);
         if (n > 0 && rows > ROWS)
             break;
-        chosen[n++] = *first;
+        n++;
     }
     return n;
 }
@@ -64,11 +65,11 @@ static pgrad_status count_tokens(const pgrad_rollout *rollout, const pgrad_model
     for (uint32_t i = 0; i < rollout->n_sequences; i++) {
         if (!pgrad__sequence_counts(&rollout->sequences[i]))
             continue;
-        if (pgrad__batch_rows(rollout, i) > model->n_context)
+        if (pgrad__sequence_positions(rollout, i) > model->n_context)
             return pgrad__fail(
                 PGRAD_E_MISMATCH,
                 "rollout_score: sequence %u takes %zu positions, the model's context is %u", i,
-                pgrad__batch_rows(rollout, i), model->n_context);
+                pgrad__sequence_positions(rollout, i), model->n_context);
         *n += rollout->sequences[i].n_tokens;
     }
     if (*n == 0)

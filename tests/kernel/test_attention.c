@@ -20,7 +20,8 @@ static const float *const *store(const pgrad__attention_shape *shape, const floa
     OK(pgrad__calloc(context, n_pages * page + PGRAD__SLACK, sizeof(float), &pool));
     for (size_t i = 0; i < n_pages; i++)
         pages[i] = pool + i * page;
-    pgrad__kv_store(context, shape, k, v, (size_t)shape->n_kv_heads * shape->head_dim, (uint32_t)rows, 0, pages);
+    const pgrad__kv_run run = {0, (uint32_t)rows, 0, pages};
+    pgrad__kv_store(context, shape, k, v, (size_t)shape->n_kv_heads * shape->head_dim, &run, 1);
     return (const float *const *)pages;
 }
 
@@ -46,7 +47,7 @@ START_TEST(forward_and_backward)
     check_near("o", o, O, nq, 1e-5, 0);
     check_near("lse", lse, LSE, nh, 1e-5, 0);
 
-    const pgrad__attention_sequence sequence = {0, (uint32_t)c->rows};
+    const pgrad__attention_sequence sequence = {0, (uint32_t)c->rows, 0};
     const pgrad__attention_grads grads = {q,  k,  v,     o,        d_o,   lse,   dq,
                                           dk, dv, width, kv_width, width, width, kv_width};
     OK(pgrad__attention_backward(context, &workspace, &shape, &sequence, 1, &grads));
@@ -66,7 +67,7 @@ START_TEST(sequences_do_not_meet)
     if (!begin(_i, 3))
         return;
     const pgrad__attention_shape shape = {HEADS, HEADS, DIM, 0.25f};
-    static const pgrad__attention_sequence sequences[] = {{0, 7}, {10, 70}, {90, 1}, {91, 29}};
+    static const pgrad__attention_sequence sequences[] = {{0, 7, 0}, {10, 70, 0}, {90, 1, 0}, {91, 29, 0}};
     float *q = random_floats(ROWS * LD), *k = random_floats(ROWS * LD), *v = random_floats(ROWS * LD);
     float *o = random_floats(ROWS * LD), *d_o = random_floats(ROWS * LD), *lse = random_floats(ROWS * HEADS);
     float *dq = random_floats(ROWS * LD), *dk = random_floats(ROWS * LD), *dv = random_floats(ROWS * LD);

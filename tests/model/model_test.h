@@ -105,7 +105,7 @@ static inline void batch_add(test_batch *b, const pgrad_token *tokens, size_t n)
         }
     }
     b->lengths[batch->n_sequences] = n;
-    b->sequences[batch->n_sequences++] = (pgrad__attention_sequence){first, (uint32_t)n};
+    b->sequences[batch->n_sequences++] = (pgrad__attention_sequence){first, (uint32_t)n, 0};
     batch->n_rows += n;
     batch->tokens = b->tokens;
     batch->targets = b->targets;
