@@ -25,7 +25,8 @@ typedef struct pgrad_step_report {
     uint64_t step;             /* optimizer steps done, this one included */
     /* rollout: pgrad_rollout_report */
     double reward;             /* mean over scored sequences */
-    double reward_std;         /* ddof 1 */
+    double reward_std;         /* mean over groups of the deviation within (ddof 1), TRL's reward_std;
+                                  with groups of one: of the batch */
     double reward_min;
     double reward_q1;          /* quartiles */
     double reward_median;
@@ -43,7 +44,8 @@ typedef struct pgrad_step_report {
     /* objective: pgrad_objective_backward */
     double loss;
     double policy_loss;
-    double kl;                 /* mean per token of the estimator in force; 0 without */
+    double kl;                 /* mean per token of the loss's KL term; with KL in the reward alone,
+                                  of k3 = exp(-d) - 1 + d, d = OLD - REFERENCE; NaN without */
     double entropy;            /* mean per token, nats */
     double ratio_mean;         /* of rho over learned tokens */
     double ratio_min;
@@ -63,6 +65,7 @@ typedef struct pgrad_step_report {
     uint32_t n_named;          /* used in named[] */
     uint32_t reserved;
     pgrad_named_value named[32]; /* "rewards/NAME/mean", "rewards/NAME/std" */
+    double eval_reward;        /* greedy mean reward on eval_prompts after this step, where it was time */
 } pgrad_step_report;
 
 /* Sets the size, and every number to NaN. */

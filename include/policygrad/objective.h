@@ -1,4 +1,4 @@
-/* Advantages to a loss and its gradients. The formulas: docs/algorithms.md 3 to 5 and 7.
+/* Advantages to a loss and its gradients. The formulas: docs/algorithms.md 3 and 4.
  *
  * Threads: one at a time, and alone with its model. */
 #ifndef POLICYGRAD_OBJECTIVE_H
@@ -24,7 +24,8 @@ enum {
     PGRAD_AGGREGATE_SEQUENCE_MEAN_TOKEN_MEAN = 1, /* 1 / (N+ T_i): original GRPO */
     PGRAD_AGGREGATE_SEQUENCE_MEAN_TOKEN_SUM = 2, /* 1 / N+: exact sequence policy gradient */
     PGRAD_AGGREGATE_CONSTANT = 3,                /* 1 / (N Lmax): Dr. GRPO */
-    PGRAD_AGGREGATE_PROMPT_MEAN = 4,             /* 1 / (B T_g), T_g tokens of the group */
+    PGRAD_AGGREGATE_PROMPT_MEAN = 4,             /* 1 / (B T_g), T_g learned tokens of the whole group in
+                                                    the rollout, B = sum of T_i / T_g */
     PGRAD_AGGREGATE_MICRO_TOKEN_MEAN = 5         /* 1 / (M_micro n_micro): depends on the split */
 };
 

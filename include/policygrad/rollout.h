@@ -139,7 +139,8 @@ PGRAD_API pgrad_status pgrad_rollout_set_data(pgrad_rollout *rollout, uint32_t g
 
 /* Generates group_size completions for every prompt that has none. A prompt is computed once for its
  * group. The model must not change meanwhile. Reports progress as "generate" in tokens.
- * Errors: E_STATE (no prompt); E_NUMERIC (logits not finite, with sequence and position);
+ * Errors: E_STATE (no prompt); E_INVALID (a token of the sampler's lists outside the vocabulary);
+ * E_NUMERIC (logits not finite, with sequence and position);
  * E_CANCELLED, E_CALLBACK, E_DEADLINE: finished completions are kept, the others have
  * PGRAD_FINISH_NONE. */
 PGRAD_API pgrad_status pgrad_rollout_generate(pgrad_rollout *rollout, pgrad_sampler *sampler,

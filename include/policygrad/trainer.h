@@ -62,7 +62,8 @@ typedef struct pgrad_train_params {
     const char *save_path;      /* the model goes there every save_every steps and at a clean end */
     uint64_t save_every;        /* 0: only at the end; default 0 */
     const pgrad_prompts *eval_prompts; /* held out; greedy, with a sampler of its own; NULL: none */
-    uint64_t eval_every;        /* 0: at the start and the end only; default 0 */
+    uint64_t eval_every;        /* steps; the report of such a step has eval_reward. 0: at the start and
+                                   the end only; default 0 */
 } pgrad_train_params;
 
 PGRAD_API void pgrad_train_params_init(pgrad_train_params *params, size_t size);
@@ -90,7 +91,9 @@ typedef struct pgrad_train_report {
 
 /* Trains model on prompts. A step whose update is not finite is skipped; three in a row end the run
  * with E_NUMERIC. Reports progress as "train" in steps.
- * Errors: E_INVALID, and those of the calls it wraps; out (may be NULL) is filled in any case. */
+ * With max_seconds the step under way is finished. Host handles are kept alive for the run.
+ * Errors: E_INVALID and E_LIMIT, naming the prompt or field; E_MISMATCH (an objective or optimizer of
+ * another model, another context); and those of the calls it wraps; out (may be NULL) is filled in any case. */
 PGRAD_API pgrad_status pgrad_train(pgrad_model *model, pgrad_tokenizer *tokenizer,
                                    pgrad_reward *reward, const pgrad_prompts *prompts,
                                    const pgrad_train_params *params, pgrad_train_report *out);

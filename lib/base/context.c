@@ -169,11 +169,15 @@ pgrad_status pgrad__check_cancel(pgrad_context *context)
 pgrad_status pgrad__progress(pgrad_context *context, const char *what, uint64_t done,
                              uint64_t total)
 {
-    if (context->progress != NULL &&
-        context->progress(context->progress_user, what, done, total) <= 0)
-        return pgrad__fail(PGRAD_E_CALLBACK,
-                           "the progress function asked to stop (%s, %llu of %llu)", what,
-                           (unsigned long long)done, (unsigned long long)total);
+    if (context->progress != NULL) {
+        const uint32_t state = pgrad__os_float_begin(); /* the host may leave another one */
+        const int32_t answer = context->progress(context->progress_user, what, done, total);
+        pgrad__os_float_end(state);
+        if (answer <= 0)
+            return pgrad__fail(PGRAD_E_CALLBACK,
+                               "the progress function asked to stop (%s, %llu of %llu)", what,
+                               (unsigned long long)done, (unsigned long long)total);
+    }
     return pgrad__check_cancel(context);
 }
 
@@ -189,7 +193,9 @@ void pgrad__log_line(pgrad_context *context, int32_t level, const char *format, 
     for (char *p = line; *p != '\0'; p++)
         if ((unsigned char)*p < 0x20 || *p == 0x7f)
             *p = ' ';
+    const uint32_t state = pgrad__os_float_begin(); /* the host may leave another one */
     context->log(context->log_user, level, line);
+    pgrad__os_float_end(state);
 }
 
 static pgrad_status busy(const char *what, const char *why)

@@ -76,27 +76,34 @@ static size_t character_size(const unsigned char *p)
     return size;
 }
 
-/* Copies text with control bytes and broken UTF-8 escaped; a message is one line whatever a file
- * put into it. */
-static void store(const char *text)
+/* Copies text with control bytes and broken UTF-8 escaped, as much of it as fits; a message is one
+ * line whatever a file put into it. Returns the bytes of text that went in. */
+static size_t escape(char *out, size_t capacity, const char *text)
 {
     static const char HEX[] = "0123456789abcdef";
+    const unsigned char *p = (const unsigned char *)text;
     size_t n = 0;
-    for (const unsigned char *p = (const unsigned char *)text; *p != '\0';) {
+    while (*p != '\0') {
         const size_t size = character_size(p);
-        if (n + (size == 0 ? 4 : size) >= MESSAGE_SIZE)
+        if (n + (size == 0 ? 4 : size) >= capacity)
             break;
         if (size == 0) {
-            message[n++] = '\\';
-            message[n++] = 'x';
-            message[n++] = HEX[*p >> 4];
-            message[n++] = HEX[*p & 15];
+            out[n++] = '\\';
+            out[n++] = 'x';
+            out[n++] = HEX[*p >> 4];
+            out[n++] = HEX[*p & 15];
         }
-        memmove(message + n, p, size);
+        memmove(out + n, p, size);
         n += size;
         p += size == 0 ? 1 : size;
     }
-    message[n] = '\0';
+    out[n] = '\0';
+    return (size_t)(p - (const unsigned char *)text);
+}
+
+static void store(const char *text)
+{
+    (void)escape(message, MESSAGE_SIZE, text);
 }
 
 pgrad_status pgrad__fail(pgrad_status code, const char *format, ...)
@@ -139,16 +146,14 @@ void pgrad__message_set(const char *text)
 
 const char *pgrad__path_text(char buffer[PGRAD__PATH_MAX], const char *path)
 {
-    enum { KEPT = 120 };
-    size_t length = strlen(path);
-    if (length <= KEPT) {
-        memcpy(buffer, path, length + 1);
+    enum { KEPT = 121 };
+    const char *tail = path;
+    if (escape(buffer, KEPT, path) == strlen(path))
         return buffer;
-    }
-    const char *tail = path + length - KEPT;
-    while (((unsigned char)*tail & 0xc0) == 0x80) /* not from inside a character */
-        tail++;
     memcpy(buffer, "...", 3);
-    memcpy(buffer + 3, tail, strlen(tail) + 1);
+    do { /* the longest end that fits when it is escaped, not from inside a character */
+        const size_t size = character_size((const unsigned char *)tail);
+        tail += size == 0 ? 1 : size;
+    } while (escape(buffer + 3, KEPT, tail) != strlen(tail));
     return buffer;
 }

@@ -17,7 +17,8 @@ pgrad_status pgrad__fail_in(pgrad_status code, const char *format, ...)
 void pgrad__message_get(char text[512]);
 void pgrad__message_set(const char *text);
 
-/* Shortens a path for a message to its last 120 bytes, "...", in front when cut. Returns buffer. */
+/* Shortens a path for a message to its last 120 bytes, control bytes and broken UTF-8 escaped,
+ * "..." in front when cut. Returns buffer. */
 #define PGRAD__PATH_MAX 128
 const char *pgrad__path_text(char buffer[PGRAD__PATH_MAX], const char *path);
 

@@ -137,10 +137,15 @@ pgrad_status pgrad_model_zero_grad(pgrad_model *model)
         return pgrad__fail(PGRAD_E_INVALID, "zero_grad: model is NULL");
     if (model->frozen)
         return pgrad__fail(PGRAD_E_STATE, "a frozen model has no gradients");
-    PGRAD__TRY(pgrad__lock_write(&model->lock, "model"));
-    pgrad__parallel(model->context, model->n_tensors, zero_tensor, model);
-    pgrad__unlock_write(&model->lock);
-    return PGRAD_OK;
+    pgrad__scope scope;
+    PGRAD__TRY(pgrad__enter(model->context, &scope));
+    pgrad_status status = pgrad__lock_write(&model->lock, "model");
+    if (status == PGRAD_OK) {
+        pgrad__parallel(model->context, model->n_tensors, zero_tensor, model);
+        pgrad__unlock_write(&model->lock);
+    }
+    pgrad__leave(&scope);
+    return status;
 }
 
 /* ---- logits ---- */

@@ -121,6 +121,13 @@ static pgrad_status gather_rewards(const pgrad_advantage *advantage, const pgrad
     for (uint32_t i = 0; i < rollout->n_sequences; i++) {
         const pgrad__sequence *sequence = &rollout->sequences[i];
         reward[i] = pgrad__sequence_counts(sequence) ? sequence->reward : NAN;
+        if (rollout->has_rewards == PGRAD__REWARDS_SET && isnan(reward[i]) &&
+            pgrad__sequence_counts(sequence))
+            return pgrad__fail(
+                PGRAD_E_STATE,
+                "advantage_apply: sequence %u has no reward: pgrad_rollout_set_array "
+                "gave one to others",
+                i);
         if (beta == 0.0 || isnan(reward[i]))
             continue;
         if ((sequence->filled & (1u << PGRAD_REFERENCE)) == 0)

@@ -441,6 +441,7 @@ static pgrad_status generate(pgrad_rollout *rollout, pgrad_sampler *sampler,
     if (sampler->params.n_stop_strings > 0 && rollout->tokenizer == NULL)
         return pgrad__fail(PGRAD_E_INVALID,
                            "sampler.stop_strings: the rollout has no tokenizer, so no text");
+    PGRAD__TRY(pgrad__sampler_check(sampler, rollout->model->config.n_vocab));
     PGRAD__TRY(check_room(rollout));
     PGRAD__TRY(collect_ends(&g));
     make_sequences(&g, sampler);

@@ -29,7 +29,7 @@ static const metric METRICS[] = {
     {AT(completion_max_length), "completions/max_length"},
     {AT(completion_clipped_ratio), "completions/clipped_ratio"},
     {AT(n_sequences), "num_sequences"},
-    {AT(n_tokens), "num_tokens"},
+    {AT(n_tokens), "completions/num_tokens"},
     {AT(sampling_mismatch), "sampling/sampling_logp_difference/mean"},
     {AT(loss), "loss"},
     {AT(policy_loss), "policy_loss"},
@@ -48,6 +48,7 @@ static const metric METRICS[] = {
     {AT(seconds_generate), "step_time/generate"},
     {AT(seconds_train), "step_time/train"},
     {AT(tokens_per_second), "tokens_per_second"},
+    {AT(eval_reward), "eval_reward"},
 };
 enum { N_METRICS = sizeof METRICS / sizeof METRICS[0], N_NAMED = 32 };
 
@@ -126,7 +127,7 @@ uint32_t pgrad_metrics_count(const pgrad_step_report *report)
     uint32_t count = 0;
     for (size_t i = 0; i < N_METRICS; i++)
         count += isnan(number_at(report, METRICS[i].offset)) ? 0u : 1u;
-    if (holds(report, sizeof *report))
+    if (holds(report, AT(named) + sizeof report->named))
         count += report->n_named;
     return count;
 }

@@ -72,7 +72,8 @@ static int is_supervised(const pgrad_objective *objective)
 
 static int uses_reference(const pgrad_objective *objective)
 {
-    return objective->params.kl_beta > 0.0 && objective->params.kl != PGRAD_KL_NONE;
+    return objective->params.kl_beta > 0.0 && objective->params.kl != PGRAD_KL_NONE &&
+           !is_supervised(objective);
 }
 
 /* m_it of a token. */
@@ -97,7 +98,7 @@ typedef struct counts {
     double tokens;    /* M */
     double sequences; /* N */
     double non_empty; /* N+ */
-    double groups;    /* B: with a learned token */
+    double groups;    /* B: sum over sequences of T_i / T_g, 1 for a whole group */
 } counts;
 
 static pgrad_status check_sequence(const pgrad_objective *objective, const pgrad_rollout *rollout,
@@ -119,6 +120,16 @@ static pgrad_status check_sequence(const pgrad_objective *objective, const pgrad
     return PGRAD_OK;
 }
 
+/* T_g of every group, all its finished sequences, so that a group may be cut over several calls. */
+static void count_groups(pgrad_objective *objective, const pgrad_rollout *rollout)
+{
+    for (uint32_t group = 0; group < rollout->n_groups; group++)
+        objective->group_tokens[group] = 0;
+    for (uint32_t i = 0; i < rollout->n_sequences; i++)
+        if (rollout->sequences[i].finish != PGRAD_FINISH_NONE)
+            objective->group_tokens[rollout->sequences[i].group] += learned_tokens(rollout, i);
+}
+
 /* Fills objective->chosen with the finished sequences asked for, and counts. */
 static pgrad_status choose(pgrad_objective *objective, const pgrad_rollout *rollout,
                            const uint32_t *indices, uint32_t n, counts *out)
@@ -133,9 +144,7 @@ static pgrad_status choose(pgrad_objective *objective, const pgrad_rollout *roll
         PGRAD__TRY(pgrad__realloc(context, &objective->weights, n, sizeof(double)));
         objective->capacity = n;
     }
-    for (uint32_t group = 0; group < rollout->n_groups; group++)
-        objective->group_tokens[group] = 0;
-
+    count_groups(objective, rollout);
     counts c = {0};
     for (uint32_t j = 0; j < n; j++) {
         uint32_t i = indices == NULL ? j : indices[j];
@@ -152,9 +161,7 @@ static pgrad_status choose(pgrad_objective *objective, const pgrad_rollout *roll
         objective->chosen[c.n_chosen++] = i;
         c.tokens += tokens;
         c.non_empty += 1.0;
-        uint32_t *of_group = &objective->group_tokens[rollout->sequences[i].group];
-        c.groups += *of_group == 0 ? 1.0 : 0.0;
-        *of_group += tokens;
+        c.groups += (double)tokens / objective->group_tokens[rollout->sequences[i].group];
     }
     *out = c;
     return PGRAD_OK;
@@ -250,7 +257,7 @@ static pgrad_status loss_of_token(const micro_batch *micro, uint32_t j, uint32_t
     pgrad__token_loss loss =
         pgrad__loss_token(params->loss, l, l_old, advantage, params->clip_low, params->clip_high);
     pgrad__kl_term kl = {0.0, 0.0};
-    if (uses_reference(objective) && !is_supervised(objective))
+    if (uses_reference(objective))
         kl = pgrad__kl_token(params->kl, l,
                              (double)pgrad__rollout_values(rollout, PGRAD_REFERENCE, i)[t],
                              loss.ratio);
@@ -347,7 +354,8 @@ static void fill_report(const pgrad_objective *objective, const totals *sum, dou
     full.loss = sum->policy + objective->params.kl_beta * sum->kl;
     if (entropy_tokens > 0.0)
         full.loss -= objective->params.entropy_coefficient * sum->entropy / entropy_tokens;
-    full.kl = sum->kl_tokens / tokens;
+    if (uses_reference(objective))
+        full.kl = sum->kl_tokens / tokens;
     full.entropy = sum->entropy / tokens;
     full.ratio_mean = sum->ratio_sum / tokens;
     full.ratio_min = sum->ratio_min;

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "base/os.h"
+#include "io/utf8.h"
 
 /* ---- room for scores ---- */
 
@@ -67,9 +68,11 @@ pgrad_status pgrad_scores_set_tokens(pgrad_scores *scores, uint32_t i, const flo
         sum += (double)values[t];
     }
     const size_t stride = rollout->params.max_new_tokens;
-    if (scratch->tokens == NULL)
-        PGRAD__TRY(pgrad__alloc(rollout->context, rollout->max_sequences * stride, sizeof(float),
-                                &scratch->tokens));
+    if (scratch->tokens == NULL) {
+        scores->status = pgrad__alloc(rollout->context, rollout->max_sequences * stride,
+                                      sizeof(float), &scratch->tokens);
+        PGRAD__TRY(scores->status);
+    }
     memcpy(scratch->tokens + i * stride, values, n * sizeof *values);
     scratch->kind[i] = PGRAD__SCORE_TOKENS;
     scratch->sum[i] = sum;
@@ -111,6 +114,12 @@ pgrad_status pgrad_reward_create(pgrad_context *context, const char *name, pgrad
         return pgrad__fail(PGRAD_E_INVALID,
                            "reward_create: name: expected 1 to %d bytes, found %zu",
                            PGRAD__REWARD_NAME - 1, length);
+    for (size_t i = 0; i < length; i++)
+        if ((unsigned char)name[i] < 0x20 || !pgrad__utf8_is_valid(name, length))
+            return pgrad__fail(PGRAD_E_INVALID,
+                               "reward_create: name: expected UTF-8 without control characters, "
+                               "found '%s'",
+                               name);
     PGRAD__TRY(pgrad__enter(context, &scope));
     pgrad_status status = pgrad__calloc(context, 1, sizeof *reward, &reward);
     if (status == PGRAD_OK) {
@@ -206,6 +215,8 @@ void pgrad_reward_free(pgrad_reward *reward)
 static pgrad_status callback_failed(const pgrad_reward *reward, const pgrad_scores *scores,
                                     int32_t result)
 {
+    if (scores->status != PGRAD_OK)
+        return pgrad__fail_in(scores->status, "reward '%s': ", reward->name);
     if (scores->failure[0] == '\0')
         return pgrad__fail(
             PGRAD_E_CALLBACK,
@@ -289,6 +300,7 @@ static pgrad_status call(const pgrad__component *part, pgrad_rollout *rollout, p
     memset(scores->scratch->kind, PGRAD__SCORE_PLAIN, scores->count);
     scores->failure[0] = '\0';
     scores->failed_sequence = UINT32_MAX;
+    scores->status = PGRAD_OK;
     if (reward->busy)
         return pgrad__fail(PGRAD_E_BUSY, "reward '%s': its function is running", reward->name);
     rollout->generating = reward->busy = 1;
@@ -357,7 +369,7 @@ static pgrad_status apply(pgrad_reward *reward, pgrad_rollout *rollout)
     for (uint32_t i = 0; i < n_parts; i++)
         PGRAD__GO(apply_component(&parts[i], rollout, &scores));
     PGRAD__GO(spread_rewards(rollout));
-    rollout->has_rewards = 1;
+    rollout->has_rewards = PGRAD__REWARDS_APPLIED;
     return PGRAD_OK;
 fail:
     clear_rewards(rollout);

@@ -45,6 +45,7 @@ struct pgrad_scores {
     pgrad__score_scratch *scratch;
     uint32_t first, count;
     uint32_t failed_sequence;
+    pgrad_status status; /* out of memory in a call of the callback's */
     char failure[201];
 };
 

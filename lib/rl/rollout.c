@@ -478,7 +478,8 @@ static void set_rewards(pgrad_rollout *rollout, uint32_t i, const float *values,
         to[n == 1 ? sequence->n_tokens - 1 : t] = values[t];
     }
     sequence->reward = total;
-    rollout->has_rewards = 1;
+    if (rollout->has_rewards == PGRAD__REWARDS_NONE)
+        rollout->has_rewards = PGRAD__REWARDS_SET;
     if (n > 1)
         rollout->has_token_rewards = 1;
 }

@@ -9,6 +9,10 @@
 #include "model/model.h"
 #include "text/tokenizer.h"
 
+/* Where the rewards came from: with SET a sequence without one was forgotten, with APPLIED none
+ * applied. */
+enum { PGRAD__REWARDS_NONE, PGRAD__REWARDS_APPLIED, PGRAD__REWARDS_SET };
+
 #define PGRAD__N_ARRAYS 9
 #define PGRAD__MAX_COMPONENTS 16
 #define PGRAD__REWARD_NAME 41
@@ -77,7 +81,8 @@ struct pgrad_rollout {
     char *data_text; /* keys and texts, each closed by a NUL */
     size_t data_length, data_text_capacity;
     /* filled by pgrad_reward_apply */
-    int has_rewards, has_token_rewards, has_advantages;
+    int has_rewards; /* PGRAD__REWARDS_* */
+    int has_token_rewards, has_advantages;
     uint32_t n_components;
     char component_names[PGRAD__MAX_COMPONENTS][PGRAD__REWARD_NAME];
     double *component_scores; /* [PGRAD__MAX_COMPONENTS, max_sequences]; NaN: not applicable */

@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "base/real.h"
 #include "rl/advantage.h"
 #include "rl/metrics.h"
 #include "rl/rollout.h"
@@ -62,22 +63,58 @@ static void report_rewards(const pgrad_rollout *rollout, double *values, pgrad_s
     part->reward_max = values[n - 1];
 }
 
+/* The spread within groups takes the place of the batch's where there are groups of two. */
 static void report_groups(const pgrad_rollout *rollout, double *values, pgrad_step_report *part)
 {
-    double groups = 0.0, flat = 0.0;
+    double groups = 0.0, flat = 0.0, spread = 0.0, several = 0.0;
     for (uint32_t group = 0; group < rollout->n_groups; group++) {
-        uint32_t n = 0;
-        for (uint32_t i = 0; i < rollout->n_sequences; i++)
-            if (rollout->sequences[i].group == group &&
-                pgrad__sequence_counts(&rollout->sequences[i]))
-                values[n++] = rollout->sequences[i].reward;
-        if (n == 0)
+        uint32_t n = 0, members = 0;
+        for (uint32_t i = 0; i < rollout->n_sequences; i++) {
+            const pgrad__sequence *sequence = &rollout->sequences[i];
+            if (sequence->group != group || !pgrad__sequence_counts(sequence))
+                continue;
+            members++;
+            if (!isnan(sequence->reward))
+                values[n++] = sequence->reward;
+        }
+        if (members == 0)
             continue;
         groups += 1.0;
         flat += pgrad__zero_spread(values, n) ? 1.0 : 0.0;
+        if (n > 1) {
+            double mean, std;
+            moments(values, n, &mean, &std);
+            spread += std;
+            several += 1.0;
+        }
     }
     if (groups > 0.0)
         part->frac_zero_std = flat / groups;
+    if (several > 0.0)
+        part->reward_std = spread / several;
+}
+
+/* k3 of what was sampled against the reference, over the learned tokens. */
+static void report_kl(const pgrad_rollout *rollout, pgrad_step_report *part)
+{
+    double sum = 0.0, tokens = 0.0;
+    for (uint32_t i = 0; i < rollout->n_sequences; i++) {
+        const pgrad__sequence *sequence = &rollout->sequences[i];
+        const float *old = pgrad_rollout_array(rollout, PGRAD_OLD, i, NULL);
+        const float *reference = pgrad_rollout_array(rollout, PGRAD_REFERENCE, i, NULL);
+        const float *mask = pgrad_rollout_array(rollout, PGRAD_MASK, i, NULL);
+        if (!pgrad__sequence_counts(sequence) || old == NULL || reference == NULL)
+            continue;
+        for (uint32_t t = 0; t < sequence->n_tokens; t++) {
+            if (mask != NULL && mask[t] == 0.0f)
+                continue;
+            const double d = fmax(-20.0, fmin(20.0, (double)old[t] - (double)reference[t]));
+            sum += pgrad__expm1(-d) + d;
+            tokens += 1.0;
+        }
+    }
+    if (tokens > 0.0)
+        part->kl = sum / tokens;
 }
 
 static void report_lengths(const pgrad_rollout *rollout, pgrad_step_report *part)
@@ -147,6 +184,7 @@ pgrad_status pgrad_rollout_report(const pgrad_rollout *rollout, pgrad_step_repor
         values = many;
     }
     report_lengths(rollout, &part);
+    report_kl(rollout, &part);
     if (rollout->has_rewards) {
         report_rewards(rollout, values, &part);
         report_groups(rollout, values, &part);

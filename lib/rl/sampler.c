@@ -147,6 +147,25 @@ void pgrad_sampler_free(pgrad_sampler *sampler)
 
 /* ---- use ---- */
 
+pgrad_status pgrad__sampler_check(const pgrad_sampler *sampler, uint32_t n_vocab)
+{
+    const pgrad_sampler_params *params = &sampler->params;
+    const struct {
+        const char *name;
+        const pgrad_token *tokens;
+        size_t n;
+    } lists[] = {{"stop_tokens", params->stop_tokens, params->n_stop_tokens},
+                 {"forbidden_tokens", params->forbidden_tokens, params->n_forbidden_tokens},
+                 {"bias_tokens", params->bias_tokens, params->n_bias_tokens}};
+    for (size_t k = 0; k < sizeof lists / sizeof lists[0]; k++)
+        for (size_t i = 0; i < lists[k].n; i++)
+            if ((uint32_t)lists[k].tokens[i] >= n_vocab)
+                return pgrad__fail(PGRAD_E_INVALID,
+                                   "sampler.%s[%zu]: expected an id below the model's %u, found %d",
+                                   lists[k].name, i, n_vocab, lists[k].tokens[i]);
+    return PGRAD_OK;
+}
+
 static pgrad_status prepare_pick(pgrad_sampler *sampler, size_t n_vocab)
 {
     if (n_vocab == 0 || n_vocab > 1u << 24)

@@ -59,6 +59,9 @@ typedef struct pgrad__drawn {
 pgrad__drawn pgrad__sampler_draw(const pgrad_sampler *sampler, const pgrad__kernels *kernels,
                                  pgrad__draw_scratch *scratch, const pgrad__draw *draw);
 
+/* E_INVALID for a stop, forbidden or bias token that a vocabulary of n_vocab does not have. */
+pgrad_status pgrad__sampler_check(const pgrad_sampler *sampler, uint32_t n_vocab);
+
 /* The message of a failed draw; `what` says where. */
 pgrad_status pgrad__draw_fail(pgrad__draw_failure failure, const float *logits, uint32_t n_vocab,
                               const char *what);

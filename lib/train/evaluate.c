@@ -21,10 +21,11 @@ pgrad_status pgrad__evaluation_init(pgrad__evaluation *evaluation, pgrad_model *
     pgrad_sampler_params sampler;
     memset(evaluation, 0, sizeof *evaluation);
     evaluation->context = model->context;
-    status = pgrad__prompt_set_init(&evaluation->prompts, model->context, tokenizer, prompts, 0);
+    status = pgrad__prompt_set_init(&evaluation->prompts, model, tokenizer, prompts, 0);
     if (status != PGRAD_OK)
         return pgrad__fail_in(status, "eval_prompts: ");
-    evaluation->batch = prompts->n < MAX_BATCH ? (uint32_t)prompts->n : MAX_BATCH;
+    const size_t n = evaluation->prompts.source.n;
+    evaluation->batch = n < MAX_BATCH ? (uint32_t)n : MAX_BATCH;
     pgrad_rollout_params_init(&rollout, sizeof rollout);
     rollout.group_size = 1;
     rollout.max_prompts = evaluation->batch;
@@ -50,7 +51,7 @@ void pgrad__evaluation_free(pgrad__evaluation *evaluation)
 
 pgrad_status pgrad__evaluate(pgrad__evaluation *evaluation, pgrad_reward *reward, double *mean)
 {
-    size_t n = evaluation->prompts.source->n;
+    size_t n = evaluation->prompts.source.n;
     double sum = 0.0, scored = 0.0;
     for (size_t first = 0; first < n; first += evaluation->batch) {
         size_t end = first + evaluation->batch < n ? first + evaluation->batch : n;

@@ -9,11 +9,22 @@
 #include "base/fail.h"
 #include "base/rng.h"
 
+/* Reads the host's struct by its own size: what an older one lacks is NULL or 0. */
+static pgrad_status read_source(const pgrad_prompts *prompts, pgrad_prompts *out)
+{
+    const size_t least = offsetof(pgrad_prompts, chat), size = prompts->struct_size;
+    if (size < least || size > 1u << 16)
+        return pgrad__fail(PGRAD_E_INVALID,
+                           "prompts.struct_size: expected %zu (call pgrad_prompts_init), found %zu",
+                           sizeof *prompts, size);
+    memset(out, 0, sizeof *out);
+    memcpy(out, prompts, size < sizeof *out ? size : sizeof *out);
+    out->struct_size = sizeof *out;
+    return PGRAD_OK;
+}
+
 static pgrad_status check_source(const pgrad_prompts *prompts, const pgrad_tokenizer *tokenizer)
 {
-    if (prompts->struct_size < sizeof *prompts)
-        return pgrad__fail(PGRAD_E_INVALID, "prompts.struct_size: expected at least %zu, found %zu",
-                           sizeof *prompts, prompts->struct_size);
     if (prompts->n == 0)
         return pgrad__fail(PGRAD_E_INVALID, "prompts.n: expected at least 1, found 0");
     if (prompts->n > UINT32_MAX)
@@ -28,6 +39,10 @@ static pgrad_status check_source(const pgrad_prompts *prompts, const pgrad_token
     if (prompts->n_columns > 0 && (prompts->column_names == NULL || prompts->columns == NULL))
         return pgrad__fail(PGRAD_E_INVALID, "prompts.columns: %u announced, none given",
                            prompts->n_columns);
+    for (uint32_t i = 0; i < prompts->n_columns; i++)
+        if (prompts->column_names[i] == NULL || prompts->columns[i] == NULL)
+            return pgrad__fail(PGRAD_E_INVALID, "prompts.%s[%u] is NULL",
+                               prompts->column_names[i] == NULL ? "column_names" : "columns", i);
     return PGRAD_OK;
 }
 
@@ -35,7 +50,7 @@ static pgrad_status check_source(const pgrad_prompts *prompts, const pgrad_token
 static pgrad_status encode(const pgrad__prompt_set *set, pgrad_tokenizer *tokenizer, size_t i,
                            size_t *n)
 {
-    const pgrad_prompts *prompts = set->source;
+    const pgrad_prompts *prompts = &set->source;
     const char *text = prompts->texts[i];
     pgrad_token *out = set->ids + set->n_ids;
     size_t room = set->capacity - set->n_ids;
@@ -51,33 +66,54 @@ static pgrad_status encode(const pgrad__prompt_set *set, pgrad_tokenizer *tokeni
     return pgrad_chat_format(tokenizer, messages, n_messages, PGRAD_CHAT_GENERATE, out, room, n);
 }
 
-static pgrad_status append_prompt(pgrad__prompt_set *set, pgrad_tokenizer *tokenizer, size_t i)
+static pgrad_status append_ids(pgrad__prompt_set *set, const pgrad_model *model, size_t i,
+                               size_t *n)
 {
-    const pgrad_prompts *prompts = set->source;
-    size_t n = 0;
-    if (prompts->ids != NULL) {
-        n = prompts->n_ids[i];
-        PGRAD__TRY(pgrad__reserve(set->context, &set->ids, &set->capacity, set->n_ids + n,
-                                  sizeof(pgrad_token)));
-        if (n > 0)
-            memcpy(set->ids + set->n_ids, prompts->ids[i], n * sizeof(pgrad_token));
-    } else {
-        if (prompts->texts[i] == NULL)
-            return pgrad__fail(PGRAD_E_INVALID, "prompts.texts[%zu] is NULL", i);
-        pgrad_status status = encode(set, tokenizer, i, &n);
-        if (status == PGRAD_E_BUFFER) {
-            PGRAD__TRY(pgrad__reserve(set->context, &set->ids, &set->capacity, set->n_ids + n,
-                                      sizeof(pgrad_token)));
-            status = encode(set, tokenizer, i, &n);
-        }
-        if (status != PGRAD_OK)
-            return pgrad__fail_in(status, "prompts.texts[%zu]: ", i);
+    const pgrad_token *ids = set->source.ids[i];
+    *n = set->source.n_ids[i];
+    if (*n > model->n_context)
+        return PGRAD_OK; /* told by the caller */
+    if (ids == NULL && *n > 0)
+        return pgrad__fail(PGRAD_E_INVALID, "prompts.ids[%zu] is NULL, n_ids says %zu", i, *n);
+    PGRAD__TRY(pgrad__reserve(set->context, &set->ids, &set->capacity, set->n_ids + *n,
+                              sizeof(pgrad_token)));
+    for (size_t k = 0; k < *n; k++) {
+        if (ids[k] < 0 || (uint32_t)ids[k] >= model->config.n_vocab)
+            return pgrad__fail(PGRAD_E_INVALID,
+                               "prompts.ids[%zu][%zu]: expected an id below %u, found %d", i, k,
+                               model->config.n_vocab, ids[k]);
+        set->ids[set->n_ids + k] = ids[k];
     }
+    return PGRAD_OK;
+}
+
+static pgrad_status append_text(pgrad__prompt_set *set, pgrad_tokenizer *tokenizer, size_t i,
+                                size_t *n)
+{
+    if (set->source.texts[i] == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "prompts.texts[%zu] is NULL", i);
+    pgrad_status status = encode(set, tokenizer, i, n);
+    if (status == PGRAD_E_BUFFER) {
+        PGRAD__TRY(pgrad__reserve(set->context, &set->ids, &set->capacity, set->n_ids + *n,
+                                  sizeof(pgrad_token)));
+        status = encode(set, tokenizer, i, n);
+    }
+    return status == PGRAD_OK ? status : pgrad__fail_in(status, "prompts.texts[%zu]: ", i);
+}
+
+static pgrad_status append_prompt(pgrad__prompt_set *set, const pgrad_model *model,
+                                  pgrad_tokenizer *tokenizer, size_t i)
+{
+    const int is_text = set->source.ids == NULL;
+    const char *what = is_text ? "texts" : "ids";
+    size_t n = 0;
+    PGRAD__TRY(is_text ? append_text(set, tokenizer, i, &n) : append_ids(set, model, i, &n));
     if (n == 0)
-        return pgrad__fail(PGRAD_E_INVALID, "prompt %zu is empty: a model needs at least one token",
-                           i);
-    if (n > UINT32_MAX)
-        return pgrad__fail(PGRAD_E_LIMIT, "prompt %zu has %zu tokens", i, n);
+        return pgrad__fail(PGRAD_E_INVALID,
+                           "prompts.%s[%zu] is empty: a model needs at least one token", what, i);
+    if (n > model->n_context)
+        return pgrad__fail(PGRAD_E_LIMIT, "prompts.%s[%zu]: %zu tokens, the model's context is %u",
+                           what, i, n, model->n_context);
     set->n_ids += n;
     set->offsets[i + 1] = set->n_ids;
     if (n > set->max_tokens)
@@ -88,9 +124,9 @@ static pgrad_status append_prompt(pgrad__prompt_set *set, pgrad_tokenizer *token
 /* Fisher-Yates, a pure function of (seed, epoch). */
 static void shuffle(pgrad__prompt_set *set)
 {
-    for (size_t i = 0; i < set->source->n; i++)
+    for (size_t i = 0; i < set->source.n; i++)
         set->order[i] = (uint32_t)i;
-    for (size_t i = set->source->n - 1; i > 0; i--) {
+    for (size_t i = set->source.n - 1; i > 0; i--) {
         size_t j = (size_t)pgrad__uniform_below(set->seed, set->epoch, i, i + 1);
         uint32_t swap = set->order[i];
         set->order[i] = set->order[j];
@@ -98,20 +134,22 @@ static void shuffle(pgrad__prompt_set *set)
     }
 }
 
-pgrad_status pgrad__prompt_set_init(pgrad__prompt_set *set, pgrad_context *context,
+pgrad_status pgrad__prompt_set_init(pgrad__prompt_set *set, const pgrad_model *model,
                                     pgrad_tokenizer *tokenizer, const pgrad_prompts *prompts,
                                     uint64_t seed)
 {
     pgrad_status status = PGRAD_OK;
+    pgrad_context *context = model->context;
     memset(set, 0, sizeof *set);
     set->context = context;
-    set->source = prompts;
     set->seed = seed;
-    PGRAD__GO(check_source(prompts, tokenizer));
-    PGRAD__GO(pgrad__calloc(context, prompts->n + 1, sizeof(size_t), &set->offsets));
-    PGRAD__GO(pgrad__alloc(context, prompts->n, sizeof(uint32_t), &set->order));
-    for (size_t i = 0; i < prompts->n; i++)
-        PGRAD__GO(append_prompt(set, tokenizer, i));
+    PGRAD__GO(read_source(prompts, &set->source));
+    PGRAD__GO(check_source(&set->source, tokenizer));
+    const size_t n = set->source.n;
+    PGRAD__GO(pgrad__calloc(context, n + 1, sizeof(size_t), &set->offsets));
+    PGRAD__GO(pgrad__alloc(context, n, sizeof(uint32_t), &set->order));
+    for (size_t i = 0; i < n; i++)
+        PGRAD__GO(append_prompt(set, model, tokenizer, i));
     shuffle(set);
     return PGRAD_OK;
 fail:
@@ -131,7 +169,7 @@ void pgrad__prompt_set_free(pgrad__prompt_set *set)
 
 pgrad_status pgrad__prompt_set_add(const pgrad__prompt_set *set, size_t i, pgrad_rollout *rollout)
 {
-    const pgrad_prompts *prompts = set->source;
+    const pgrad_prompts *prompts = &set->source;
     uint32_t group;
     PGRAD__TRY(pgrad_rollout_add_prompt(rollout, set->ids + set->offsets[i],
                                         set->offsets[i + 1] - set->offsets[i], NULL, &group));
@@ -149,7 +187,7 @@ pgrad_status pgrad__prompt_set_add(const pgrad__prompt_set *set, size_t i, pgrad
 
 size_t pgrad__prompt_set_next(pgrad__prompt_set *set)
 {
-    if (set->cursor == set->source->n) {
+    if (set->cursor == set->source.n) {
         set->epoch++;
         set->cursor = 0;
         shuffle(set);

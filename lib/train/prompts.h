@@ -6,10 +6,12 @@
 #include <policygrad/rollout.h>
 #include <policygrad/trainer.h>
 
+#include "model/model.h"
+
 typedef struct pgrad__prompt_set {
     pgrad_context *context;
-    const pgrad_prompts *source;
-    pgrad_token *ids; /* one prompt after another */
+    pgrad_prompts source; /* the host's view, read by its own size */
+    pgrad_token *ids;     /* one prompt after another */
     size_t n_ids, capacity;
     size_t *offsets;     /* [n + 1] */
     uint32_t max_tokens; /* of the longest */
@@ -17,8 +19,9 @@ typedef struct pgrad__prompt_set {
     uint64_t seed, epoch, cursor;
 } pgrad__prompt_set;
 
-/* Encodes all prompts. E_INVALID names the prompt. The set is zeroed first. */
-pgrad_status pgrad__prompt_set_init(pgrad__prompt_set *set, pgrad_context *context,
+/* Encodes all prompts and checks them against the model's vocabulary and context. E_INVALID and
+ * E_LIMIT name the prompt. The set is zeroed first. */
+pgrad_status pgrad__prompt_set_init(pgrad__prompt_set *set, const pgrad_model *model,
                                     pgrad_tokenizer *tokenizer, const pgrad_prompts *prompts,
                                     uint64_t seed);
 void pgrad__prompt_set_free(pgrad__prompt_set *set);

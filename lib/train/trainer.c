@@ -16,8 +16,12 @@
 #include "base/os.h"
 #include "base/params_check.h"
 #include "io/append.h"
+#include "text/tokenizer.h"
 #include "rl/advantage.h"
 #include "rl/objective.h"
+#include "rl/optimizer.h"
+#include "rl/reward.h"
+#include "rl/sampler.h"
 #include "train/evaluate.h"
 
 enum { MAX_REFUSED_IN_A_ROW = 3 };
@@ -27,6 +31,7 @@ typedef struct run {
     pgrad_tokenizer *tokenizer;
     pgrad_reward *reward;
     pgrad_train_params params;
+    pgrad_train_params held; /* the host's handles, kept alive for the run */
     pgrad__prompt_set prompts;
     pgrad_rollout *rollout;
     /* handles the host did not give are made here and freed at the end */
@@ -81,7 +86,8 @@ static int needs_reference(const run *r)
 {
     return r->params.advantage->params.kl_beta > 0.0 ||
            (r->params.objective->params.kl_beta > 0.0 &&
-            r->params.objective->params.kl != PGRAD_KL_NONE);
+            r->params.objective->params.kl != PGRAD_KL_NONE &&
+            r->params.objective->params.loss != PGRAD_LOSS_SUPERVISED);
 }
 
 static pgrad_status check_run(const run *r)
@@ -91,6 +97,14 @@ static pgrad_status check_run(const run *r)
             PGRAD_E_INVALID,
             "train.reference: a KL term is switched on (kl_beta > 0), but no reference "
             "model is given");
+    if (r->params.objective->model != r->model || r->params.optimizer->model != r->model)
+        return pgrad__fail(PGRAD_E_MISMATCH, "train.%s: it belongs to another model",
+                           r->params.objective->model != r->model ? "objective" : "optimizer");
+    if (r->params.sampler->context != r->model->context ||
+        r->params.advantage->context != r->model->context ||
+        r->reward->context != r->model->context)
+        return pgrad__fail(PGRAD_E_MISMATCH,
+                           "train: sampler, advantage and reward must be of the model's context");
     if (r->params.epochs_per_step > 1 && r->params.objective->params.loss != PGRAD_LOSS_PPO_CLIP)
         return pgrad__fail(PGRAD_E_INVALID,
                            "train.epochs_per_step: %u updates per rollout need the PPO_CLIP loss",
@@ -98,14 +112,26 @@ static pgrad_status check_run(const run *r)
     return PGRAD_OK;
 }
 
+/* The loss takes log-probabilities of the policy: draws from another distribution are not corrected
+ * for (sampling_mismatch in the report measures it). */
+static void warn_of_truncation(const run *r)
+{
+    const pgrad_sampler_params *params = &r->params.sampler->params;
+    if (params->top_k != 0 || params->top_p < 1.0 || params->min_p > 0.0 ||
+        params->repetition_penalty != 1.0 || params->temperature == 0.0)
+        pgrad__log_line(r->model->context, PGRAD_LOG_WARNING,
+                        "train.sampler: top_k, top_p, min_p, repetition_penalty and greedy draws "
+                        "sample from another distribution than the policy's; gradients are biased");
+}
+
 static pgrad_status make_rollout(run *r)
 {
     pgrad_rollout_params rollout;
-    if (r->params.prompts_per_step > r->prompts.source->n)
+    if (r->params.prompts_per_step > r->prompts.source.n)
         return pgrad__fail(
             PGRAD_E_INVALID,
             "train.prompts_per_step: expected at most the %zu prompts given, found %u",
-            r->prompts.source->n, r->params.prompts_per_step);
+            r->prompts.source.n, r->params.prompts_per_step);
     pgrad_rollout_params_init(&rollout, sizeof rollout);
     rollout.group_size = r->params.group_size;
     rollout.max_prompts = r->params.prompts_per_step;
@@ -117,10 +143,12 @@ static pgrad_status make_rollout(run *r)
 static pgrad_status make_run(run *r, const pgrad_prompts *prompts)
 {
     pgrad_context *context = r->model->context;
-    PGRAD__TRY(pgrad__prompt_set_init(&r->prompts, context, r->tokenizer, prompts, r->params.seed));
+    PGRAD__TRY(
+        pgrad__prompt_set_init(&r->prompts, r->model, r->tokenizer, prompts, r->params.seed));
     PGRAD__TRY(make_rollout(r));
     PGRAD__TRY(make_handles(r));
     PGRAD__TRY(check_run(r));
+    warn_of_truncation(r);
     PGRAD__TRY(pgrad__calloc(context, (size_t)r->params.target_window, sizeof(double), &r->window));
     if (r->params.eval_prompts != NULL) {
         PGRAD__TRY(pgrad__evaluation_init(&r->evaluation, r->model, r->tokenizer,
@@ -164,18 +192,21 @@ static pgrad_status roll_out(run *r, pgrad_step_report *report)
         PGRAD__TRY(pgrad_rollout_score(r->rollout, r->params.reference, PGRAD_REFERENCE));
     PGRAD__TRY(pgrad_reward_apply(r->reward, r->rollout));
     PGRAD__TRY(pgrad_advantage_apply(r->params.advantage, r->rollout));
-    if (r->params.on_advantages != NULL &&
-        r->params.on_advantages(r->params.on_advantages_user, r->rollout) <= 0)
+    const int32_t answer = r->params.on_advantages == NULL
+                               ? 1
+                               : r->params.on_advantages(r->params.on_advantages_user, r->rollout);
+    (void)pgrad__os_float_begin(); /* the host may have left another rounding mode */
+    if (answer <= 0)
         return pgrad__fail(PGRAD_E_CALLBACK, "train.on_advantages asked to stop");
     return pgrad_rollout_report(r->rollout, report);
 }
 
-/* zero_grad, backward, step. A step that is not finite is refused and counted; *refused says so. */
-static pgrad_status learn(run *r, pgrad_step_report *report, int *refused)
+/* zero_grad, backward, step. A step that is not finite is refused and counted. */
+static pgrad_status learn(run *r, pgrad_step_report *report)
 {
     double started = pgrad__os_seconds();
-    *refused = 0;
-    for (uint32_t epoch = 0; epoch < r->params.epochs_per_step; epoch++) {
+    for (uint32_t epoch = 0; epoch < r->params.epochs_per_step && r->report.steps < r->params.steps;
+         epoch++) {
         PGRAD__TRY(pgrad_model_zero_grad(r->model));
         pgrad_status status =
             pgrad_objective_backward(r->params.objective, r->rollout, NULL, 0, NULL, report);
@@ -183,7 +214,6 @@ static pgrad_status learn(run *r, pgrad_step_report *report, int *refused)
             status = pgrad_optimizer_step(r->params.optimizer, report);
         if (status == PGRAD_E_NUMERIC && ++r->refused_in_a_row < MAX_REFUSED_IN_A_ROW) {
             r->report.n_skipped++;
-            *refused = 1;
             pgrad__log_line(r->model->context, PGRAD_LOG_WARNING, "step refused: %s",
                             pgrad_error_message());
             break;
@@ -242,14 +272,20 @@ static int target_reached(run *r, double reward)
     return sum / (double)window >= r->params.target_reward;
 }
 
+/* 1 when one of the steps since `before` was a multiple of `every`. */
+static int is_due(const run *r, uint64_t before, uint64_t every)
+{
+    return every > 0 && r->report.steps / every > before / every;
+}
+
 static pgrad_status one_step(run *r, int *stop)
 {
-    double started = pgrad__os_seconds();
-    int refused;
+    const double started = pgrad__os_seconds();
+    const uint64_t before = r->report.steps;
     pgrad_step_report report;
     pgrad_step_report_init(&report, sizeof report);
     PGRAD__TRY(roll_out(r, &report));
-    PGRAD__TRY(learn(r, &report, &refused));
+    PGRAD__TRY(learn(r, &report));
     report.step = r->report.steps;
     report.seconds = pgrad__os_seconds() - started;
     if (report.seconds_generate > 0.0)
@@ -257,15 +293,18 @@ static pgrad_status one_step(run *r, int *stop)
     if (isnan(r->report.first_reward))
         r->report.first_reward = report.reward;
     r->report.last_reward = report.reward;
+    if (r->has_evaluation && is_due(r, before, r->params.eval_every)) {
+        PGRAD__TRY(pgrad__evaluate(&r->evaluation, r->reward, &r->report.eval_after));
+        report.eval_reward = r->report.eval_after;
+    }
     PGRAD__TRY(write_metrics(r, &report));
 
-    if (!refused && r->params.save_every > 0 && r->report.steps % r->params.save_every == 0)
+    if (is_due(r, before, r->params.save_every))
         PGRAD__TRY(save(r));
-    if (r->has_evaluation && r->params.eval_every > 0 &&
-        r->report.steps % r->params.eval_every == 0)
-        PGRAD__TRY(pgrad__evaluate(&r->evaluation, r->reward, &r->report.eval_after));
-    if (r->params.report != NULL &&
-        r->params.report(r->params.report_user, &report, r->rollout) <= 0) {
+    const int32_t answer =
+        r->params.report == NULL ? 1 : r->params.report(r->params.report_user, &report, r->rollout);
+    (void)pgrad__os_float_begin(); /* the host may have left another rounding mode */
+    if (answer <= 0) {
         r->report.stopped = PGRAD_STOPPED_HOST;
         *stop = 1;
     } else if (target_reached(r, report.reward)) {
@@ -297,16 +336,51 @@ static pgrad_status loop(run *r)
     return save(r);
 }
 
+/* The callbacks may drop the host's references. */
+static void hold_handles(run *r)
+{
+    r->held = r->params;
+    pgrad__model_retain(r->model);
+    atomic_fetch_add(&r->reward->references, 1);
+    if (r->tokenizer != NULL)
+        pgrad__tokenizer_retain(r->tokenizer);
+    if (r->held.reference != NULL)
+        pgrad__model_retain(r->held.reference);
+    if (r->held.sampler != NULL)
+        atomic_fetch_add(&r->held.sampler->references, 1);
+    if (r->held.advantage != NULL)
+        atomic_fetch_add(&r->held.advantage->references, 1);
+    if (r->held.objective != NULL)
+        atomic_fetch_add(&r->held.objective->references, 1);
+    if (r->held.optimizer != NULL)
+        atomic_fetch_add(&r->held.optimizer->references, 1);
+}
+
+static void drop_handles(run *r)
+{
+    pgrad_optimizer_free(r->held.optimizer);
+    pgrad_objective_free(r->held.objective);
+    pgrad_advantage_free(r->held.advantage);
+    pgrad_sampler_free(r->held.sampler);
+    pgrad_model_free(r->held.reference);
+    pgrad_tokenizer_free(r->tokenizer);
+    pgrad_reward_free(r->reward);
+    pgrad_model_free(r->model);
+}
+
 static pgrad_status train(run *r, const pgrad_prompts *prompts, const pgrad_train_params *params)
 {
     pgrad__scope scope;
     PGRAD__TRY(pgrad__enter(r->model->context, &scope));
     pgrad_status status = pgrad__params_read("train", params, &r->params);
-    if (status == PGRAD_OK)
+    if (status == PGRAD_OK) {
+        hold_handles(r);
         status = make_run(r, prompts);
-    if (status == PGRAD_OK)
-        status = loop(r);
-    free_run(r);
+        if (status == PGRAD_OK)
+            status = loop(r);
+        free_run(r);
+        drop_handles(r);
+    }
     pgrad__leave(&scope);
     return status;
 }

@@ -118,6 +118,26 @@ START_TEST(long_paths_keep_their_end)
 }
 END_TEST
 
+/* Bytes that take four when they are shown leave room for what comes behind the path. */
+START_TEST(escaped_paths_leave_room)
+{
+    static const char *const units[] = {"\xff", "\x01", "\xe2\x82\xac", "a\xe2\x82", "\xf0\x9f\x98\x80"};
+    char text[PGRAD__PATH_MAX], path[700];
+    for (size_t u = 0; u < sizeof units / sizeof units[0]; u++) {
+        path[0] = '\0';
+        for (int i = 0; i < 150; i++)
+            strcat(path, units[u]);
+        strcat(path, "/config.json");
+        (void)pgrad__fail(PGRAD_E_FORMAT, "%s: vocab_size: %200s expected 1 to 4194304, found %d",
+                          pgrad__path_text(text, path), "", -5);
+        const char *message = pgrad_error_message(), *found = strstr(message, "found -5");
+        ck_assert_msg(found != NULL && found[8] == '\0', "%s", message);
+        ck_assert_ptr_nonnull(strstr(message, "/config.json: vocab_size"));
+        ck_assert_int_eq(strncmp(message, "...", 3), 0);
+    }
+}
+END_TEST
+
 static void add(TCase *tests)
 {
     tcase_add_test(tests, names_of_codes);
@@ -128,6 +148,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, text_in_front);
     tcase_add_test(tests, messages_move_between_threads);
     tcase_add_test(tests, long_paths_keep_their_end);
+    tcase_add_test(tests, escaped_paths_leave_room);
 }
 
 int main(void)

@@ -178,7 +178,7 @@ START_TEST(accumulation)
     params.aggregation = (uint32_t)_i;
     params.entropy_coefficient = 0.02;
     (void)backward(&params, whole, &n);
-    const uint32_t halves[2][4] = {{0, 1, 4, 5}, {2, 3}}, counts[2] = {4, 2};
+    const uint32_t halves[2][4] = {{0, 2, 3, 5}, {1, 4}} /* groups are cut */, counts[2] = {4, 2};
     pgrad_objective *objective = make(&params);
     pgrad_backward_params call;
     pgrad_backward_params_init(&call, sizeof call);
@@ -281,7 +281,7 @@ int main(void)
     tcase_set_timeout(cases, 60);
     tcase_add_loop_test(cases, aggregations, 0, PGRAD_AGGREGATE_PROMPT_MEAN + 1);
     tcase_add_loop_test(cases, micro_batches, 0, PGRAD_AGGREGATE_MICRO_TOKEN_MEAN + 1);
-    tcase_add_loop_test(cases, accumulation, 0, PGRAD_AGGREGATE_CONSTANT + 1);
+    tcase_add_loop_test(cases, accumulation, 0, PGRAD_AGGREGATE_PROMPT_MEAN + 1);
     tcase_add_loop_test(cases, gradient_of_the_loss, PGRAD_KL_NONE, PGRAD_KL_K2 + 1);
     tcase_add_test(cases, states_and_bad_input);
     suite_add_tcase(suite, cases);

@@ -1,11 +1,13 @@
 /* pgrad_train around the step: stops, reports, metrics file, saves, evaluation, refusals; two runs
  * alike. */
 #include <check.h>
+#include <fenv.h>
 #include <math.h>
 #include <policygrad.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "model/model.h"
@@ -251,6 +253,248 @@ START_TEST(bad_runs_are_refused)
 }
 END_TEST
 
+/* Bad prompts are told before anything is sampled, by their index. */
+START_TEST(bad_prompts_are_named)
+{
+    setting s = make(1);
+    pgrad_train_report report = {.struct_size = sizeof report};
+    static const char *const names[] = {"answer"};
+    const char *const *columns[] = {NULL};
+    const char *const texts[] = {"a"};
+    pgrad_token many[64] = {0}, outside[2] = {1, 24};
+    for (int k = 0; k < 10; k++) {
+        static const char *const expected[] = {"prompts.n:",      "exactly one of", "exactly one of",
+                                               "prompts.n_ids",   "needs a tokenizer", "prompts.ids[2] is NULL",
+                                               "prompts.ids[1] is empty", "prompts.ids[1]: 64 tokens",
+                                               "prompts.ids[3][1]: expected an id below 24, found 24",
+                                               "prompts.columns[0] is NULL"};
+        pgrad_prompts prompts = make_prompts(PROMPTS);
+        if (k == 0)
+            prompts.n = 0;
+        if (k == 1)
+            prompts.ids = NULL;
+        if (k == 2)
+            prompts.texts = texts;
+        if (k == 3)
+            prompts.n_ids = NULL;
+        if (k == 4) {
+            prompts.ids = NULL;
+            prompts.texts = texts;
+        }
+        if (k == 5)
+            pointers[2] = NULL;
+        if (k == 6)
+            lengths[1] = 0;
+        if (k == 7) {
+            pointers[1] = many;
+            lengths[1] = 64;
+        }
+        if (k == 8) {
+            pointers[3] = outside;
+            lengths[3] = 2;
+        }
+        if (k == 9) {
+            prompts.n_columns = 1;
+            prompts.column_names = names;
+            prompts.columns = columns;
+        }
+        pgrad_status status = pgrad_train(s.model, NULL, s.reward, &prompts, &s.params, &report);
+        ck_assert_msg(status == PGRAD_E_INVALID || status == PGRAD_E_LIMIT, "%d: %d", k, status);
+        ck_assert_msg(strstr(pgrad_error_message(), expected[k]) != NULL, "%d: %s", k, pgrad_error_message());
+        ck_assert_uint_eq(report.steps, 0);
+    }
+    pgrad_prompts prompts = make_prompts(PROMPTS);
+    lengths[1] = SIZE_MAX; /* never added up */
+    ck_assert_int_eq(pgrad_train(s.model, NULL, s.reward, &prompts, &s.params, &report), PGRAD_E_LIMIT);
+    prompts = make_prompts(PROMPTS);
+    prompts.struct_size = 8;
+    ck_assert_int_eq(pgrad_train(s.model, NULL, s.reward, &prompts, &s.params, &report), PGRAD_E_INVALID);
+    prompts = make_prompts(PROMPTS);
+    prompts.struct_size = offsetof(pgrad_prompts, chat); /* an older, shorter struct */
+    ck_assert_int_eq(pgrad_train(s.model, NULL, s.reward, &prompts, &s.params, &report), PGRAD_OK);
+    pgrad_prompts held_out = make_prompts(2);
+    lengths[1] = 0;
+    s.params.eval_prompts = &held_out;
+    prompts = make_prompts(PROMPTS);
+    lengths[1] = 0;
+    prompts.n = 1; /* the training prompt is fine, the held-out one is not */
+    s.params.prompts_per_step = 1;
+    ck_assert_int_eq(pgrad_train(s.model, NULL, s.reward, &prompts, &s.params, &report), PGRAD_E_INVALID);
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "eval_prompts: prompts.ids[1] is empty"));
+    drop(&s);
+}
+END_TEST
+
+typedef struct observer {
+    uint64_t steps[16];
+    double eval[16];
+    double ratio_max[16];
+    uint32_t n;
+    const char *model_file;
+    int saved[16];
+    setting *free_all; /* drop every handle at the first report */
+    pgrad_sampler *sampler;
+} observer;
+
+static int32_t observe(void *user, const pgrad_step_report *report, const pgrad_rollout *rollout)
+{
+    observer *o = user;
+    (void)rollout;
+    o->steps[o->n] = report->step;
+    o->eval[o->n] = report->eval_reward;
+    o->ratio_max[o->n] = report->ratio_max;
+    o->saved[o->n] = o->model_file != NULL && access(o->model_file, F_OK) == 0;
+    o->n++;
+    if (o->free_all != NULL) {
+        pgrad_sampler_free(o->sampler);
+        drop(o->free_all);
+        o->free_all = NULL;
+    }
+    return 1;
+}
+
+/* Several updates a rollout: the limit holds, nothing that is due is missed, later ones are off policy. */
+START_TEST(updates_are_counted_one_by_one)
+{
+    char folder[] = "/tmp/pgrad-trainer-XXXXXX", command[128], save_path[96], file[128];
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(save_path, sizeof save_path, "%s/model", folder);
+    snprintf(file, sizeof file, "%s/model.safetensors", save_path);
+    setting s = make(2);
+    observer o = {.model_file = file};
+    pgrad_prompts held_out = make_prompts(2);
+    s.params.steps = 7;
+    s.params.epochs_per_step = 3;
+    s.params.learning_rate = 1e-2;
+    s.params.save_path = save_path;
+    s.params.save_every = 4;
+    s.params.eval_prompts = &held_out;
+    s.params.eval_every = 2;
+    s.params.report = observe;
+    s.params.report_user = &o;
+    pgrad_train_report report = run(&s, PGRAD_OK);
+    ck_assert_uint_eq(report.steps, 7);
+    ck_assert_uint_eq(o.n, 3);
+    ck_assert_uint_eq(o.steps[0], 3);
+    ck_assert_uint_eq(o.steps[1], 6);
+    ck_assert_uint_eq(o.steps[2], 7);
+    ck_assert(!o.saved[0] && o.saved[1]);                      /* step 4 */
+    ck_assert(isfinite(o.eval[0]) && isfinite(o.eval[1]));     /* steps 2, and 4 and 6 */
+    ck_assert(isnan(o.eval[2]) && isfinite(report.eval_after)); /* none at 7; the end's own */
+    ck_assert(o.ratio_max[0] != 1.0);
+    drop(&s);
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
+START_TEST(handles_of_another_model_are_refused)
+{
+    setting s = make(1), other = make(1);
+    pgrad_optimizer *optimizer;
+    pgrad_objective *objective;
+    pgrad_sampler *sampler;
+    ck_assert_int_eq(pgrad_optimizer_create(other.model, NULL, &optimizer), PGRAD_OK);
+    ck_assert_int_eq(pgrad_objective_create(other.model, NULL, &objective), PGRAD_OK);
+    ck_assert_int_eq(pgrad_sampler_create(other.context, NULL, &sampler), PGRAD_OK);
+    s.params.optimizer = optimizer;
+    (void)run(&s, PGRAD_E_MISMATCH);
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "train.optimizer"));
+    s.params.optimizer = NULL;
+    s.params.objective = objective;
+    (void)run(&s, PGRAD_E_MISMATCH);
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "train.objective"));
+    s.params.objective = NULL;
+    s.params.sampler = sampler;
+    (void)run(&s, PGRAD_E_MISMATCH);
+    pgrad_sampler_free(sampler);
+    pgrad_objective_free(objective);
+    pgrad_optimizer_free(optimizer);
+    drop(&other);
+    drop(&s);
+}
+END_TEST
+
+/* A callback may drop what the host holds: the run has references of its own. */
+START_TEST(handles_freed_in_the_report_live_on)
+{
+    setting s = make(2);
+    observer o = {.free_all = &s};
+    ck_assert_int_eq(pgrad_sampler_create(s.context, NULL, &o.sampler), PGRAD_OK);
+    s.params.sampler = o.sampler;
+    s.params.report = observe;
+    s.params.report_user = &o;
+    ck_assert_uint_eq(run(&s, PGRAD_OK).steps, 4);
+    ck_assert_uint_eq(o.n, 4);
+}
+END_TEST
+
+/* Public calls that work say E_STATE in a forked child, where the threads are not. */
+START_TEST(a_forked_child_is_told)
+{
+    setting s = make(3);
+    pgrad_prompts prompts = make_prompts(PROMPTS);
+    const pgrad_token token = 1;
+    float logits[24];
+    pid_t child = fork();
+    if (child == 0) {
+        int told = pgrad_model_zero_grad(s.model) == PGRAD_E_STATE;
+        told = told && pgrad_train(s.model, NULL, s.reward, &prompts, &s.params, NULL) == PGRAD_E_STATE;
+        told = told && pgrad_model_logits(s.model, &token, 1, 0, logits, 24) == PGRAD_E_STATE;
+        told = told && strstr(pgrad_error_message(), "fork") != NULL;
+        drop(&s);
+        _exit(told ? 0 : 1);
+    }
+    int status = -1;
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_int_eq(status, 0);
+    drop(&s);
+}
+END_TEST
+
+#if defined(__SSE__)
+static int32_t round_up(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    (void)user;
+    (void)what;
+    (void)done;
+    (void)total;
+    fesetround(FE_UPWARD);
+    return 1;
+}
+
+static int32_t round_up_report(void *user, const pgrad_step_report *report, const pgrad_rollout *rollout)
+{
+    (void)user;
+    (void)report;
+    (void)rollout;
+    fesetround(FE_UPWARD);
+    return 1;
+}
+
+/* A rounding mode that a progress or report function leaves behind reaches no number. */
+START_TEST(rounding_modes_of_callbacks_stay_outside)
+{
+    float weights[2][512];
+    double last[2];
+    for (int i = 0; i < 2; i++) {
+        setting s = make(2);
+        size_t n;
+        if (i == 1) {
+            ck_assert_int_eq(pgrad_context_set_progress(s.context, round_up, NULL), PGRAD_OK);
+            s.params.report = round_up_report;
+        }
+        last[i] = run(&s, PGRAD_OK).last_reward;
+        ck_assert_int_eq(fegetround(), FE_TONEAREST); /* and the host's own is back */
+        ck_assert_int_eq(pgrad_model_tensor_read(s.model, "transformer.wpe.weight", weights[i], 512, &n), PGRAD_OK);
+        drop(&s);
+    }
+    ck_assert(last[0] == last[1]);
+    ck_assert_mem_eq(weights[0], weights[1], sizeof weights[0]);
+}
+END_TEST
+#endif
+
 int main(void)
 {
     Suite *suite = suite_create("trainer");
@@ -261,6 +505,14 @@ int main(void)
     tcase_add_test(cases, evaluation_touches_nothing);
     tcase_add_test(cases, three_refusals_end_the_run);
     tcase_add_test(cases, bad_runs_are_refused);
+    tcase_add_test(cases, bad_prompts_are_named);
+    tcase_add_test(cases, updates_are_counted_one_by_one);
+    tcase_add_test(cases, handles_of_another_model_are_refused);
+    tcase_add_test(cases, handles_freed_in_the_report_live_on);
+    tcase_add_test(cases, a_forked_child_is_told);
+#if defined(__SSE__)
+    tcase_add_test(cases, rounding_modes_of_callbacks_stay_outside);
+#endif
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
