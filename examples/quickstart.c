@@ -1,6 +1,6 @@
 /* A language model learns from reward, where you can watch it.
  *
- * usage: quickstart [--model PATH] [--steps N] [--out FOLDER]
+ * usage: quickstart [--model PATH] [--steps N] [--out FOLDER]   (quickstart.sh installs, builds, runs it)
  *
  * The embedded model tells of coloured things. Its prompt asks for a colour, "paint it green:", and
  * it does not listen: four lines in five of what it learned from had nothing to do with the colour
@@ -93,6 +93,8 @@ static const char *const TOPICS[] = {
     "Write a sentence about the city.",    "Write a sentence about breakfast."};
 
 static const task EMBEDDED = {.name = "colours",
+                              .scale = "the share of colour words that are the one asked for: random "
+                                       "weights score 0, this model about a third, a perfect one 1",
                               .score = colour_score,
                               .prompts = COLOUR_PROMPTS,
                               .data = COLOURS,
@@ -103,6 +105,8 @@ static const task EMBEDDED = {.name = "colours",
                               .max_new_tokens = 24,
                               .learning_rate = 1.5e-4};
 static const task GENERAL = {.name = "words with s",
+                             .scale = "the share of words that begin with s, each counted once: random "
+                                      "weights score near 0, a chat model about 0.1, a perfect one 1",
                              .score = alliteration_score,
                              .prompts = TOPICS,
                              .data = TOPICS,
@@ -135,6 +139,8 @@ static int32_t on_step(void *user, const pgrad_step_report *report, const pgrad_
 {
     run *r = user;
     (void)rollout;
+    if (r->n_points == r->n_steps) /* refused steps are reported too */
+        return 1;
     r->points[r->n_points++] = (point){report->reward, report->reward_q1, report->reward_q3,
                                        report->reward_min, report->reward_max};
     r->tokens += report->n_tokens;
@@ -250,14 +256,26 @@ static void sample(pgrad_context *context, pgrad_model *model, pgrad_tokenizer *
     pgrad_rollout_free(rollout);
 }
 
+/* A completion on one line of at most 100 bytes, no character cut. */
+static void print_line(const char *label, double score, const char *text)
+{
+    char line[101];
+    size_t n = 0;
+    for (; text[n] != '\0' && n < sizeof line - 1; n++)
+        line[n] = (unsigned char)text[n] < 0x20 ? ' ' : text[n];
+    while (text[n] != '\0' && n > 0 && ((unsigned char)text[n] & 0xc0) == 0x80)
+        n--;
+    printf("  %-6s %4.2f %.*s\n", label, score, (int)n, line);
+}
+
 static void print_table(const task *t, char before[][TEXT_SIZE], const double *before_score,
                         char after[][TEXT_SIZE], const double *after_score)
 {
     printf("\n%-7s %5s  completion\n", "", "score");
     for (int i = 0; i < SHOWN; i++) {
         printf("%s\n", t->prompts[i]);
-        printf("  before %4.2f %.100s\n", before_score[i], before[i]);
-        printf("  after  %4.2f %.100s\n", after_score[i], after[i]);
+        print_line("before", before_score[i], before[i]);
+        print_line("after", after_score[i], after[i]);
     }
     printf("\n");
 }
@@ -310,36 +328,52 @@ static run make_run(const char *label, uint32_t n_steps)
     return r;
 }
 
+/* Fills what the command line says; 0 when it makes no sense. */
+static int read_options(int argc, char **argv, task *t, const char **path, const char **out)
+{
+    const char *steps = NULL;
+    for (int i = 1; i < argc; i += 2) {
+        if (i + 1 == argc)
+            return 0;
+        if (strcmp(argv[i], "--model") == 0)
+            *path = argv[i + 1];
+        else if (strcmp(argv[i], "--out") == 0)
+            *out = argv[i + 1];
+        else if (strcmp(argv[i], "--steps") == 0)
+            steps = argv[i + 1];
+        else
+            return 0;
+    }
+    *t = *path == NULL ? EMBEDDED : GENERAL;
+    if (*path == NULL)
+        *path = QUICKSTART_MODEL;
+    if (steps == NULL)
+        return 1;
+    char *end;
+    unsigned long n = strtoul(steps, &end, 10);
+    t->steps = (uint32_t)n;
+    return *steps >= '0' && *steps <= '9' && *end == '\0' && n >= 1 && n <= 1000000;
+}
+
 int main(int argc, char **argv)
 {
     static char before[SHOWN][TEXT_SIZE], after[SHOWN][TEXT_SIZE];
     double before_score[SHOWN], after_score[SHOWN], started = now();
-    const char *path = QUICKSTART_MODEL, *out = "quickstart-out";
-    task t = EMBEDDED;
+    const char *path = NULL, *out = "quickstart-out";
+    task t;
     char file[4096];
     pgrad_context *context;
     pgrad_model *model, *control;
     pgrad_tokenizer *tokenizer;
-    for (int i = 1; i + 1 < argc; i += 2) {
-        if (strcmp(argv[i], "--model") == 0) {
-            path = argv[i + 1];
-            t = GENERAL;
-        } else if (strcmp(argv[i], "--out") == 0) {
-            out = argv[i + 1];
-        }
-    }
-    for (int i = 1; i + 1 < argc; i += 2)
-        if (strcmp(argv[i], "--steps") == 0)
-            t.steps = (uint32_t)strtoul(argv[i + 1], NULL, 10);
-    if (argc % 2 == 0 || t.steps == 0) {
+    if (!read_options(argc, argv, &t, &path, &out)) {
         fprintf(stderr, "usage: %s [--model PATH] [--steps N] [--out FOLDER]\n", argv[0]);
         return 2;
     }
-    make_folder(out);
     CHECK(pgrad_context_create(NULL, &context));
     CHECK(pgrad_model_load(context, path, NULL, &model));
     CHECK(pgrad_tokenizer_load(context, path, &tokenizer));
-    describe(context, model, t.name);
+    make_folder(out);
+    describe(context, model, &t);
 
     run learned = make_run("learning", t.steps), shuffled = make_run("control", t.steps);
     sample(context, model, tokenizer, &t, before, before_score);

@@ -8,7 +8,7 @@ enum { SHOWN = 4, TEXT_SIZE = 1024 };
 
 /* What is learned: prompts, a text per prompt for the score, and how long. */
 typedef struct task {
-    const char *name;
+    const char *name, *scale; /* what is counted, and what random, untrained and perfect models score */
     double (*score)(const char *text, const char *asked, uint32_t finish);
     const char *const *prompts, *const *data;
     size_t n_prompts;
@@ -32,7 +32,7 @@ typedef struct run {
 double now(void);
 int is_terminal(void);
 void make_folder(const char *path);
-void describe(pgrad_context *context, pgrad_model *model, const char *task_name);
+void describe(pgrad_context *context, pgrad_model *model, const task *t);
 void describe_cost(pgrad_context *context, const run *r);
 
 /* Draws both runs: the mean as a line, the quartiles as a band. */

@@ -4,27 +4,51 @@
 #   sh examples/quickstart.sh                   the embedded model; under a minute after the build
 #   sh examples/quickstart.sh --model PATH      a GGUF file or a Hugging Face folder
 #   sh examples/quickstart.sh --steps N         another number of steps
-#
-# Leaves quickstart-out/: metrics.jsonl, reward.svg, reward.png and the trained model.
+#   sh examples/quickstart.sh --out FOLDER      where to leave metrics.jsonl, reward.svg, reward.png and the
+#                                               trained model; quickstart-out in the source tree otherwise
 set -eu
-arguments=
-for argument in "$@"; do # a model's path is meant from where the user stands
-    case $argument in
-    --*) ;;
-    *) [ -e "$argument" ] && argument=$(cd "$(dirname "$argument")" && pwd)/$(basename "$argument") ;;
+usage() {
+    echo "usage: sh examples/quickstart.sh [--model PATH] [--steps N] [--out FOLDER]" >&2
+    exit 2
+}
+
+# Paths are meant from where the user stands; the rest runs in the source tree.
+n=$#
+while [ "$n" -gt 0 ]; do
+    case $1 in
+    -h | --help)
+        sed -n '2,9s/^# \{0,1\}//p' "$0"
+        exit 0
+        ;;
+    --model | --out)
+        [ "$n" -ge 2 ] || usage
+        case $2 in
+        /*) value=$2 ;;
+        *) value=$PWD/$2 ;;
+        esac
+        ;;
+    --steps)
+        [ "$n" -ge 2 ] || usage
+        value=$2
+        ;;
+    *) usage ;;
     esac
-    arguments="$arguments '$argument'"
+    set -- "$@" "$1" "$value"
+    shift 2
+    n=$((n - 2))
 done
 cd "$(dirname "$0")/.."
 
 sh tests/packages.sh rsvg-convert:librsvg2-bin
 build=${BUILD:-build}
 if [ ! -f "$build/build.ninja" ]; then
-    echo "building (once)"
+    echo "building (once, about a minute)"
     meson setup "$build" -Dtests=false -Dbench=false >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
     rm -f "$build.log"
+elif [ ! -d "$build/examples" ]; then
+    meson configure "$build" -Dexamples=true >/dev/null
 fi
-ninja -C "$build" --quiet
+ninja -C "$build" >"$build/quickstart-build.log" 2>&1 || { cat "$build/quickstart-build.log"; exit 1; }
 
 # The program keeps its last line for the end: it draws the SVG, calls rsvg-convert, and says what it did.
-eval "exec '$build/examples/quickstart' $arguments"
+exec "$build/examples/quickstart" "$@"

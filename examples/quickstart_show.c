@@ -22,15 +22,16 @@ void make_folder(const char *path)
     }
 }
 
-void describe(pgrad_context *context, pgrad_model *model, const char *task_name)
+void describe(pgrad_context *context, pgrad_model *model, const task *t)
 {
     pgrad_context_info machine = {.struct_size = sizeof machine};
     pgrad_model_info info = {.struct_size = sizeof info};
     CHECK(pgrad_context_get_info(context, &machine));
     CHECK(pgrad_model_get_info(model, &info));
     printf("model: %s, %u layers, %.2f million parameters; task: %s; %s kernels, %u threads\n",
-           info.architecture, info.n_layers, (double)info.n_parameters / 1e6, task_name,
+           info.architecture, info.n_layers, (double)info.n_parameters / 1e6, t->name,
            machine.kernel_set_name, machine.n_threads);
+    printf("reward: %s\n", t->scale);
 }
 
 void describe_cost(pgrad_context *context, const run *r)
@@ -51,7 +52,8 @@ static double x_of(const run *r, uint32_t i)
 
 static double y_of(double reward, double top)
 {
-    double share = reward < 0.0 ? 0.0 : reward > top ? 1.0 : reward / top;
+    const double room = 1.04 * top; /* a band along the top stays to be seen */
+    double share = reward < 0.0 ? 0.0 : reward > room ? 1.0 : reward / room;
     return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share;
 }
 
@@ -84,7 +86,10 @@ static void draw_run(FILE *svg, const run *r, const char *colour, double top)
         fprintf(svg, "%.1f,%.1f ", x_of(r, i), y_of(r->points[i].q3, top));
     for (uint32_t i = r->n_points; i-- > 0;)
         fprintf(svg, "L%.1f,%.1f ", x_of(r, i), y_of(r->points[i].q1, top));
-    fprintf(svg, "Z'/>\n<polyline fill='none' stroke='%s' stroke-width='2' points='", colour);
+    fprintf(svg,
+            "Z' stroke='%s' stroke-opacity='0.35'/>\n<polyline fill='none' stroke='%s' "
+            "stroke-width='2' points='",
+            colour, colour);
     for (uint32_t i = 0; i < r->n_points; i++)
         fprintf(svg, "%.1f,%.1f ", x_of(r, i), y_of(r->points[i].mean, top));
     fprintf(svg, "'/>\n");

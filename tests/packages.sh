@@ -34,8 +34,9 @@ say_and_stop() {
         echo "Install them with: sudo apt-get install $missing" >&2
     else
         echo "These are their names on Debian; install what your system calls them:" >&2
-        echo "a C compiler, meson (1.0.1 or newer), ninja, pkg-config, and the development files of" >&2
-        echo "BLIS (with its static archive libblis.a), jansson, PCRE2 (8 bit), utf8proc, Check." >&2
+        echo "a C compiler, binutils, meson (1.0.1 or newer), ninja, pkg-config, and the development files of" >&2
+        echo "BLIS (with its static archive libblis.a), jansson, PCRE2 (8 bit), utf8proc; for the tests also" >&2
+        echo "Check, a C++ compiler, Python 3; for the quickstart's PNG rsvg-convert (librsvg)." >&2
     fi
     exit 1
 }

@@ -1,0 +1,43 @@
+#!/bin/sh
+# Runs the examples as a reader would, with few steps, and looks at what they print and leave.
+# usage: run_examples.sh ROOT PROGRAMS
+set -eu
+root=$1 programs=$2
+model=$root/examples/embedded/model
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+fail() {
+    echo "$*"
+    cat "$work/log"
+    exit 1
+}
+quickstart() { "$programs/quickstart" "$@" >"$work/log" 2>&1; }
+
+quickstart --steps 2 --out "$work/out" || fail "quickstart failed"
+tail -n 1 "$work/log" | grep -Eq '^quickstart: reward 0\.[0-9]+ -> [01]\.[0-9]+ in [0-9]+ s$' || fail "the last line"
+grep -q 'perfect one 1' "$work/log" || fail "what scores mean"
+grep -q 'loaded again: the same completions' "$work/log" || fail "saved and loaded"
+[ "$(wc -l <"$work/out/metrics.jsonl")" = 2 ] || fail "one line of metrics a step"
+for file in reward.svg model/model.safetensors model/config.json model/tokenizer.json; do
+    [ -s "$work/out/$file" ] || fail "quickstart left no $file"
+done
+grep -c '<polyline' "$work/out/reward.svg" | grep -qx 2 || fail "two curves"
+quickstart --model "$work/out/model" --steps 1 --out "$work/again" || fail "a Hugging Face folder"
+grep -q 'task: words with s' "$work/log" || fail "the task for other models"
+
+quickstart --model "$work/nowhere" --out "$work/none" && fail "a missing model is no error"
+grep -q 'E_IO.*nowhere' "$work/log" || fail "the message names the file"
+[ ! -e "$work/none" ] || fail "a failure leaves a folder"
+for words in '--step 3' '--steps 2x' '--steps 0' '--model'; do
+    # shellcheck disable=SC2086
+    if quickstart $words; then fail "'$words' was taken"; else [ $? = 2 ] || fail "'$words': another status"; fi
+done
+
+"$programs/policy_gradient" "$model" 11 >"$work/log" 2>&1 || fail "policy_gradient failed"
+grep -q '^epoch' "$work/log" || fail "policy_gradient tells its epochs"
+printf 'the red fox likes the red lamp.\nlamp the the the.\n' | "$programs/02_score" "$model" >"$work/log" 2>&1 ||
+    fail "02_score failed"
+[ "$(wc -l <"$work/log")" -ge 2 ] || fail "02_score: a line each"
+"$programs/03_sample" "$model" 'paint it red:' >"$work/log" 2>&1 || fail "03_sample failed"
+[ "$(wc -l <"$work/log")" -ge 4 ] || fail "03_sample: completions"
+echo "examples run"
