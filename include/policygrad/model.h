@@ -6,7 +6,8 @@
  *     pgrad_model_free(model);
  *
  * Read: Hugging Face folders (config.json with model.safetensors, single or sharded) and GGUF files,
- * of the families GPT-2 and Llama (SmolLM2, TinyLlama, Llama 2 and 3). Weights become f32 on load.
+ * of the families GPT-2 and Llama (SmolLM2, TinyLlama, Llama 2 and 3). Weights become f32 on load; one that
+ * is not finite is E_NUMERIC.
  *
  * Tensors are named as in the Hugging Face checkpoint of the family ("model.norm.weight") and have
  * its shapes, whatever the file was: GPT-2's Conv1D matrices are [in, out], all others [out, in].
@@ -124,7 +125,8 @@ PGRAD_API pgrad_status pgrad_model_logits(pgrad_model *model, const pgrad_token 
  * was one, and the tokenizer's files when params name it. The folder is built beside the old one and
  * put in its place when it is complete: a reader sees the old model or the new one, never half.
  * Files of other names in an old folder stay. Reports progress as "save".
- * Errors: E_IO (the old folder is then untouched), E_NUMERIC (a weight is not finite), E_NOMEM,
+ * Errors: E_INVALID; E_IO (the old folder is untouched, unless the message says that the new one is
+ * already in place and only its neighbours or the parent folder could not be seen to), E_NUMERIC (a weight is not finite), E_NOMEM,
  * E_CANCELLED. */
 PGRAD_API pgrad_status pgrad_model_save(pgrad_model *model, const char *path,
                                         const pgrad_save_params *params);

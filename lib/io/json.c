@@ -257,8 +257,8 @@ static const char *type_name(const pgrad__json *value)
     return NAMES[pgrad__json_type(value)];
 }
 
-static pgrad_status wrong(const char *origin, const char *key, const char *expected,
-                          const pgrad__json *value)
+pgrad_status pgrad__json_wrong(const char *origin, const char *key, const char *expected,
+                               const pgrad__json *value)
 {
     char path[PGRAD__PATH_MAX];
     char text[32];
@@ -293,7 +293,7 @@ pgrad_status pgrad__json_optional_u32(const pgrad__json *object, const char *ori
     }
     if (!pgrad__json_integer(value, &number) || number < (int64_t)min || number > (int64_t)max) {
         (void)snprintf(expected, sizeof expected, "a whole number from %u to %u", min, max);
-        return wrong(origin, key, expected, value);
+        return pgrad__json_wrong(origin, key, expected, value);
     }
     *out = (uint32_t)number;
     return PGRAD_OK;
@@ -324,7 +324,7 @@ pgrad_status pgrad__json_optional_real(const pgrad__json *object, const char *or
         (void)pgrad__format_real(from, min);
         (void)pgrad__format_real(to, max);
         (void)snprintf(expected, sizeof expected, "a number from %s to %s", from, to);
-        return wrong(origin, key, expected, value);
+        return pgrad__json_wrong(origin, key, expected, value);
     }
     *out = number;
     return PGRAD_OK;
@@ -339,7 +339,7 @@ pgrad_status pgrad__json_optional_bool(const pgrad__json *object, const char *or
         return PGRAD_OK;
     }
     if (pgrad__json_type(value) != PGRAD__JSON_BOOL)
-        return wrong(origin, key, "true or false", value);
+        return pgrad__json_wrong(origin, key, "true or false", value);
     *out = pgrad__json_bool(value, 0);
     return PGRAD_OK;
 }

@@ -45,6 +45,10 @@ int pgrad__json_integer(const pgrad__json *value,
 int pgrad__json_real(const pgrad__json *value, double *out);
 int pgrad__json_is_real(const pgrad__json *value); /* written with a point or exponent */
 
+/* "ORIGIN: KEY: expected EXPECTED, found ..." of a value, with E_FORMAT. */
+pgrad_status pgrad__json_wrong(const char *origin, const char *key, const char *expected,
+                               const pgrad__json *value);
+
 /* Members with checks: absent (or null) gives `otherwise` for the optional ones, E_FORMAT for the
  * required; a wrong type or range is E_FORMAT naming origin, key, expected, found. */
 pgrad_status pgrad__json_require_u32(const pgrad__json *object, const char *origin, const char *key,

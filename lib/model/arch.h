@@ -123,7 +123,7 @@ void pgrad__arch_name(pgrad__strbuf *out, const char *prefix, const char *patter
 int pgrad__arch_ignores(const pgrad__arch *arch, const char *name);
 
 /* Fills what follows from other fields and checks that all of them fit together. */
-pgrad_status pgrad__config_finish(pgrad__config *config, const char *origin);
+pgrad_status pgrad__config_finish(pgrad__config *config, const char *origin, int is_gguf);
 /* As in config.json. */
 const char *pgrad__activation_name(pgrad__activation kind);
 

@@ -1,8 +1,10 @@
 #include "model/config.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
+#include "base/context.h"
 #include "base/fail.h"
 #include "model/arch.h"
 
@@ -33,21 +35,33 @@ static int *flag_field(pgrad__config *config, const pgrad__flag_key *key)
     return (int *)(void *)((char *)config + key->field);
 }
 
-pgrad_status pgrad__config_finish(pgrad__config *config, const char *origin)
+/* What a size is called in the file it came from. */
+static const char *name_of(const pgrad__config *config, size_t field, int is_gguf)
+{
+    for (size_t i = 0; i < config->arch->n_sizes; i++)
+        if (config->arch->sizes[i].field == field)
+            return is_gguf ? config->arch->sizes[i].gguf : config->arch->sizes[i].json;
+    return "";
+}
+#define NAME_OF(size) name_of(config, offsetof(pgrad__config, size), is_gguf)
+
+pgrad_status pgrad__config_finish(pgrad__config *config, const char *origin, int is_gguf)
 {
     if (config->n_kv_heads == 0)
         config->n_kv_heads = config->n_heads;
     if (config->head_dim == 0) {
         if (config->n_embd % config->n_heads != 0)
-            return pgrad__fail(PGRAD_E_FORMAT, "%s: width %u is not a multiple of %u heads", origin,
-                               config->n_embd, config->n_heads);
+            return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected a multiple of %s = %u, found %u",
+                               origin, NAME_OF(n_embd), NAME_OF(n_heads), config->n_heads,
+                               config->n_embd);
         config->head_dim = config->n_embd / config->n_heads;
     }
     if (config->n_ff == 0)
         config->n_ff = 4 * config->n_embd; /* below 2^22 by the limit of n_embd */
     if (config->n_heads % config->n_kv_heads != 0)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: %u heads are not a multiple of %u key-value heads",
-                           origin, config->n_heads, config->n_kv_heads);
+        return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected a multiple of %s = %u, found %u",
+                           origin, NAME_OF(n_heads), NAME_OF(n_kv_heads), config->n_kv_heads,
+                           config->n_heads);
     if (!config->learned_positions && config->head_dim % 2 != 0)
         return pgrad__fail(PGRAD_E_FORMAT,
                            "%s: head_dim: expected an even number for rotary positions, found %u",
@@ -117,7 +131,7 @@ static pgrad_status read_activation(pgrad__config *config, const pgrad__json *js
     size_t length;
     const char *name = pgrad__json_string(value, &length);
     if (name == NULL)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected a string", origin, key);
+        return pgrad__json_wrong(origin, key, "a string", value);
     for (size_t i = 0; i < N_ACTIVATIONS; i++) {
         if (strlen(activations[i].name) == length &&
             memcmp(activations[i].name, name, length) == 0) {
@@ -138,7 +152,7 @@ static pgrad_status find_family(const pgrad__json *json, const char *origin,
     const pgrad__json *value = pgrad__json_get(json, key);
     const char *name = pgrad__json_string(value, &length);
     if (value != NULL && name == NULL)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: model_type: expected a string", origin);
+        return pgrad__json_wrong(origin, key, "a string", value);
     const pgrad__arch *arch = name == NULL ? NULL : pgrad__arch_find(name, length);
     if (name == NULL) {
         key = "architectures";
@@ -206,9 +220,9 @@ static pgrad_status read_ends(pgrad__config *config, const pgrad__json *json, co
                            key);
     for (size_t i = 0; i < n; i++) {
         int64_t id;
-        if (!pgrad__json_integer(is_list ? pgrad__json_at(eos, i) : eos, &id))
-            return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected a whole number or a list of them",
-                               origin, key);
+        const pgrad__json *value = is_list ? pgrad__json_at(eos, i) : eos;
+        if (!pgrad__json_integer(value, &id))
+            return pgrad__json_wrong(origin, key, "a whole number or a list of them", value);
         PGRAD__TRY(add_eos(config, id, origin, key));
     }
     return PGRAD_OK;
@@ -220,15 +234,40 @@ static pgrad_status read_begin(pgrad__config *config, const pgrad__json *json, c
     if (value == NULL)
         return PGRAD_OK;
     int64_t id;
-    if (!pgrad__json_integer(value, &id) || id < 0 || id >= (int64_t)config->n_vocab)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: bos_token_id: expected a token below %u", origin,
-                           config->n_vocab);
+    if (!pgrad__json_integer(value, &id) || id < 0 || id >= (int64_t)config->n_vocab) {
+        char expected[32];
+        (void)snprintf(expected, sizeof expected, "a token below %u", config->n_vocab);
+        return pgrad__json_wrong(origin, "bos_token_id", expected, value);
+    }
     config->bos = (pgrad_token)id;
     return PGRAD_OK;
 }
 
-pgrad_status pgrad__config_read_json(const pgrad__json *json, const char *origin,
-                                     pgrad__config *out)
+/* A number that shapes the function has a default and is not there. */
+static void tell_defaults(pgrad_context *context, const pgrad__arch *arch, const pgrad__json *json,
+                          const char *origin)
+{
+    for (size_t i = 0; i < arch->n_sizes; i++) {
+        const pgrad__size_key *key = &arch->sizes[i];
+        const uint32_t *initial =
+            (const uint32_t *)(const void *)((const char *)&arch->initial + key->field);
+        if (key->optional && *initial != 0 && pgrad__json_get(json, key->json) == NULL)
+            pgrad__log_line(context, PGRAD_LOG_WARNING, "%s: %s: missing, %u is used", origin,
+                            key->json, *initial);
+    }
+    for (size_t i = 0; i < arch->n_reals; i++) {
+        const pgrad__real_key *key = &arch->reals[i];
+        const pgrad__json *rope = pgrad__json_get(json, "rope_parameters");
+        const int in_rope = key->field == offsetof(pgrad__config, rope_theta) &&
+                            pgrad__json_get(rope, key->json) != NULL;
+        if (key->gguf != NULL && !in_rope && pgrad__json_get(json, key->json) == NULL)
+            pgrad__log_line(context, PGRAD_LOG_WARNING, "%s: %s: missing, %g is used", origin,
+                            key->json, get_real(&arch->initial, key));
+    }
+}
+
+pgrad_status pgrad__config_read_json(pgrad_context *context, const pgrad__json *json,
+                                     const char *origin, pgrad__config *out)
 {
     if (pgrad__json_type(json) != PGRAD__JSON_OBJECT)
         return pgrad__fail(PGRAD_E_FORMAT, "%s: expected a JSON object", origin);
@@ -251,7 +290,8 @@ pgrad_status pgrad__config_read_json(const pgrad__json *json, const char *origin
     }
     PGRAD__TRY(read_activation(&config, json, origin));
     PGRAD__TRY(arch->check_json(&config, json, origin));
-    PGRAD__TRY(pgrad__config_finish(&config, origin));
+    PGRAD__TRY(pgrad__config_finish(&config, origin, 0));
+    tell_defaults(context, arch, json, origin);
     PGRAD__TRY(read_ends(&config, json, origin));
     PGRAD__TRY(read_begin(&config, json, origin));
     *out = config;
@@ -266,12 +306,28 @@ pgrad_status pgrad__config_read_generation(pgrad__config *config, const pgrad__j
     return read_ends(config, json, origin);
 }
 
+/* Parameters by the kind of layer: another family's. */
+static pgrad_status refuse_nested_rope(const pgrad__json *rope, const char *origin,
+                                       const char *name)
+{
+    void *iterator = NULL;
+    const char *key;
+    size_t length;
+    const pgrad__json *value;
+    while (pgrad__json_next(rope, &iterator, &key, &length, &value))
+        if (pgrad__json_type(value) == PGRAD__JSON_OBJECT)
+            return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: %s.%.64s: rope by layers is not supported",
+                               origin, name, key);
+    return PGRAD_OK;
+}
+
 /* One of rope_scaling (old spelling) and rope_parameters (new): only the default type is built. */
 static pgrad_status read_rope(pgrad__config *config, const pgrad__json *rope, const char *origin,
                               const char *name)
 {
     if (pgrad__json_type(rope) != PGRAD__JSON_OBJECT)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected an object", origin, name);
+        return pgrad__json_wrong(origin, name, "an object", rope);
+    PGRAD__TRY(refuse_nested_rope(rope, origin, name));
     const pgrad__json *type = pgrad__json_get(rope, "rope_type");
     if (type == NULL)
         type = pgrad__json_get(rope, "type");
@@ -305,7 +361,9 @@ pgrad_status pgrad__config_rope_json(pgrad__config *config, const pgrad__json *j
     static const char *const names[] = {"rope_scaling", "rope_parameters"};
     for (size_t i = 0; i < 2; i++) {
         const pgrad__json *rope = pgrad__json_get(json, names[i]);
-        if (rope != NULL && pgrad__json_count(rope) > 0)
+        const int empty =
+            pgrad__json_type(rope) == PGRAD__JSON_OBJECT && pgrad__json_count(rope) == 0;
+        if (rope != NULL && !empty)
             return read_rope(config, rope, origin, names[i]);
     }
     return PGRAD_OK;

@@ -29,10 +29,10 @@ typedef struct pgrad__config {
     pgrad_token bos; /* -1: none */
 } pgrad__config;
 
-/* Reads config.json and checks it whole; origin names it in messages. *out is left alone on
- * failure. */
-pgrad_status pgrad__config_read_json(const pgrad__json *json, const char *origin,
-                                     pgrad__config *out);
+/* Reads config.json and checks it whole; origin names it in messages. A number that is missing and
+ * has a default is told in the log. *out is left alone on failure. */
+pgrad_status pgrad__config_read_json(pgrad_context *context, const pgrad__json *json,
+                                     const char *origin, pgrad__config *out);
 /* Adds the end tokens of a generation_config.json. */
 pgrad_status pgrad__config_read_generation(pgrad__config *config, const pgrad__json *json,
                                            const char *origin);

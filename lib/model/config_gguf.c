@@ -178,7 +178,7 @@ pgrad_status pgrad__config_read_gguf(pgrad_context *context, const pgrad__gguf *
                 pgrad__tensor_find(pgrad__gguf_tensors(gguf), key->gguf_tensor) != NULL;
     }
     config.tied_head = pgrad__tensor_find(pgrad__gguf_tensors(gguf), "output.weight") == NULL;
-    PGRAD__TRY(pgrad__config_finish(&config, origin));
+    PGRAD__TRY(pgrad__config_finish(&config, origin, 1));
     PGRAD__TRY(arch->check_gguf(&config, gguf));
     PGRAD__TRY(read_tokens(context, &config, gguf));
     *out = config;
@@ -203,7 +203,12 @@ pgrad_status pgrad__config_rope_gguf(pgrad__config *config, const pgrad__gguf *g
         const char *type;
         size_t length;
         PGRAD__TRY(pgrad__gguf_string(gguf, key, &type, &length));
-        if (length != 4 || memcmp(type, "none", 4) != 0)
+        float factor = 1.0f;
+        const int linear = length == 6 && memcmp(type, "linear", 6) == 0;
+        if (linear && pgrad__gguf_has(gguf, arch_key(key, arch, "rope.scaling.factor")))
+            PGRAD__TRY(pgrad__gguf_f32(gguf, key, &factor));
+        arch_key(key, arch, "rope.scaling.type");
+        if (!(linear && factor == 1.0f) && (length != 4 || memcmp(type, "none", 4) != 0))
             return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: %s: '%.*s' is not supported", origin, key,
                                (int)(length < 64 ? length : 64), type);
     } else {

@@ -163,7 +163,7 @@ static pgrad_status read_config_text(pgrad_model *model, const char *text, size_
 {
     pgrad__json *json = NULL;
     PGRAD__TRY(pgrad__json_parse(model->context, text, length, origin, &json));
-    pgrad_status status = pgrad__config_read_json(json, origin, &model->config);
+    pgrad_status status = pgrad__config_read_json(model->context, json, origin, &model->config);
     pgrad__json_free(json);
     return status;
 }
@@ -322,6 +322,7 @@ static void copy_tensor(void *argument, size_t index, uint32_t worker)
 static pgrad_status copy_model(const pgrad_model *from, pgrad_model *to)
 {
     to->config = from->config;
+    to->bare_names = from->bare_names;
     to->n_context = from->n_context;
     to->weight_version = from->weight_version;
     to->frozen = 1;

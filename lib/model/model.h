@@ -39,6 +39,7 @@ struct pgrad_model {
     pgrad__config config;
     char *config_text; /* config.json as it was read or made, for saving */
     size_t config_length;
+    int bare_names; /* the file lacked the family's prefix: names are written as they were */
     char *generation_config_text; /* NULL when there was none */
     size_t generation_config_length;
     pgrad__tensor *tensors;

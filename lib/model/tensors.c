@@ -175,6 +175,14 @@ void pgrad__tensors_free(pgrad_model *model)
     pgrad__free(model->context, model->tensors);
 }
 
+const char *pgrad__tensor_file_name(const pgrad_model *model, const pgrad__tensor *tensor)
+{
+    const char *prefix = model->config.arch->prefix;
+    const size_t skip = strlen(prefix);
+    return model->bare_names && strncmp(tensor->name, prefix, skip) == 0 ? tensor->name + skip
+                                                                         : tensor->name;
+}
+
 pgrad__tensor *pgrad__tensor_by_name(const pgrad_model *model, const char *name)
 {
     for (uint32_t i = 0; i < model->n_tensors; i++) {

@@ -31,9 +31,9 @@ static uint64_t interleaved(uint64_t row, uint32_t head_dim)
     return row - in_head + 2 * (in_head % half) + in_head / half;
 }
 
-static pgrad_status read_rows(void *user, uint32_t index, uint64_t first, uint64_t n, float *out)
+static pgrad_status read_plain(const load *state, uint32_t index, uint64_t first, uint64_t n,
+                               float *out)
 {
-    const load *state = user;
     const source *from = &state->sources[index];
     const pgrad__tensor_view *view = from->view;
     uint64_t row = view->n_dims == 1 ? view->dims[0] : view->dims[1];
@@ -49,6 +49,32 @@ static pgrad_status read_rows(void *user, uint32_t index, uint64_t first, uint64
         PGRAD__TRY(pgrad__tensor_read(
             state->set, view, interleaved(first + i, from->head_dim) * row, row, out + i * row));
     return PGRAD_OK;
+}
+
+/* Puts the file a tensor is in, one of several shards perhaps, in front of a message. */
+static pgrad_status fail_in_file(const load *state, const pgrad__tensor_view *view,
+                                 pgrad_status status)
+{
+    char path[PGRAD__PATH_MAX];
+    return pgrad__fail_in(status,
+                          "%s: ", pgrad__path_text(path, state->set->files[view->file].path));
+}
+
+static pgrad_status read_rows(void *user, uint32_t index, uint64_t first, uint64_t n, float *out)
+{
+    const load *state = user;
+    const pgrad__tensor_view *view = state->sources[index].view;
+    const size_t row = (size_t)(view->n_dims == 1 ? view->dims[0] : view->dims[1]);
+    pgrad_status status = read_plain(state, index, first, n, out);
+    if (status == PGRAD_OK && !pgrad__all_finite(state->model->context, out, (size_t)n * row)) {
+        size_t i = 0;
+        while (isfinite(out[i]))
+            i++;
+        status =
+            pgrad__fail(PGRAD_E_NUMERIC, "tensor '%.120s': row %llu, column %zu is %g", view->name,
+                        (unsigned long long)(first + i / row), i % row, (double)out[i]);
+    }
+    return status == PGRAD_OK ? status : fail_in_file(state, view, status);
 }
 
 /* "[64, 32]" */
@@ -102,17 +128,21 @@ static pgrad_status check_view(const pgrad__tensor *tensor, const pgrad__tensor_
     return PGRAD_OK;
 }
 
-/* Finds tensor `index` in the file under any of its names. */
+/* A bare base model's names lack the family's prefix; the embedding, which all have, tells. */
+static int has_bare_names(const load *state)
+{
+    const char *name = state->model->stem->embedding->name;
+    const size_t skip = strlen(state->model->config.arch->prefix);
+    return !state->is_gguf && pgrad__tensor_find(state->set, name) == NULL &&
+           pgrad__tensor_find(state->set, name + skip) != NULL;
+}
+
+/* Finds tensor `index` in the file under its name there. */
 static pgrad_status find_view(const load *state, uint32_t index, const pgrad__tensor_view **out)
 {
     const pgrad__tensor *tensor = &state->model->tensors[index];
-    const char *name = tensor->name;
     if (!state->is_gguf) {
-        *out = pgrad__tensor_find(state->set, name);
-        const char *prefix = state->model->config.arch->prefix;
-        size_t skip = strlen(prefix);
-        if (*out == NULL && strncmp(name, prefix, skip) == 0)
-            *out = pgrad__tensor_find(state->set, name + skip); /* of a bare base model */
+        *out = pgrad__tensor_find(state->set, pgrad__tensor_file_name(state->model, tensor));
         return PGRAD_OK;
     }
     pgrad__strbuf text = {.context = state->model->context};
@@ -128,6 +158,7 @@ static pgrad_status match_tensors(load *state)
     pgrad_model *model = state->model;
     pgrad__strbuf missing = {.context = model->context};
     pgrad_status status = PGRAD_OK;
+    char path[PGRAD__PATH_MAX] = "";
     uint32_t n_missing = 0;
     for (uint32_t i = 0; i < model->n_tensors; i++) {
         const pgrad__tensor_view *view = NULL;
@@ -138,7 +169,11 @@ static pgrad_status match_tensors(load *state)
                                      model->tensors[i].name);
             continue;
         }
-        PGRAD__GO(check_view(&model->tensors[i], view, state->is_gguf));
+        status = check_view(&model->tensors[i], view, state->is_gguf);
+        if (status != PGRAD_OK) {
+            (void)fail_in_file(state, view, status);
+            goto fail;
+        }
         state->sources[i].view = view;
         state->used[view - state->set->tensors] = 1;
         if (state->is_gguf && model->tensors[i].rule->gguf_rows == PGRAD__ROWS_INTERLEAVED)
@@ -150,15 +185,18 @@ static pgrad_status match_tensors(load *state)
                                   view->type_name));
     }
     PGRAD__GO(missing.status);
+    if (n_missing > 0 && state->set->n_files > 0)
+        pgrad__path_text(path, state->set->files[0].path);
     if (n_missing == 1 && !model->config.tied_head &&
         state->sources[model->stem->head - model->tensors].view == NULL)
         status = pgrad__fail(PGRAD_E_MISMATCH,
-                             "tensor '%s' is missing; set tie_word_embeddings in the config if the "
-                             "head is the token embedding",
-                             model->stem->head->name);
+                             "%s: tensor '%s' is missing; set tie_word_embeddings in the config if "
+                             "the head is the token embedding",
+                             path, model->stem->head->name);
     else if (n_missing > 0)
-        status = pgrad__fail(PGRAD_E_MISMATCH, "%u of %u tensors are missing: %s%s", n_missing,
-                             model->n_tensors, missing.data, n_missing > 8 ? ", ..." : "");
+        status =
+            pgrad__fail(PGRAD_E_MISMATCH, "%s: %u of %u tensors are missing: %s%s", path, n_missing,
+                        model->n_tensors, missing.data, n_missing > 8 ? ", ..." : "");
 fail:
     pgrad__strbuf_free(&missing);
     return status;
@@ -194,6 +232,7 @@ pgrad_status pgrad__weights_load(pgrad_model *model, const pgrad__tensor_set *se
     PGRAD__GO(
         pgrad__calloc(model->context, model->n_tensors, sizeof *state.sources, &state.sources));
     PGRAD__GO(pgrad__calloc(model->context, set->n_tensors, 1, &state.used));
+    model->bare_names = has_bare_names(&state);
     PGRAD__GO(match_tensors(&state));
     tell_unknown(&state);
     PGRAD__GO(pgrad__tensors_allocate(model));
@@ -201,10 +240,6 @@ pgrad_status pgrad__weights_load(pgrad_model *model, const pgrad__tensor_set *se
 fail:
     pgrad__free(model->context, state.used);
     pgrad__free(model->context, state.sources);
-    if (status != PGRAD_OK && set->n_files > 0) {
-        char path[PGRAD__PATH_MAX];
-        (void)pgrad__fail_in(status, "%s: ", pgrad__path_text(path, set->files[0].path));
-    }
     return status;
 }
 

@@ -13,6 +13,9 @@ pgrad_status pgrad__tensors_plan(pgrad_model *model);
 pgrad_status pgrad__tensors_allocate(pgrad_model *model);
 void pgrad__tensors_free(pgrad_model *model);
 
+/* A tensor's name in the model's own checkpoint: without the prefix where that had none. */
+const char *pgrad__tensor_file_name(const pgrad_model *model, const pgrad__tensor *tensor);
+
 /* NULL when there is none. */
 pgrad__tensor *pgrad__tensor_by_name(const pgrad_model *model, const char *name);
 uint64_t pgrad__tensor_elements(const pgrad__tensor *tensor);

@@ -67,7 +67,7 @@ static pgrad_status write_weights(const pgrad_model *model, int as_bf16, pgrad__
     PGRAD__GO(pgrad__calloc(context, model->n_tensors, sizeof *entries, &entries));
     for (uint32_t i = 0; i < model->n_tensors; i++) {
         const pgrad__tensor *tensor = &model->tensors[i];
-        entries[i].name = tensor->name;
+        entries[i].name = pgrad__tensor_file_name(model, tensor);
         entries[i].n_dims = tensor->n_dims;
         entries[i].dims[0] = tensor->dims[0];
         entries[i].dims[1] = tensor->dims[1];

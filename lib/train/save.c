@@ -36,6 +36,8 @@ pgrad_status pgrad_model_save(pgrad_model *model, const char *path, const pgrad_
     if (model == NULL || path == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "model_save: %s is NULL",
                            model == NULL ? "model" : "path");
+    if (path[0] == '\0')
+        return pgrad__fail(PGRAD_E_INVALID, "model_save: path: expected a folder, found \"\"");
     PGRAD__TRY(pgrad__enter(model->context, &scope));
     pgrad_status status = save(model, path, params);
     pgrad__leave(&scope);

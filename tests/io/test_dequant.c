@@ -121,7 +121,7 @@ START_TEST(plain_types)
 }
 END_TEST
 
-/* GG19: a scale that is no number is loaded as it is; the model's own scan finds it. */
+/* GG19: a scale that is no number comes through here; loading finds it (model/test_load). */
 START_TEST(gg19_scale_not_finite)
 {
     unsigned char block[34] = {0x00, 0x7c, 1, 0xff, 0};

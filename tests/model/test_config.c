@@ -24,7 +24,7 @@ static pgrad_status read_text(const char *text, size_t length, pgrad__config *co
     pgrad__json *json = NULL;
     pgrad_status status = pgrad__json_parse(context, text, length, "config.json", &json);
     if (status == PGRAD_OK)
-        status = pgrad__config_read_json(json, "config.json", config);
+        status = pgrad__config_read_json(context, json, "config.json", config);
     pgrad__json_free(json);
     return status;
 }
@@ -167,10 +167,12 @@ START_TEST(refused)
         pgrad_status code;
         const char *text;
     } cases[] = {
-        {llama, "num_attention_heads", "5", PGRAD_E_FORMAT, "not a multiple"},
+        {llama, "num_attention_heads", "5", PGRAD_E_FORMAT,
+         "hidden_size: expected a multiple of num_attention_heads = 5, found 32"},
         {llama, "num_attention_heads", "32", PGRAD_E_FORMAT, "even"},
-        {llama, "num_key_value_heads", "3", PGRAD_E_FORMAT, "key-value heads"},
-        {llama, "num_key_value_heads", "8", PGRAD_E_FORMAT, "key-value heads"},
+        {llama, "num_key_value_heads", "3", PGRAD_E_FORMAT,
+         "num_attention_heads: expected a multiple of num_key_value_heads = 3, found 4"},
+        {llama, "num_key_value_heads", "8", PGRAD_E_FORMAT, "num_key_value_heads = 8"},
         {llama, "head_dim", "7", PGRAD_E_FORMAT, "head_dim"},
         {llama, "head_dim", "0", PGRAD_E_FORMAT, "head_dim"},
         {llama, "head_dim", "1048576", PGRAD_E_FORMAT, "head_dim"},
@@ -192,16 +194,20 @@ START_TEST(refused)
          "'llama3'"},
         {llama, "rope_scaling", "{\"rope_type\": 3}", PGRAD_E_FORMAT, "rope_type"},
         {llama, "rope_scaling", "[1]", PGRAD_E_FORMAT, "rope_scaling"},
+        {llama, "rope_scaling", "\"llama3\"", PGRAD_E_FORMAT, "rope_scaling"},
+        {llama, "rope_scaling", "3", PGRAD_E_FORMAT, "rope_scaling"},
+        {llama, "rope_parameters", "\"yarn\"", PGRAD_E_FORMAT, "rope_parameters"},
+        {llama, "rope_parameters", "{\"full_attention\": {\"rope_type\": \"yarn\"}}", PGRAD_E_UNSUPPORTED,
+         "rope_parameters.full_attention"},
         {llama, "rope_parameters", "{\"rope_type\": \"yarn\"}", PGRAD_E_UNSUPPORTED, "'yarn'"},
         {llama, "rope_parameters", "{\"rope_type\": \"default\", \"rope_theta\": 0}",
          PGRAD_E_FORMAT, "rope_theta"},
         {llama, "rope_parameters",
-         "{\"full_attention\": {\"rope_type\": \"default\"}, \"rope_type\":"
-         "\"proportional\"}",
+         "{\"factor\": 1.0, \"rope_type\": \"proportional\"}",
          PGRAD_E_UNSUPPORTED, "'proportional'"},
         {llama, "partial_rotary_factor", "0.5", PGRAD_E_UNSUPPORTED, "partial_rotary_factor"},
         {llama, "hidden_act", "\"relu6\"", PGRAD_E_UNSUPPORTED, "'relu6'"},
-        {llama, "hidden_act", "7", PGRAD_E_FORMAT, "hidden_act"},
+        {llama, "hidden_act", "7", PGRAD_E_FORMAT, "hidden_act: expected a string, found 7"},
         {llama, "quantization_config", "{\"quant_method\": \"gptq\"}", PGRAD_E_UNSUPPORTED, "gptq"},
         {llama, "num_local_experts", "8", PGRAD_E_UNSUPPORTED, "num_local_experts = 8"},
         {llama, "is_encoder_decoder", "true", PGRAD_E_UNSUPPORTED, "is_encoder_decoder"},
@@ -211,13 +217,14 @@ START_TEST(refused)
         {llama, "eos_token_id", "101", PGRAD_E_FORMAT, "eos_token_id"},
         {llama, "eos_token_id", "-1", PGRAD_E_FORMAT, "eos_token_id"},
         {llama, "eos_token_id", "[]", PGRAD_E_FORMAT, "eos_token_id"},
-        {llama, "eos_token_id", "[1, \"2\"]", PGRAD_E_FORMAT, "eos_token_id"},
+        {llama, "eos_token_id", "[1, \"2\"]", PGRAD_E_FORMAT, "eos_token_id: expected a whole number or a list "
+                                                               "of them, found \"2\""},
         {llama, "eos_token_id", "[1,2,3,4,5,6,7,8,9]", PGRAD_E_LIMIT, "eos_token_id"},
-        {llama, "bos_token_id", "101", PGRAD_E_FORMAT, "bos_token_id"},
+        {llama, "bos_token_id", "101", PGRAD_E_FORMAT, "bos_token_id: expected a token below 101, found 101"},
         {llama, "bos_token_id", "1.5", PGRAD_E_FORMAT, "bos_token_id"},
         {gpt2, "add_cross_attention", "true", PGRAD_E_UNSUPPORTED, "add_cross_attention"},
         {gpt2, "n_inner", "0", PGRAD_E_FORMAT, "n_inner"},
-        {gpt2, "n_head", "5", PGRAD_E_FORMAT, "not a multiple"},
+        {gpt2, "n_head", "5", PGRAD_E_FORMAT, "n_embd: expected a multiple of n_head = 5, found 32"},
         {gpt2, "activation_function", "\"quick_gelu\"", PGRAD_E_UNSUPPORTED, "quick_gelu"},
         {gpt2, "n_embd", "1048577", PGRAD_E_FORMAT, "n_embd"},
     };

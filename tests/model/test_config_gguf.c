@@ -213,7 +213,7 @@ START_TEST(refused)
         {{"llama.attention.head_count", ARRAY, 0, NULL, {0}}, PGRAD_E_FORMAT, "head_count"},
         {{"llama.attention.head_count", ARRAY, 2, NULL, {4, 2}}, PGRAD_E_UNSUPPORTED, "head_count"},
         {{"llama.attention.head_count", ARRAY, 2, NULL, {-4, -4}}, PGRAD_E_FORMAT, "head_count"},
-        {{"llama.attention.head_count_kv", U32, 3, NULL, {0}}, PGRAD_E_FORMAT, "key-value"},
+        {{"llama.attention.head_count_kv", U32, 3, NULL, {0}}, PGRAD_E_FORMAT, "attention.head_count_kv = 3"},
         {{"llama.attention.key_length", U32, 9, NULL, {0}}, PGRAD_E_FORMAT, "even"},
         {{"llama.attention.value_length", U32, 16, NULL, {0}}, PGRAD_E_UNSUPPORTED, "value_length"},
         {{"llama.attention.layer_norm_rms_epsilon", F32, NAN, NULL, {0}},

@@ -76,7 +76,7 @@ START_TEST(gguf_is_the_same_model)
     pgrad__json *json = NULL;
     pgrad__config config;
     OK(pgrad__json_parse(context, gguf->config_text, gguf->config_length, "made", &json));
-    OK(pgrad__config_read_json(json, "made", &config));
+    OK(pgrad__config_read_json(context, json, "made", &config));
     pgrad__json_free(json);
     ck_assert(config.norm_epsilon == whole->config.norm_epsilon);
     ck_assert(config.rope_theta == whole->config.rope_theta);
@@ -246,6 +246,78 @@ START_TEST(shapes_must_match)
 }
 END_TEST
 
+/* A value that is no number is told with its tensor and place, whatever the file. */
+START_TEST(not_finite_is_not_loaded)
+{
+    static const uint32_t bad[] = {0x7fc00000u, 0x7f800000u, 0xff800000u};
+    char folder[512], path[512];
+    size_t size;
+    temporary_folder(folder);
+    char *weights = get_file(data_path(path, "tiny_llama/model.safetensors"), &size);
+    uint64_t header;
+    memcpy(&header, weights, sizeof header);
+    char *entry = strstr(weights + 8, "\"model.layers.1.mlp.down_proj.weight\"");
+    ck_assert_ptr_nonnull(entry);
+    size_t offset = strtoul(strchr(strstr(entry, "data_offsets"), '[') + 1, NULL, 10);
+    memcpy(weights + 8 + header + offset + 4 * (48 * 3 + 5), &bad[_i], 4);
+    copy_with(folder, "\"vocab_size\": 101", "\"vocab_size\": 101");
+    put_file(folder, "model.safetensors", weights, size);
+    free(weights);
+    pgrad_model *model = NULL;
+    FAILS(PGRAD_E_NUMERIC, "tensor 'model.layers.1.mlp.down_proj.weight': row 3, column 5 is",
+          pgrad_model_load(context, folder, NULL, &model));
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "model.safetensors: "));
+    ck_assert_ptr_null(model);
+    remove_folder(folder);
+}
+END_TEST
+
+/* Of several shards the one at fault is named. */
+START_TEST(the_shard_at_fault_is_named)
+{
+    static const char *const files[] = {"config.json", "model.safetensors.index.json",
+                                        "model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors",
+                                        "model-00003-of-00003.safetensors"};
+    char folder[512], path[512], name[64];
+    size_t size;
+    temporary_folder(folder);
+    for (int i = 0; i < 5; i++) {
+        snprintf(name, sizeof name, "tiny_llama_sharded/%s", files[i]);
+        char *data = get_file(data_path(path, name), &size);
+        char *norm = i == 4 ? memmem(data, size, "\"model.norm.weight\"", 19) : NULL;
+        if (i == 4) {
+            ck_assert_ptr_nonnull(norm);
+            char *shape = strstr(norm, "[32]");
+            ck_assert_ptr_nonnull(shape);
+            memcpy(shape, "[ 4]", 4); /* a shape that its bytes do not have */
+        }
+        put_file(folder, files[i], data, size);
+        free(data);
+    }
+    pgrad_model *model = NULL;
+    pgrad_status status = pgrad_model_load(context, folder, NULL, &model);
+    ck_assert_msg(status == PGRAD_E_FORMAT || status == PGRAD_E_MISMATCH, "%s", pgrad_error_message());
+    ck_assert_msg(strstr(pgrad_error_message(), "00003-of-00003") != NULL, "%s", pgrad_error_message());
+    ck_assert_ptr_null(strstr(pgrad_error_message(), "00001-of-00003"));
+    /* The config's own width, which the first tensor of the second shard has too, is told of its file. */
+    char *config = get_file(data_path(path, "tiny_llama_sharded/config.json"), &size);
+    char *at = strstr(config, "\"intermediate_size\": 48");
+    ck_assert_ptr_nonnull(at);
+    at[22] = '7';
+    put_file(folder, "config.json", config, size);
+    free(config);
+    for (int i = 4; i < 5; i++) {
+        snprintf(name, sizeof name, "tiny_llama_sharded/%s", files[i]);
+        char *data = get_file(data_path(path, name), &size);
+        put_file(folder, files[i], data, size);
+        free(data);
+    }
+    FAILS(PGRAD_E_MISMATCH, "expected shape", pgrad_model_load(context, folder, NULL, &model));
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "-of-00003.safetensors: tensor '"));
+    remove_folder(folder);
+}
+END_TEST
+
 static char log_text[4096];
 
 static void keep_log(void *user, int32_t level, const char *line)
@@ -255,6 +327,81 @@ static void keep_log(void *user, int32_t level, const char *line)
     strncat(log_text, line, sizeof log_text - strlen(log_text) - 2);
     strcat(log_text, "\n");
 }
+
+/* Renames tensors of a safetensors file of GPT-2 to those of a bare base model; all but the last `keep`. */
+static void strip_prefix(char *weights, int keep)
+{
+    uint64_t header;
+    memcpy(&header, weights, sizeof header);
+    int n = 0;
+    for (char *at = weights + 8; (at = memmem(at, (size_t)(weights + 8 + header - at), "\"transformer.", 13)) != NULL;)
+        n++, at++;
+    for (char *at = weights + 8;
+         n-- > keep && (at = memmem(at, (size_t)(weights + 8 + header - at), "\"transformer.", 13)) != NULL;) {
+        char *end = strchr(at + 1, '"'); /* the name moves to the front, blanks fill the rest */
+        size_t length = (size_t)(end + 1 - (at + 13));
+        memmove(at + 1, at + 13, length);
+        memset(at + 1 + length, ' ', 12);
+        at++;
+    }
+}
+
+/* Names of a bare base model are kept for saving; the two ways of writing are not mixed. */
+START_TEST(bare_names_are_kept)
+{
+    char folder[512], path[512], out[600];
+    size_t size;
+    temporary_folder(folder);
+    char *config = get_file(data_path(path, "tiny_gpt2/config.json"), &size);
+    put_file(folder, "config.json", config, size);
+    free(config);
+    for (int keep = 0; keep < 2; keep++) {
+        char *weights = get_file(data_path(path, "tiny_gpt2/model.safetensors"), &size);
+        strip_prefix(weights, keep);
+        put_file(folder, "model.safetensors", weights, size);
+        free(weights);
+        pgrad_model *model = NULL;
+        if (keep == 1) {
+            FAILS(PGRAD_E_MISMATCH, "tensors are missing", pgrad_model_load(context, folder, NULL, &model));
+            continue;
+        }
+        OK(pgrad_model_load(context, folder, NULL, &model));
+        ck_assert_int_eq(strncmp(pgrad_model_tensor_name(model, 0, NULL, NULL), "transformer.", 12), 0);
+        snprintf(out, sizeof out, "%s/saved", folder);
+        pgrad_model *copy;
+        OK(pgrad_model_snapshot(model, &copy));
+        OK(pgrad_model_save(copy, out, NULL));
+        char *saved = get_file(strcat(strcpy(path, out), "/model.safetensors"), &size);
+        ck_assert_ptr_nonnull(memmem(saved, size, "\"wte.weight\"", 12));
+        ck_assert_ptr_null(memmem(saved, size, "transformer.", 12));
+        free(saved);
+        pgrad_model_free(copy);
+        pgrad_model_free(model);
+    }
+    pgrad_model *model = golden_model(context, "tiny_gpt2");
+    FAILS(PGRAD_E_INVALID, "path", pgrad_model_save(model, "", NULL));
+    pgrad_model_free(model);
+    remove_folder(out);
+    remove_folder(folder);
+}
+END_TEST
+
+START_TEST(defaults_are_told)
+{
+    char folder[512];
+    pgrad_model *model = NULL;
+    log_text[0] = '\0';
+    OK(pgrad_context_set_log(context, keep_log, NULL, PGRAD_LOG_WARNING));
+    temporary_folder(folder);
+    copy_with(folder, "\"rms_norm_eps\"", "\"rms_norm_eps_\"");
+    OK(pgrad_model_load(context, folder, NULL, &model));
+    ck_assert_msg(strstr(log_text, "config.json: rms_norm_eps: missing, 1e-06 is used") != NULL, "'%s'", log_text);
+    ck_assert_ptr_null(strstr(log_text, "rope_theta"));
+    ck_assert_ptr_null(strstr(log_text, "initializer_range"));
+    pgrad_model_free(model);
+    remove_folder(folder);
+}
+END_TEST
 
 START_TEST(tied_head_rules)
 {
@@ -588,6 +735,10 @@ int main(void)
     tcase_add_test(tests, bf16_copy_loads);
     tcase_add_test(tests, not_finite_is_not_saved);
     tcase_add_loop_test(tests, shapes_must_match, 0, 7);
+    tcase_add_loop_test(tests, not_finite_is_not_loaded, 0, 3);
+    tcase_add_test(tests, the_shard_at_fault_is_named);
+    tcase_add_test(tests, bare_names_are_kept);
+    tcase_add_test(tests, defaults_are_told);
     tcase_add_test(tests, tied_head_rules);
     tcase_add_loop_test(tests, cut_files_are_refused, 0, 2);
     tcase_add_test(tests, paths_that_are_no_model);
