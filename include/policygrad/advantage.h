@@ -29,12 +29,15 @@ typedef struct pgrad_advantage_params {
     double kl_beta;      /* >= 0: R_i -= beta sum_t (old - reference), k1 in the reward. Default 0 */
 } pgrad_advantage_params;
 
+/* Writes the size and the defaults, no more than size bytes. */
 PGRAD_API void pgrad_advantage_params_init(pgrad_advantage_params *params, size_t size);
 
+/* Creates an estimator with an empty baseline. Errors: E_INVALID, E_NOMEM. */
 PGRAD_API pgrad_status pgrad_advantage_create(pgrad_context *context,
                                               const pgrad_advantage_params *params,
                                               pgrad_advantage **out);
 
+/* Drops the caller's reference. NULL is allowed. */
 PGRAD_API void pgrad_advantage_free(pgrad_advantage *advantage);
 
 /* Fills PGRAD_ADVANTAGES of every finished completion. Rewards given per token make reward-to-go

@@ -49,6 +49,7 @@ typedef struct pgrad_context_params {
     const pgrad_allocator *allocator; /* copied; NULL: aligned_alloc and free */
 } pgrad_context_params;
 
+/* Writes the size and the defaults, no more than size bytes. */
 PGRAD_API void pgrad_context_params_init(pgrad_context_params *params, size_t size);
 
 typedef struct pgrad_context_info {

@@ -78,7 +78,11 @@ PGRAD_API pgrad_status pgrad_rollout_report(const pgrad_rollout *rollout, pgrad_
  * ("reward", "completions/mean_length", "clip_ratio/low_mean"). A name is valid as long as the report;
  * NULL and NaN beyond the count. */
 PGRAD_API uint32_t pgrad_metrics_count(const pgrad_step_report *report);
+
+/* Names number `index`, NULL beyond the count. Valid as long as the report. */
 PGRAD_API const char *pgrad_metrics_name(const pgrad_step_report *report, uint32_t index);
+
+/* Gives number `index`, NaN beyond the count. */
 PGRAD_API double pgrad_metrics_value(const pgrad_step_report *report, uint32_t index);
 
 /* Writes the report as one JSON object on one line, without a newline. E_BUFFER as in

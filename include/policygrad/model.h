@@ -29,6 +29,7 @@ typedef struct pgrad_model_params {
     uint32_t frozen;    /* 1: no gradients, cannot be trained; default 0 */
 } pgrad_model_params;
 
+/* Writes the size and the defaults, no more than size bytes. */
 PGRAD_API void pgrad_model_params_init(pgrad_model_params *params, size_t size);
 
 typedef struct pgrad_model_info {
@@ -61,6 +62,7 @@ typedef struct pgrad_save_params {
     pgrad_tokenizer *tokenizer; /* its files go into the folder; NULL: none */
 } pgrad_save_params;
 
+/* Writes the size and the defaults, no more than size bytes. */
 PGRAD_API void pgrad_save_params_init(pgrad_save_params *params, size_t size);
 
 /* Flags of pgrad_model_logits. */
@@ -86,6 +88,7 @@ PGRAD_API pgrad_status pgrad_model_create(pgrad_context *context, const char *co
  * Errors: E_NOMEM, E_LIMIT, E_BUSY. */
 PGRAD_API pgrad_status pgrad_model_snapshot(pgrad_model *model, pgrad_model **out);
 
+/* Drops the caller's reference. NULL is allowed. */
 PGRAD_API void pgrad_model_free(pgrad_model *model);
 
 /* Tells sizes and names. Set out->struct_size first; no more than that is written. */

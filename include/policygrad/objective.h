@@ -53,6 +53,7 @@ typedef struct pgrad_objective_params {
                                   backward; 0: each has its own. Gradients differ by rounding */
 } pgrad_objective_params;
 
+/* Writes the size and the defaults, no more than size bytes. */
 PGRAD_API void pgrad_objective_params_init(pgrad_objective_params *params, size_t size);
 
 typedef struct pgrad_backward_params {
@@ -63,6 +64,7 @@ typedef struct pgrad_backward_params {
                                 the entropy bonus, which is a mean over tokens always */
 } pgrad_backward_params;
 
+/* Writes the size and the defaults, no more than size bytes. */
 PGRAD_API void pgrad_backward_params_init(pgrad_backward_params *params, size_t size);
 
 /* Errors: E_INVALID; E_STATE (a frozen model). */
@@ -70,6 +72,7 @@ PGRAD_API pgrad_status pgrad_objective_create(pgrad_model *model,
                                               const pgrad_objective_params *params,
                                               pgrad_objective **out);
 
+/* Drops the caller's reference. NULL is allowed. */
 PGRAD_API void pgrad_objective_free(pgrad_objective *objective);
 
 /* Gives the denominator that backward would use for these completions: M, N+, N or B by the

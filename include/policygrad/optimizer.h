@@ -32,12 +32,14 @@ typedef struct pgrad_optimizer_params {
     uint32_t reserved;
 } pgrad_optimizer_params;
 
+/* Writes the size and the defaults, no more than size bytes. */
 PGRAD_API void pgrad_optimizer_params_init(pgrad_optimizer_params *params, size_t size);
 
 /* Takes the memory of the moments. Errors: E_INVALID; E_STATE (a frozen model); E_LIMIT; E_NOMEM. */
 PGRAD_API pgrad_status pgrad_optimizer_create(pgrad_model *model, const pgrad_optimizer_params *params,
                                               pgrad_optimizer **out);
 
+/* Drops the caller's reference. NULL is allowed. */
 PGRAD_API void pgrad_optimizer_free(pgrad_optimizer *optimizer);
 
 /* Changes the learning rate that the schedule's factor is applied to. Errors: E_INVALID. */

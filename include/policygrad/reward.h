@@ -54,6 +54,7 @@ PGRAD_API pgrad_status pgrad_reward_create(pgrad_context *context, const char *n
 PGRAD_API pgrad_status pgrad_reward_combine(pgrad_context *context, pgrad_reward *const *rewards,
                                             const double *weights, uint32_t n, pgrad_reward **out);
 
+/* Drops the caller's reference. NULL is allowed. */
 PGRAD_API void pgrad_reward_free(pgrad_reward *reward);
 
 /* Scores all finished completions of a rollout: R_i = sum of weight * score over what applies.

@@ -34,6 +34,7 @@ typedef struct pgrad_rollout_params {
     uint32_t reserved;
 } pgrad_rollout_params;
 
+/* Writes the size and the defaults, no more than size bytes. */
 PGRAD_API void pgrad_rollout_params_init(pgrad_rollout_params *params, size_t size);
 
 typedef struct pgrad_prompt_params {
@@ -43,6 +44,7 @@ typedef struct pgrad_prompt_params {
     size_t n_prefix;
 } pgrad_prompt_params;
 
+/* Writes the size and the defaults, no more than size bytes. */
 PGRAD_API void pgrad_prompt_params_init(pgrad_prompt_params *params, size_t size);
 
 typedef struct pgrad_sequence_params {
@@ -52,6 +54,7 @@ typedef struct pgrad_sequence_params {
     uint32_t reserved;
 } pgrad_sequence_params;
 
+/* Writes the size and the defaults, no more than size bytes. */
 PGRAD_API void pgrad_sequence_params_init(pgrad_sequence_params *params, size_t size);
 
 /* Why a completion ended. */
@@ -112,6 +115,7 @@ typedef struct pgrad_generate_params {
     double max_seconds; /* stop in order after this, finished sequences kept; infinity: the default */
 } pgrad_generate_params;
 
+/* Writes the size and the defaults, no more than size bytes. */
 PGRAD_API void pgrad_generate_params_init(pgrad_generate_params *params, size_t size);
 
 /* Creates a rollout for a model and takes all its memory. tokenizer may be NULL: then there is no
@@ -120,6 +124,7 @@ PGRAD_API void pgrad_generate_params_init(pgrad_generate_params *params, size_t 
 PGRAD_API pgrad_status pgrad_rollout_create(pgrad_model *model, pgrad_tokenizer *tokenizer,
                                             const pgrad_rollout_params *params, pgrad_rollout **out);
 
+/* Drops the caller's reference. NULL is allowed. */
 PGRAD_API void pgrad_rollout_free(pgrad_rollout *rollout);
 
 /* Forgets prompts and completions, keeps the memory. */
@@ -159,16 +164,20 @@ PGRAD_API pgrad_status pgrad_rollout_add_sequence(pgrad_rollout *rollout, uint32
  * E_NOMEM; E_CANCELLED. */
 PGRAD_API pgrad_status pgrad_rollout_score(pgrad_rollout *rollout, pgrad_model *model, uint32_t which);
 
-/* Counts the completions; count_groups the prompts. */
+/* Counts the completions. */
 PGRAD_API uint32_t pgrad_rollout_count(const pgrad_rollout *rollout);
+
+/* Counts the prompts. */
 PGRAD_API uint32_t pgrad_rollout_count_groups(const pgrad_rollout *rollout);
 
 /* Tells about completion i. Set out->struct_size first. Errors: E_INVALID. */
 PGRAD_API pgrad_status pgrad_rollout_sequence(const pgrad_rollout *rollout, uint32_t i,
                                               pgrad_sequence_info *out);
 
-/* Gives the ids of completion i, NULL for a wrong index; _prompt those of a group's prompt. */
+/* Gives the ids of completion i, NULL for a wrong index. */
 PGRAD_API const pgrad_token *pgrad_rollout_tokens(const pgrad_rollout *rollout, uint32_t i, size_t *n);
+
+/* Gives the ids of a group's prompt, NULL for a wrong index. */
 PGRAD_API const pgrad_token *pgrad_rollout_prompt(const pgrad_rollout *rollout, uint32_t group,
                                                   size_t *n);
 

@@ -42,12 +42,14 @@ typedef struct pgrad_sampler_params {
     size_t n_bias_tokens;
 } pgrad_sampler_params;
 
+/* Writes the size and the defaults, no more than size bytes. */
 PGRAD_API void pgrad_sampler_params_init(pgrad_sampler_params *params, size_t size);
 
 /* Errors: E_INVALID naming the field; E_NOMEM. */
 PGRAD_API pgrad_status pgrad_sampler_create(pgrad_context *context,
                                             const pgrad_sampler_params *params, pgrad_sampler **out);
 
+/* Drops the caller's reference. NULL is allowed. */
 PGRAD_API void pgrad_sampler_free(pgrad_sampler *sampler);
 
 /* Picks one token from n_vocab logits as the draw (seed, sequence, position) does, without history:
@@ -62,6 +64,8 @@ PGRAD_API pgrad_status pgrad_sampler_pick(pgrad_sampler *sampler, const float *l
 /* Gives the number the next sequence will get. It rises by one with each completion; set it to repeat
  * or to continue a run. */
 PGRAD_API uint64_t pgrad_sampler_next_sequence(pgrad_sampler *sampler);
+
+/* Sets that number. Errors: E_INVALID. */
 PGRAD_API pgrad_status pgrad_sampler_set_next_sequence(pgrad_sampler *sampler, uint64_t sequence);
 
 #ifdef __cplusplus

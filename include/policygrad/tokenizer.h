@@ -43,6 +43,7 @@ typedef struct pgrad_decoder pgrad_decoder;
 PGRAD_API pgrad_status pgrad_tokenizer_load(pgrad_context *context, const char *path,
                                             pgrad_tokenizer **out);
 
+/* Drops the caller's reference. NULL is allowed. */
 PGRAD_API void pgrad_tokenizer_free(pgrad_tokenizer *tokenizer);
 
 /* Encodes `length` bytes of UTF-8. *n is the number of ids.
@@ -88,6 +89,7 @@ PGRAD_API pgrad_status pgrad_decoder_push(pgrad_decoder *decoder, pgrad_token id
 PGRAD_API pgrad_status pgrad_decoder_finish(pgrad_decoder *decoder, const char **text,
                                             size_t *length);
 
+/* Drops the caller's reference. NULL is allowed. */
 PGRAD_API void pgrad_decoder_free(pgrad_decoder *decoder);
 
 #ifdef __cplusplus

@@ -26,6 +26,7 @@ typedef struct pgrad_prompts {
     const char *const *const *columns;  /* [column][prompt] */
 } pgrad_prompts;
 
+/* Writes the size and no prompts. */
 PGRAD_API void pgrad_prompts_init(pgrad_prompts *prompts, size_t size);
 
 /* Called after each step; returns more than zero to go on, zero or less to end the run in order. */
@@ -66,6 +67,7 @@ typedef struct pgrad_train_params {
                                    the end only; default 0 */
 } pgrad_train_params;
 
+/* Writes the size and the defaults, no more than size bytes. */
 PGRAD_API void pgrad_train_params_init(pgrad_train_params *params, size_t size);
 
 /* Why a run ended. */

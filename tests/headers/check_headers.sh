@@ -22,4 +22,7 @@ for header in "$root"/include/policygrad/*.hpp; do
     printf '#include <policygrad/%s>\n#include <policygrad/%s>\n' "${header##*/}" "${header##*/}" >"$work/header.cc"
     for standard in c++11 c++20; do try "$cxx" $standard c++ "$work/header.cc"; done
 done
+# Every function has a comment right above it.
+awk '/^PGRAD_API/ && before !~ /\*\/[ \t]*$/ { print FILENAME ":" FNR ": no comment: " $0; bad = 1 }
+     { before = $0 } END { exit bad }' "$root"/include/policygrad/*.h
 echo "$count compilations of public headers, no warning"

@@ -31,8 +31,11 @@ static uint64_t next_stream;
 static inline int begin(int index, uint32_t n_threads)
 {
     const uint32_t set = (uint32_t)index + 1;
-    if (!pgrad__os_can_run(set))
+    if (!pgrad__os_can_run(set)) {
+        static const char *const names[] = {"generic", "haswell", "skx", "armv8a"};
+        fprintf(stderr, "skipped: kernel set %s, which this CPU cannot run\n", names[index]);
         return 0;
+    }
     context = make_context(n_threads, set);
     workspace = (pgrad__workspace){.context = context};
     kernels = pgrad__kernels_of(context);

@@ -51,6 +51,10 @@ void pgrad_adapter_params_init(pgrad_adapter_params *params, size_t size);
 pgrad_status pgrad_adapter_create(pgrad_model *model, const pgrad_adapter_params *params,
                                   pgrad_adapter **out);
 pgrad_status pgrad_model_set_adapter(pgrad_model *model, pgrad_adapter *adapter_or_null);
+pgrad_status pgrad_adapter_load(pgrad_model *model, const char *path, pgrad_adapter **out);
+pgrad_status pgrad_adapter_save(pgrad_adapter *adapter, const char *path,
+                                const pgrad_save_params *params);
+pgrad_status pgrad_adapter_merge(pgrad_adapter *adapter, pgrad_model *model);
 void pgrad_adapter_free(pgrad_adapter *adapter);
 
 /* Continuous and many-valued actions: the host feeds vectors, the head gives a distribution. */
@@ -62,6 +66,19 @@ const float *pgrad_rollout_action(const pgrad_rollout *rollout, uint32_t i, size
  * counts and gradients differently. */
 typedef int32_t (*pgrad_reduce_fn)(void *user, int32_t kind, void *data, size_t n);
 pgrad_status pgrad_context_set_reduce(pgrad_context *context, pgrad_reduce_fn fn, void *user);
+
+/* Rewards ready to use, by name. */
+pgrad_status pgrad_reward_builtin(pgrad_context *context, const char *name, const char *args_json,
+                                  pgrad_reward **out);
+
+/* What a run will hold, before anything is taken. */
+typedef struct pgrad_estimate {
+    size_t struct_size;
+    uint64_t weights, gradients, moments, activations, kv_cache, scratch, total;
+} pgrad_estimate;
+pgrad_status pgrad_estimate_run(pgrad_model *model, const pgrad_rollout_params *rollout,
+                                const pgrad_objective_params *objective,
+                                const pgrad_optimizer_params *optimizer, pgrad_estimate *out);
 
 /* Checkpoints. */
 enum {
@@ -75,6 +92,9 @@ pgrad_status pgrad_checkpoint_add(pgrad_checkpoint *checkpoint, const char *name
                                   void *handle);
 pgrad_status pgrad_checkpoint_write(pgrad_checkpoint *checkpoint, const char *path,
                                     const pgrad_save_params *params);
+pgrad_status pgrad_checkpoint_open(pgrad_context *context, const char *path, pgrad_checkpoint **out);
+pgrad_status pgrad_checkpoint_restore(pgrad_checkpoint *checkpoint, const char *name, int32_t kind,
+                                      void *handle);
 void pgrad_checkpoint_free(pgrad_checkpoint *checkpoint);
 
 #endif

@@ -1,4 +1,4 @@
-/* Six programs that the interface must have room for: compiled, never run. */
+/* Eight programs that the interface must have room for: compiled, never run. */
 #include "draft.h"
 
 #define TRY(call)                                                                                  \
@@ -28,6 +28,8 @@ pgrad_status tool_episode(run *r, const pgrad_token *prompt, size_t n);
 pgrad_status kl_by_adapter_off(run *r, const pgrad_token *prompt, size_t n);
 pgrad_status gaussian_action(run *r, const float *observation, size_t n);
 pgrad_status step_over_ranks(run *r, pgrad_reduce_fn sum, void *ranks);
+pgrad_status resumed_run(run *r);
+pgrad_status loaded_adapter(run *r);
 
 static pgrad_status update(run *r)
 {
@@ -133,5 +135,36 @@ pgrad_status step_over_ranks(run *r, pgrad_reduce_fn sum, void *ranks)
     TRY(pgrad_checkpoint_add(checkpoint, "policy", PGRAD_KIND_MODEL, r->model));
     TRY(pgrad_checkpoint_write(checkpoint, "run.pgrad", NULL));
     pgrad_checkpoint_free(checkpoint);
+    return PGRAD_OK;
+}
+
+pgrad_status resumed_run(run *r)
+{
+    pgrad_checkpoint *checkpoint = NULL;
+    pgrad_reward *format = NULL;
+    pgrad_estimate needed = {.struct_size = sizeof needed};
+    TRY(pgrad_estimate_run(r->model, NULL, NULL, NULL, &needed));
+    TRY(pgrad_reward_builtin(r->context, "regex", "{\"pattern\": \"^<think>\"}", &format));
+    TRY(pgrad_checkpoint_open(r->context, "run.pgrad", &checkpoint));
+    TRY(pgrad_checkpoint_restore(checkpoint, "policy", PGRAD_KIND_MODEL, r->model));
+    TRY(pgrad_checkpoint_restore(checkpoint, "optimizer", PGRAD_KIND_OPTIMIZER, r->optimizer));
+    TRY(pgrad_checkpoint_restore(checkpoint, "sampler", PGRAD_KIND_SAMPLER, r->sampler));
+    pgrad_checkpoint_free(checkpoint);
+    TRY(pgrad_rollout_generate(r->rollout, r->sampler, NULL));
+    TRY(pgrad_reward_apply(format, r->rollout));
+    TRY(pgrad_advantage_apply(r->advantage, r->rollout));
+    pgrad_reward_free(format);
+    return update(r);
+}
+
+pgrad_status loaded_adapter(run *r)
+{
+    pgrad_adapter *adapter = NULL;
+    TRY(pgrad_adapter_load(r->model, "adapter", &adapter));
+    TRY(pgrad_model_set_adapter(r->model, adapter));
+    TRY(update(r));
+    TRY(pgrad_adapter_save(adapter, "adapter", NULL));
+    TRY(pgrad_adapter_merge(adapter, r->model));
+    pgrad_adapter_free(adapter);
     return PGRAD_OK;
 }
