@@ -6,8 +6,9 @@
         policy_gradient(model, tokenizer, lambda text: -len(text), learning_rate=1e-5, epochs=10,
                         prompts=["Tell me about the sea."])
 
-Handles close themselves, in any order. A failing call raises `Error` with its status and message. An
-exception in a reward function comes out of the call that ran it; Ctrl-C stops long work cleanly.
+Handles close themselves, in any order. A failing call raises `Error` with its status and message. An exception in a
+callback comes out of the call that ran it; Ctrl-C stops long work cleanly. Keyword arguments of the constructors are
+the fields of the option struct by name, choices as text (`estimator="rloo"`), arrays as sequences.
 
 The library is looked for at load(path), then in POLICYGRAD_LIBRARY, in ../../build/lib beside this file, and where the
 system keeps its libraries."""
@@ -15,28 +16,39 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import inspect
 import math
 import os
 import pathlib
+import signal
+import threading
 from ctypes import POINTER, byref, c_char_p, c_double, c_float, c_int32, c_size_t, c_uint32, c_uint64, c_void_p
-from typing import Any, Callable, Iterable, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 try:
     import numpy
-except ImportError:  # arrays are lists then
+except ImportError:  # views of arrays are memoryviews then
     numpy = None
 
-OK, E_BUFFER, E_CALLBACK, E_INVALID, E_NUMERIC = 0, -4, -61, -1, -23
+OK, E_INVALID, E_STATE, E_BUFFER, E_NUMERIC, E_IO, E_CANCELLED, E_CALLBACK = 0, -1, -2, -4, -23, -42, -60, -61
 LOGPROBS, LOGPROBS_SAMPLED, CURRENT, OLD, REFERENCE, ENTROPY, REWARDS, ADVANTAGES, MASK = range(9)
 NONE, EMA, BATCH_MEAN, RLOO, GRPO, DR_GRPO = range(6)
+ENCODE_SPECIAL, ENCODE_ADD, DECODE_SKIP_SPECIAL = 1, 2, 1
+BOS, EOS, PAD, UNK, END_OF_TURN = range(5)
+CHAT_GENERATE, CHAT_CHATML, CHAT_PLAIN = 1, 2, 4
+FINISH_NONE, FINISH_STOP, FINISH_STRING, FINISH_LENGTH = range(4)
+STOPPED_STEPS, STOPPED_SECONDS, STOPPED_TARGET, STOPPED_HOST, STOPPED_ERROR = range(5)
 
 RewardFunction = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, c_uint32, c_uint32, c_void_p)
 ProgressFunction = ctypes.CFUNCTYPE(c_int32, c_void_p, c_char_p, c_uint64, c_uint64)
+LogFunction = ctypes.CFUNCTYPE(None, c_void_p, c_int32, c_char_p)
 ReportFunction = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, c_void_p)
+AdvantageFunction = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p)
+EventFunction = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, c_void_p)
 
 
 class Error(Exception):
-    """What a failing call becomes."""
+    """What a failing call becomes: its status, the status's name and the message."""
 
     def __init__(self, status: int, message: str):
         super().__init__(message)
@@ -44,48 +56,234 @@ class Error(Exception):
         self.name = _library.pgrad_status_name(status).decode()
 
 
+# Mirrors of the structs that are read, or that hold pointers: one field a line, as in the headers. Option structs
+# without pointers have none, their fields are set by name. A struct is made in the library's size, not the mirror's.
+
+
 class ContextInfo(ctypes.Structure):
-    _fields_ = [("struct_size", c_size_t), ("n_threads", c_uint32), ("kernel_set", c_uint32),
-                ("kernel_set_name", c_char_p), ("memory_now", c_uint64), ("memory_peak", c_uint64),
-                ("memory_limit", c_uint64), ("n_allocations", c_uint64)]
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("n_threads", c_uint32),
+        ("kernel_set", c_uint32),
+        ("kernel_set_name", c_char_p),
+        ("memory_now", c_uint64),
+        ("memory_peak", c_uint64),
+        ("memory_limit", c_uint64),
+        ("n_allocations", c_uint64),
+    ]
 
 
 class ModelInfo(ctypes.Structure):
-    _fields_ = [("struct_size", c_size_t), ("architecture", c_char_p)] + [
-        (name, c_uint32) for name in ("n_layers", "n_heads", "n_kv_heads", "head_dim", "n_embd", "n_ff", "n_vocab",
-                                      "n_context", "tied_head", "n_tensors")] + [
-        ("n_parameters", c_uint64), ("weight_version", c_uint64), ("eos_token", c_int32), ("bos_token", c_int32),
-        ("weight_bytes", c_uint64)]
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("architecture", c_char_p),
+        ("n_layers", c_uint32),
+        ("n_heads", c_uint32),
+        ("n_kv_heads", c_uint32),
+        ("head_dim", c_uint32),
+        ("n_embd", c_uint32),
+        ("n_ff", c_uint32),
+        ("n_vocab", c_uint32),
+        ("n_context", c_uint32),
+        ("tied_head", c_uint32),
+        ("n_tensors", c_uint32),
+        ("n_parameters", c_uint64),
+        ("weight_version", c_uint64),
+        ("eos_token", c_int32),
+        ("bos_token", c_int32),
+        ("weight_bytes", c_uint64),
+    ]
+
+
+class SaveParams(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("dtype", c_uint32),
+        ("reserved", c_uint32),
+        ("tokenizer", c_void_p),
+    ]
+
+
+class Message(ctypes.Structure):
+    _fields_ = [
+        ("role", c_char_p),
+        ("text", c_char_p),
+        ("length", c_size_t),
+    ]
+
+
+class SamplerParams(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("temperature", c_double),
+        ("top_p", c_double),
+        ("min_p", c_double),
+        ("repetition_penalty", c_double),
+        ("seed", c_uint64),
+        ("top_k", c_uint32),
+        ("min_new_tokens", c_uint32),
+        ("max_new_tokens", c_uint32),
+        ("ignore_eos", c_uint32),
+        ("stop_tokens", POINTER(c_int32)),
+        ("n_stop_tokens", c_size_t),
+        ("stop_strings", POINTER(c_char_p)),
+        ("n_stop_strings", c_size_t),
+        ("forbidden_tokens", POINTER(c_int32)),
+        ("n_forbidden_tokens", c_size_t),
+        ("bias_tokens", POINTER(c_int32)),
+        ("logit_bias", POINTER(c_float)),
+        ("n_bias_tokens", c_size_t),
+    ]
+
+
+class PromptParams(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("tag", c_uint64),
+        ("prefix", POINTER(c_int32)),
+        ("n_prefix", c_size_t),
+    ]
+
+
+class GenerateParams(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("event", c_void_p),
+        ("user", c_void_p),
+        ("max_seconds", c_double),
+    ]
+
+
+class Event(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("kind", c_uint32),
+        ("sequence", c_uint32),
+        ("token", c_int32),
+        ("logprob", c_float),
+        ("text", c_void_p),
+        ("length", c_size_t),
+    ]
 
 
 class SequenceInfo(ctypes.Structure):
-    _fields_ = [("struct_size", c_size_t), ("group", c_uint32), ("finish", c_uint32), ("n_prompt", c_uint32),
-                ("n_tokens", c_uint32), ("tag", c_uint64), ("sequence", c_uint64), ("temperature", c_double),
-                ("reward", c_double), ("sampled", c_uint32), ("reserved", c_uint32)]
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("group", c_uint32),
+        ("finish", c_uint32),
+        ("n_prompt", c_uint32),
+        ("n_tokens", c_uint32),
+        ("tag", c_uint64),
+        ("sequence", c_uint64),
+        ("temperature", c_double),
+        ("reward", c_double),
+        ("sampled", c_uint32),
+        ("reserved", c_uint32),
+    ]
 
 
 class Prompts(ctypes.Structure):
-    _fields_ = [("struct_size", c_size_t), ("n", c_size_t), ("texts", POINTER(c_char_p)), ("ids", c_void_p),
-                ("n_ids", c_void_p), ("chat", c_uint32), ("n_columns", c_uint32), ("system", c_char_p),
-                ("column_names", POINTER(c_char_p)), ("columns", POINTER(POINTER(c_char_p)))]
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("n", c_size_t),
+        ("texts", POINTER(c_char_p)),
+        ("ids", POINTER(POINTER(c_int32))),
+        ("n_ids", POINTER(c_size_t)),
+        ("chat", c_uint32),
+        ("n_columns", c_uint32),
+        ("system", c_char_p),
+        ("column_names", POINTER(c_char_p)),
+        ("columns", POINTER(POINTER(c_char_p))),
+    ]
+
+
+class TrainParams(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("steps", c_uint64),
+        ("prompts_per_step", c_uint32),
+        ("group_size", c_uint32),
+        ("max_new_tokens", c_uint32),
+        ("epochs_per_step", c_uint32),
+        ("learning_rate", c_double),
+        ("max_seconds", c_double),
+        ("target_reward", c_double),
+        ("target_window", c_uint64),
+        ("seed", c_uint64),
+        ("sampler", c_void_p),
+        ("advantage", c_void_p),
+        ("objective", c_void_p),
+        ("optimizer", c_void_p),
+        ("reference", c_void_p),
+        ("report", c_void_p),
+        ("report_user", c_void_p),
+        ("on_advantages", c_void_p),
+        ("on_advantages_user", c_void_p),
+        ("metrics_path", c_void_p),
+        ("save_path", c_void_p),
+        ("save_every", c_uint64),
+        ("eval_prompts", c_void_p),
+        ("eval_every", c_uint64),
+    ]
 
 
 class TrainReport(ctypes.Structure):
-    _fields_ = [("struct_size", c_size_t), ("steps", c_uint64), ("seconds", c_double), ("first_reward", c_double),
-                ("last_reward", c_double), ("eval_before", c_double), ("eval_after", c_double),
-                ("stopped", c_uint32), ("n_skipped", c_uint32)]
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("steps", c_uint64),
+        ("seconds", c_double),
+        ("first_reward", c_double),
+        ("last_reward", c_double),
+        ("eval_before", c_double),
+        ("eval_after", c_double),
+        ("stopped", c_uint32),
+        ("n_skipped", c_uint32),
+    ]
 
 
-STRUCTURES = {"context_info": ContextInfo, "model_info": ModelInfo, "sequence_info": SequenceInfo,
-              "prompts": Prompts, "train_report": TrainReport}
+STRUCTURES = {
+    "context_info": ContextInfo,
+    "model_info": ModelInfo,
+    "save": SaveParams,
+    "sampler": SamplerParams,
+    "prompt": PromptParams,
+    "generate": GenerateParams,
+    "sequence_info": SequenceInfo,
+    "prompts": Prompts,
+    "train": TrainParams,
+    "train_report": TrainReport,
+}
+
+# Fields that are arrays: the type of an element and the field of their length.
+_ARRAYS = {
+    "stop_tokens": (c_int32, "n_stop_tokens"),
+    "stop_strings": (c_char_p, "n_stop_strings"),
+    "forbidden_tokens": (c_int32, "n_forbidden_tokens"),
+    "bias_tokens": (c_int32, "n_bias_tokens"),
+    "logit_bias": (c_float, "n_bias_tokens"),
+    "prefix": (c_int32, "n_prefix"),
+}
 
 # Result types of what does not return a status; arguments are converted where they are made.
 _RESULTS = {
-    "pgrad_status_name": c_char_p, "pgrad_error_message": c_char_p, "pgrad_version_string": c_char_p,
-    "pgrad_struct_size": c_size_t, "pgrad_tokenizer_special": c_int32, "pgrad_tokenizer_count": c_uint32,
-    "pgrad_model_tensor_name": c_char_p, "pgrad_rollout_count": c_uint32, "pgrad_rollout_text": c_void_p,
-    "pgrad_rollout_data": c_void_p, "pgrad_rollout_tokens": c_void_p, "pgrad_rollout_array": c_void_p,
-    "pgrad_scores_data": c_void_p, "pgrad_metrics_count": c_uint32, "pgrad_metrics_name": c_char_p,
+    "pgrad_status_name": c_char_p,
+    "pgrad_error_message": c_char_p,
+    "pgrad_version_string": c_char_p,
+    "pgrad_struct_size": c_size_t,
+    "pgrad_tokenizer_special": c_int32,
+    "pgrad_tokenizer_count": c_uint32,
+    "pgrad_model_tensor_name": c_char_p,
+    "pgrad_sampler_next_sequence": c_uint64,
+    "pgrad_rollout_count": c_uint32,
+    "pgrad_rollout_count_groups": c_uint32,
+    "pgrad_rollout_text": c_void_p,
+    "pgrad_rollout_data": c_void_p,
+    "pgrad_rollout_tokens": c_void_p,
+    "pgrad_rollout_prompt": c_void_p,
+    "pgrad_rollout_array": c_void_p,
+    "pgrad_scores_data": c_void_p,
+    "pgrad_metrics_count": c_uint32,
+    "pgrad_metrics_name": c_char_p,
     "pgrad_metrics_value": c_double,
 }
 _library: Any = None
@@ -107,29 +305,155 @@ def load(path: Optional[str] = None) -> Any:
     return _library
 
 
+class _Pending(threading.local):
+    """What waits on this thread: an exception of a callback, until the call that ran it is back."""
+
+    thrown: Optional[BaseException] = None
+    in_python = True  # False while C code runs: nothing may be raised there
+
+
+_pending = _Pending()
+
+
+def _guard(function: Callable[[], int], failed: int = 0) -> int:
+    """Runs a callback's body. What it throws is kept for _call, and C gets `failed`: an exception must not leave a
+    ctypes callback, the value C gets then is undefined."""
+    if _pending.thrown is not None:
+        return failed
+    try:
+        _pending.in_python = True
+        return function()
+    except BaseException as thrown:  # Ctrl-C too
+        _pending.thrown = thrown
+        return failed
+    finally:
+        _pending.in_python = False
+
+
+def _call(name: str, *arguments) -> None:
+    """Calls what returns a status, and raises a callback's exception or the failure."""
+    function, restore, was = getattr(_library, name), None, _pending.in_python
+
+    # Python would raise KeyboardInterrupt at the first instruction of a callback, before its `try`: the handler runs
+    # as ever, but what it raises waits in _pending.
+    if threading.current_thread() is threading.main_thread():
+        handler = signal.getsignal(signal.SIGINT)
+        if callable(handler):
+            def interrupted(number, frame):
+                if _pending.in_python:
+                    return handler(number, frame)
+                try:
+                    handler(number, frame)
+                except BaseException as thrown:
+                    _pending.thrown = thrown
+
+            restore = handler
+            signal.signal(signal.SIGINT, interrupted)
+    try:
+        _pending.in_python = False
+        status = function(*arguments)
+    finally:
+        if restore is not None:
+            signal.signal(signal.SIGINT, restore)
+        _pending.in_python = was
+    thrown, _pending.thrown = _pending.thrown, None
+    if thrown is not None:
+        raise thrown
+    _check(status)
+
+
 def _check(status: int) -> None:
     if status != OK:
         raise Error(status, _library.pgrad_error_message().decode(errors="replace"))
 
 
-def _params(name: str, fields: dict) -> ctypes.Array:
-    """An option struct with the library's defaults and these fields, set by text."""
+def _encoded(text: Union[str, bytes, os.PathLike], what: str) -> bytes:
+    raw = text.encode() if isinstance(text, str) else os.fsencode(text)
+    if b"\0" in raw:
+        raise ValueError(f"{what}: holds a NUL character")
+    return raw
+
+
+def _text(value: Any) -> bytes:
+    if isinstance(value, float) and math.isinf(value):
+        return b"infinity" if value > 0 else b"-infinity"
+    return _encoded(str(int(value) if isinstance(value, bool) else value), "an option")
+
+
+def _params(name: str, fields: Mapping[str, Any]) -> Any:
+    """An option struct with the library's defaults and these fields: plain ones by text, so that the library checks
+    them, arrays, handles, callbacks and paths through the struct's mirror. Keeps alive what it points to."""
     size = _library.pgrad_struct_size(name.encode())
     params = (c_uint64 * ((size + 7) // 8))()
     getattr(_library, f"pgrad_{name}_params_init")(params, c_size_t(size))
+    fields = dict(fields)
+    if isinstance(fields.get("logit_bias"), Mapping):
+        bias = fields["logit_bias"]
+        fields["bias_tokens"], fields["logit_bias"] = list(bias), list(bias.values())
+    if len(fields.get("bias_tokens", ())) != len(fields.get("logit_bias", ())):
+        raise ValueError(f"{name}: bias_tokens and logit_bias differ in length")
+    mirror = STRUCTURES[name].from_buffer(params) if name in STRUCTURES else None
+    params.kept = []
     for field, value in fields.items():
-        text = "infinity" if value == math.inf else str(int(value) if isinstance(value, bool) else value)
-        _check(_library.pgrad_params_set(name.encode(), params, field.encode(), text.encode()))
+        pointer = hasattr(mirror, field) and dict(mirror._fields_)[field] is c_void_p
+        if mirror is not None and hasattr(mirror, field) and field in _ARRAYS:
+            kind, count = _ARRAYS[field]
+            values = [_encoded(text, field) for text in value] if kind is c_char_p else list(value)
+            array = (kind * len(values))(*values)
+            setattr(mirror, field, ctypes.cast(array, POINTER(kind)))
+            setattr(mirror, count, len(values))
+            params.kept.append(array)
+        elif pointer:
+            if value is None:
+                continue
+            if isinstance(value, Handle):
+                made = value.live
+            elif isinstance(value, (str, os.PathLike)):
+                made = ctypes.cast(c_char_p(_encoded(value, field)), c_void_p)
+            else:
+                made = ctypes.cast(value, c_void_p)
+            setattr(mirror, field, made.value)
+            params.kept += [value, made]
+        else:
+            _check(_library.pgrad_params_set(name.encode(), params, field.encode(), _text(value)))
     return params
 
 
+def _view(pointer: Optional[int], kind: Any, n: int, owner: Any) -> Any:
+    """A read-only view of C memory that keeps its owner: numpy's array, else a memoryview."""
+    if not pointer:
+        return None
+    array = (kind * n).from_address(pointer)
+    array.owner = owner
+    view = memoryview(array).cast("B").cast("i" if kind is c_int32 else "f").toreadonly()
+    return numpy.asarray(view) if numpy else view
+
+
+def _required(function: Callable) -> List[str]:
+    """Names of the positional parameters without a default; of any callable."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # some builtins do not tell
+        return ["text"]
+    return [p.name for p in parameters
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]
+
+
 class Handle:
-    """Owns a C handle. close() may be called often; the collector calls it too."""
+    """Owns a C handle and keeps its parents. close() may be called often; the collector calls it too."""
 
     _free = ""
 
-    def __init__(self, pointer: c_void_p):
-        self.pointer = pointer
+    def __init__(self, pointer: c_void_p, *parents: Any):
+        self.pointer: Optional[c_void_p] = pointer
+        self.parents = parents
+
+    @property
+    def live(self) -> c_void_p:
+        """The C handle; ValueError after close()."""
+        if not self.pointer:
+            raise ValueError(f"{type(self).__name__} is closed")
+        return self.pointer
 
     def close(self) -> None:
         pointer, self.pointer = self.pointer, None
@@ -146,10 +470,10 @@ class Handle:
         if getattr(self, "pointer", None) and _library is not None:
             self.close()
 
-    @classmethod
-    def _make(cls, function: str, *arguments):
+    @staticmethod
+    def _make(function: str, *arguments) -> c_void_p:
         out = c_void_p()
-        _check(getattr(_library, function)(*arguments, byref(out)))
+        _call(function, *arguments, byref(out))
         return out
 
 
@@ -159,218 +483,365 @@ class Context(Handle):
     def __init__(self, library: Optional[str] = None, **params):
         load(library)
         super().__init__(self._make("pgrad_context_create", _params("context", params)))
-        self._progress = ProgressFunction(lambda user, what, done, total: 1)  # lets Ctrl-C in
-        _check(_library.pgrad_context_set_progress(self.pointer, self._progress, None))
+        # The C context, and these callbacks with it, live as long as any handle that hangs on it. They see the
+        # listeners, not self, so that nothing is circular.
+        listeners = self._listeners = {"progress": None, "log": None}
+
+        def progress(user, what, done, total):
+            function = listeners["progress"]  # None: only lets Ctrl-C in
+            return _guard(lambda: 0 if function and function(what.decode(), done, total) is False else 1)
+
+        def log(user, level, line):
+            def body():
+                listeners["log"](level, line.decode(errors="replace"))
+                return 0
+            _guard(body)
+
+        self._progress, self._log = ProgressFunction(progress), LogFunction(log)
+        _check(_library.pgrad_context_set_progress(self.live, self._progress, None))
 
     def info(self) -> ContextInfo:
         out = ContextInfo(ctypes.sizeof(ContextInfo))
-        _check(_library.pgrad_context_get_info(self.pointer, byref(out)))
+        _check(_library.pgrad_context_get_info(self.live, byref(out)))
         return out
 
-    def on_progress(self, function: Callable[[str, int, int], Any]) -> None:
-        """function(what, done, total); returning False stops the work."""
-        self._progress = ProgressFunction(
-            lambda user, what, done, total: 0 if function(what.decode(), done, total) is False else 1)
-        _check(_library.pgrad_context_set_progress(self.pointer, self._progress, None))
+    def on_progress(self, function: Optional[Callable[[str, int, int], Any]]) -> None:
+        """function(what, done, total); returning False stops the work. None: no function."""
+        self._listeners["progress"] = function
+
+    def on_log(self, function: Optional[Callable[[int, str], Any]], level: int = 2) -> None:
+        """function(level, line) for lines up to level (0 errors .. 3 debugging)."""
+        self._listeners["log"] = function or (lambda level, line: None)
+        callback = self._log if function else ctypes.cast(None, LogFunction)
+        _check(_library.pgrad_context_set_log(self.live, callback, None, c_int32(level)))
+
+    def cancel(self) -> None:
+        """Has running calls, of other threads too, end with E_CANCELLED, until clear_cancel()."""
+        _library.pgrad_context_cancel(self.live)
+
+    def clear_cancel(self) -> None:
+        _library.pgrad_context_clear_cancel(self.live)
 
 
 class Model(Handle):
     _free = "pgrad_model_free"
 
-    def __init__(self, pointer, context: Context):
-        super().__init__(pointer)
+    def __init__(self, pointer: c_void_p, context: Context):
+        super().__init__(pointer, context)
         self.context = context
 
     @classmethod
-    def load(cls, context: Context, path, **params) -> "Model":
-        return cls(cls._make("pgrad_model_load", context.pointer, os.fsencode(path), _params("model", params)), context)
+    def load(cls, context: Context, path: Union[str, os.PathLike], **params) -> "Model":
+        return cls(cls._make("pgrad_model_load", context.live, _encoded(path, "path"), _params("model", params)),
+                   context)
 
     @classmethod
-    def create(cls, context: Context, config_json: str, seed: int = 0) -> "Model":
-        return cls(cls._make("pgrad_model_create", context.pointer, config_json.encode(), c_uint64(seed), None), context)
+    def create(cls, context: Context, config_json: str, seed: int = 0, **params) -> "Model":
+        return cls(cls._make("pgrad_model_create", context.live, _encoded(config_json, "config_json"), c_uint64(seed),
+                             _params("model", params)), context)
 
     def snapshot(self) -> "Model":
-        return Model(self._make("pgrad_model_snapshot", self.pointer), self.context)
+        return Model(self._make("pgrad_model_snapshot", self.live), self.context)
 
     def info(self) -> ModelInfo:
         out = ModelInfo(ctypes.sizeof(ModelInfo))
-        _check(_library.pgrad_model_get_info(self.pointer, byref(out)))
+        _check(_library.pgrad_model_get_info(self.live, byref(out)))
         return out
 
-    def tensor(self, name: str):
-        """A copy of a weight, flat."""
+    def _read(self, function: str, name: str) -> Any:
         n = c_size_t()
-        _library.pgrad_model_tensor_read(self.pointer, name.encode(), None, c_size_t(0), byref(n))
+        status = getattr(_library, function)(self.live, name.encode(), None, c_size_t(0), byref(n))
+        if status != E_BUFFER:
+            _check(status)
         out = (c_float * n.value)()
-        _check(_library.pgrad_model_tensor_read(self.pointer, name.encode(), out, n, byref(n)))
+        _check(getattr(_library, function)(self.live, name.encode(), out, n, byref(n)))
         return numpy.frombuffer(out, dtype=numpy.float32) if numpy else list(out)
 
-    def tensor_names(self) -> list:
-        names = (_library.pgrad_model_tensor_name(self.pointer, c_uint32(i), None, None) for i in range(1 << 20))
+    def tensor(self, name: str) -> Any:
+        """A copy of a weight, flat."""
+        return self._read("pgrad_model_tensor_read", name)
+
+    def grad(self, name: str) -> Any:
+        """A copy of its gradient, flat."""
+        return self._read("pgrad_model_grad_read", name)
+
+    def set_tensor(self, name: str, values: Sequence[float]) -> None:
+        _call("pgrad_model_tensor_write", self.live, name.encode(), (c_float * len(values))(*values),
+              c_size_t(len(values)))
+
+    def tensor_names(self) -> List[str]:
+        names = (_library.pgrad_model_tensor_name(self.live, c_uint32(i), None, None) for i in range(1 << 20))
         return [name.decode() for name in iter(lambda: next(names), None)]
 
     def zero_grad(self) -> None:
-        _check(_library.pgrad_model_zero_grad(self.pointer))
+        _call("pgrad_model_zero_grad", self.live)
 
-    def save(self, path, tokenizer: Optional["Tokenizer"] = None, **params) -> None:
-        struct = _params("save", params)
-        if tokenizer is not None:  # struct_size, dtype and reserved, then the pointer
-            struct[2] = tokenizer.pointer.value
-        _check(_library.pgrad_model_save(self.pointer, os.fsencode(path), struct))
+    def save(self, path: Union[str, os.PathLike], tokenizer: Optional["Tokenizer"] = None, **params) -> None:
+        _call("pgrad_model_save", self.live, _encoded(path, "path"), _params("save", dict(params, tokenizer=tokenizer)))
+
+
+def _ids(function: str, capacity: int, *arguments) -> List[int]:
+    """The ids that an encoding call writes: again with the room it asks for."""
+    n = c_size_t()
+    for _ in range(2):
+        ids = (c_int32 * capacity)()
+        status = getattr(_library, function)(*arguments, ids, c_size_t(capacity), byref(n))
+        if status != E_BUFFER:
+            break
+        capacity = n.value
+    _check(status)
+    return ids[:n.value]
 
 
 class Tokenizer(Handle):
     _free = "pgrad_tokenizer_free"
 
     @classmethod
-    def load(cls, context: Context, path) -> "Tokenizer":
-        return cls(cls._make("pgrad_tokenizer_load", context.pointer, os.fsencode(path)))
+    def load(cls, context: Context, path: Union[str, os.PathLike]) -> "Tokenizer":
+        return cls(cls._make("pgrad_tokenizer_load", context.live, _encoded(path, "path")), context)
 
-    def encode(self, text: str, flags: int = 0) -> list:
-        data, n = text.encode(), c_size_t()
-        ids = (c_int32 * (len(data) + 8))()
-        _check(_library.pgrad_tokenizer_encode(self.pointer, data, c_size_t(len(data)), c_uint32(flags), ids,
-                                               c_size_t(len(ids)), byref(n)))
-        return ids[:n.value]
+    def encode(self, text: str, flags: int = 0) -> List[int]:
+        data = text.encode()
+        return _ids("pgrad_tokenizer_encode", len(data) + 8, self.live, data, c_size_t(len(data)), c_uint32(flags))
+
+    def chat(self, messages: Sequence[Tuple[str, str]], flags: int = CHAT_GENERATE) -> List[int]:
+        """Ids of a conversation, messages as (role, text); flags are CHAT_*."""
+        raw = [(_encoded(role, "role"), text.encode()) for role, text in messages]
+        array = (Message * len(raw))(*(Message(role, text, len(text)) for role, text in raw))
+        room = sum(len(text) + 16 for _, text in raw) + 16
+        return _ids("pgrad_chat_format", room, self.live, array, c_size_t(len(raw)), c_uint32(flags))
 
     def decode(self, ids: Sequence[int], flags: int = 0) -> str:
         array, length = (c_int32 * len(ids))(*ids), c_size_t()
-        _library.pgrad_tokenizer_decode(self.pointer, array, c_size_t(len(ids)), c_uint32(flags), None, c_size_t(0),
+        _library.pgrad_tokenizer_decode(self.live, array, c_size_t(len(ids)), c_uint32(flags), None, c_size_t(0),
                                         byref(length))
         text = ctypes.create_string_buffer(length.value + 1)
-        _check(_library.pgrad_tokenizer_decode(self.pointer, array, c_size_t(len(ids)), c_uint32(flags), text,
+        _check(_library.pgrad_tokenizer_decode(self.live, array, c_size_t(len(ids)), c_uint32(flags), text,
                                                c_size_t(len(text)), byref(length)))
         return text.raw[:length.value].decode()
 
     def special(self, which: int) -> int:
-        return _library.pgrad_tokenizer_special(self.pointer, c_int32(which))
+        """The id of BOS, EOS, ..., -1 without."""
+        return _library.pgrad_tokenizer_special(self.live, c_int32(which))
+
+    def __len__(self) -> int:
+        return _library.pgrad_tokenizer_count(self.live)
 
 
 class Sampler(Handle):
+    """Fields of the sampler's options; stop_tokens, stop_strings and forbidden_tokens are sequences, logit_bias a
+    mapping from token to bias."""
+
     _free = "pgrad_sampler_free"
 
     def __init__(self, context: Context, **params):
-        super().__init__(self._make("pgrad_sampler_create", context.pointer, _params("sampler", params)))
+        super().__init__(self._make("pgrad_sampler_create", context.live, _params("sampler", params)), context)
+
+    @property
+    def next_sequence(self) -> int:
+        return _library.pgrad_sampler_next_sequence(self.live)
+
+    @next_sequence.setter
+    def next_sequence(self, sequence: int) -> None:
+        _check(_library.pgrad_sampler_set_next_sequence(self.live, c_uint64(sequence)))
 
 
-class Rollout(Handle):
-    """Prompts and completions. Views of its arrays are valid until the next call that changes it."""
+class RolloutView:
+    """Reads prompts and completions. A callback gets one for the time of its call. Arrays are views, without copies,
+    valid until the next call that changes or closes the rollout."""
 
-    _free = "pgrad_rollout_free"
+    def __init__(self, pointer: int):
+        self.pointer: Any = c_void_p(pointer)
 
-    def __init__(self, model: Model, tokenizer: Optional[Tokenizer] = None, **params):
-        super().__init__(self._make("pgrad_rollout_create", model.pointer,
-                                    tokenizer.pointer if tokenizer else None, _params("rollout", params)))
-
-    def clear(self) -> None:
-        _library.pgrad_rollout_clear(self.pointer)
-
-    def add_prompt(self, ids: Sequence[int], **data: str) -> int:
-        group = c_uint32()
-        _check(_library.pgrad_rollout_add_prompt(self.pointer, (c_int32 * len(ids))(*ids), c_size_t(len(ids)), None,
-                                                 byref(group)))
-        for key, text in data.items():
-            raw = text.encode()
-            _check(_library.pgrad_rollout_set_data(self.pointer, group, key.encode(), raw, c_size_t(len(raw))))
-        return group.value
-
-    def generate(self, sampler: Sampler) -> None:
-        _check(_library.pgrad_rollout_generate(self.pointer, sampler.pointer, None))
-
-    def score(self, model: Model, which: int) -> None:
-        _check(_library.pgrad_rollout_score(self.pointer, model.pointer, c_uint32(which)))
+    @property
+    def live(self) -> c_void_p:
+        if not self.pointer:
+            raise ValueError("the rollout of a callback is valid during the call")
+        return self.pointer
 
     def __len__(self) -> int:
-        return _library.pgrad_rollout_count(self.pointer)
+        return _library.pgrad_rollout_count(self.live)
+
+    def _string(self, function: str, *arguments) -> Optional[str]:
+        length = c_size_t()
+        pointer = getattr(_library, function)(self.live, *arguments, byref(length))
+        return ctypes.string_at(pointer, length.value).decode() if pointer else None
+
+    def _array(self, function: str, kind: Any, *arguments) -> Any:
+        n = c_size_t()
+        pointer = getattr(_library, function)(self.live, *arguments, byref(n))
+        return _view(pointer, kind, n.value, self)
 
     def text(self, i: int) -> str:
-        return _text_of(self.pointer, i)
+        return self._string("pgrad_rollout_text", c_uint32(i)) or ""
 
-    def texts(self) -> list:
+    def texts(self) -> List[str]:
         return [self.text(i) for i in range(len(self))]
+
+    def data(self, group: int, key: str) -> Optional[str]:
+        """The text kept with a prompt under a key."""
+        return self._string("pgrad_rollout_data", c_uint32(group), key.encode())
 
     def sequence(self, i: int) -> SequenceInfo:
         out = SequenceInfo(ctypes.sizeof(SequenceInfo))
-        _check(_library.pgrad_rollout_sequence(self.pointer, c_uint32(i), byref(out)))
+        _check(_library.pgrad_rollout_sequence(self.live, c_uint32(i), byref(out)))
         return out
 
-    def tokens(self, i: int):
-        return _view(_library.pgrad_rollout_tokens, c_int32, self.pointer, c_uint32(i))
+    def tokens(self, i: int) -> Any:
+        return self._array("pgrad_rollout_tokens", c_int32, c_uint32(i))
 
-    def array(self, which: int, i: int):
-        return _view(_library.pgrad_rollout_array, c_float, self.pointer, c_uint32(which), c_uint32(i))
+    def prompt(self, group: int) -> Any:
+        return self._array("pgrad_rollout_prompt", c_int32, c_uint32(group))
 
+    def array(self, which: int, i: int) -> Any:
+        """LOGPROBS, ADVANTAGES, ... of completion i, None when it was not filled."""
+        return self._array("pgrad_rollout_array", c_float, c_uint32(which), c_uint32(i))
 
-def _text_of(rollout, i: int) -> str:
-    length = c_size_t()
-    pointer = _library.pgrad_rollout_text(rollout, c_uint32(i), byref(length))
-    return ctypes.string_at(pointer, length.value).decode() if pointer else ""
-
-
-def _data_of(rollout, group: int, key: str) -> Optional[str]:
-    length = c_size_t()
-    pointer = _library.pgrad_rollout_data(rollout, c_uint32(group), key.encode(), byref(length))
-    return ctypes.string_at(pointer, length.value).decode() if pointer else None
+    def set_array(self, which: int, i: int, values: Union[float, Sequence[float]]) -> None:
+        """One value per token, or one for all."""
+        values = values if hasattr(values, "__len__") else [values]
+        _call("pgrad_rollout_set_array", self.live, c_uint32(which), c_uint32(i), (c_float * len(values))(*values),
+              c_size_t(len(values)))
 
 
-def _view(function, kind, *arguments):
-    n = c_size_t()
-    pointer = function(*arguments, byref(n))
-    if not pointer:
-        return None
-    array = ctypes.cast(pointer, POINTER(kind * n.value)).contents
-    return numpy.frombuffer(array, dtype=kind) if numpy else list(array)
+class Rollout(RolloutView, Handle):
+    _free = "pgrad_rollout_free"
+    live = Handle.live
+
+    def __init__(self, model: Model, tokenizer: Optional[Tokenizer] = None, **params):
+        pointer = self._make("pgrad_rollout_create", model.live, tokenizer.live if tokenizer else None,
+                             _params("rollout", params))
+        Handle.__init__(self, pointer, model, tokenizer)
+
+    def clear(self) -> None:
+        _library.pgrad_rollout_clear(self.live)
+
+    def add_prompt(self, ids: Sequence[int], *, prefix: Sequence[int] = (), tag: int = 0, **data: str) -> int:
+        """Returns the number of the prompt's group; data are texts for reward functions."""
+        group = c_uint32()
+        _call("pgrad_rollout_add_prompt", self.live, (c_int32 * len(ids))(*ids), c_size_t(len(ids)),
+              _params("prompt", {"prefix": prefix, "tag": tag}), byref(group))
+        for key, text in data.items():
+            raw = text.encode()
+            _call("pgrad_rollout_set_data", self.live, group, key.encode(), raw, c_size_t(len(raw)))
+        return group.value
+
+    def add_sequence(self, group: int, ids: Sequence[int], **params) -> None:
+        """Adds a completion that was not sampled here."""
+        _call("pgrad_rollout_add_sequence", self.live, c_uint32(group), (c_int32 * len(ids))(*ids), c_size_t(len(ids)),
+              _params("sequence", params))
+
+    def generate(self, sampler: Sampler, event: Optional[Callable[[int, int, Optional[int], str], Any]] = None,
+                 **params) -> None:
+        """event(kind, sequence, token, text) is told of every token (kind 1) and end (kind 2); False stops."""
+        def told(user, rollout, pointer):
+            def body():
+                seen = Event.from_address(pointer)
+                text = ctypes.string_at(seen.text, seen.length).decode() if seen.text else ""
+                return 0 if event(seen.kind, seen.sequence, seen.token, text) is False else 1
+            return _guard(body)
+
+        params["event"] = EventFunction(told) if event else None
+        _call("pgrad_rollout_generate", self.live, sampler.live, _params("generate", params))
+
+    def score(self, model: Model, which: int) -> None:
+        _call("pgrad_rollout_score", self.live, model.live, c_uint32(which))
+
+
+Score = Union[None, float, Sequence[float]]
 
 
 class Reward(Handle):
-    """function(text) -> float, or function(text, column, ...) with `columns` naming the prompts' data. A result of
-    None says that the reward does not apply."""
+    """The host's scoring function, over one of
+        "text":    function(text, column, ...) -> score
+        "texts":   function(texts, columns, ...) -> scores, all completions of a batch at once
+        "rollout": function(rollout, first, count) -> scores, with everything a RolloutView tells
+    with `columns` naming the prompts' data. A score is a number, a sequence with one number per token, or None: the
+    reward does not apply."""
 
     _free = "pgrad_reward_free"
 
-    def __init__(self, context: Context, function: Callable, name: str = "reward", columns: Iterable[str] = ()):
-        load()
-        self.function, self.columns, self.thrown = function, tuple(columns), None
-        self._callback = RewardFunction(self._call)  # kept alive as long as the handle
-        super().__init__(self._make("pgrad_reward_create", context.pointer, name.encode(), self._callback, None, None))
+    def __init__(self, context: Context, function: Callable, name: str = "reward", columns: Iterable[str] = (),
+                 over: str = "text"):
+        if over not in ("text", "texts", "rollout"):
+            raise ValueError(f"over: expected text, texts or rollout, found {over!r}")
+        columns = tuple(columns)
 
-    def _call(self, user, rollout, first, count, scores) -> int:
-        i = 0
-        try:
-            out = ctypes.cast(_library.pgrad_scores_data(c_void_p(scores)), POINTER(c_float))
-            for i in range(count):
-                info = SequenceInfo(ctypes.sizeof(SequenceInfo))
-                _check(_library.pgrad_rollout_sequence(c_void_p(rollout), c_uint32(first + i), byref(info)))
-                data = [_data_of(c_void_p(rollout), info.group, key) for key in self.columns]
-                score = self.function(_text_of(c_void_p(rollout), first + i), *data)
-                if score is None:
-                    _library.pgrad_scores_skip(c_void_p(scores), c_uint32(i))
-                else:
-                    out[i] = score
-            return count
-        except BaseException as thrown:  # Ctrl-C too: it must not be lost in C
-            self.thrown = thrown
-            _library.pgrad_scores_fail(c_void_p(scores), c_uint32(first + i), repr(thrown).encode()[:200])
-            return -1
+        def called(user, pointer, first, count, scores):
+            at = [0xffffffff]  # the sequence at work
+            scores = c_void_p(scores)
 
-    def check(self, status: int) -> None:
-        thrown, self.thrown = self.thrown, None
-        if thrown is not None:
-            raise thrown
-        _check(status)
+            def body():
+                view = RolloutView(pointer)
+                try:
+                    for i, score in enumerate(_scores(view, function, columns, over, first, count, at)):
+                        at[0] = first + i
+                        _put_score(scores, i, score)
+                    return count
+                except BaseException as thrown:
+                    _library.pgrad_scores_fail(scores, c_uint32(at[0]), repr(thrown).encode()[:200])
+                    raise
+                finally:
+                    view.pointer = None
+            return _guard(body, -1)
+
+        self.callback = RewardFunction(called)  # kept alive as long as the handle
+        super().__init__(self._make("pgrad_reward_create", context.live, _encoded(name, "name"), self.callback, None,
+                                    None), context)
+
+    @classmethod
+    def combine(cls, context: Context, rewards: Sequence["Reward"], weights: Sequence[float]) -> "Reward":
+        """The weighted sum of rewards, each reported by its name."""
+        if len(rewards) != len(weights):
+            raise ValueError("rewards and weights differ in length")
+        made = cls.__new__(cls)
+        pointers = (c_void_p * len(rewards))(*(reward.live.value for reward in rewards))
+        Handle.__init__(made, cls._make("pgrad_reward_combine", context.live, pointers,
+                                        (c_double * len(weights))(*weights), c_uint32(len(rewards))), context, *rewards)
+        return made
 
     def apply(self, rollout: Rollout) -> None:
-        self.check(_library.pgrad_reward_apply(self.pointer, rollout.pointer))
+        _call("pgrad_reward_apply", self.live, rollout.live)
+
+
+def _scores(view: RolloutView, function: Callable, columns: Sequence[str], over: str, first: int, count: int,
+            at: List[int]) -> Iterable[Score]:
+    if over == "rollout":
+        found = function(view, first, count)
+    else:
+        rows = []
+        for i in range(first, first + count):
+            group = view.sequence(i).group
+            rows.append([view.text(i)] + [view.data(group, key) for key in columns])
+        if over == "text":
+            for i, row in enumerate(rows):
+                at[0] = first + i
+                yield function(*row)
+            return
+        found = function(*map(list, zip(*rows)))
+    if len(found) != count:
+        raise ValueError(f"the reward function returned {len(found)} scores for {count} completions")
+    yield from found
+
+
+def _put_score(scores: c_void_p, i: int, score: Score) -> None:
+    if score is None:
+        _library.pgrad_scores_skip(scores, c_uint32(i))
+    elif getattr(score, "ndim", 1) and hasattr(score, "__len__"):  # numpy's scalars have no dimension
+        values = (c_float * len(score))(*score)
+        _check(_library.pgrad_scores_set_tokens(scores, c_uint32(i), values, c_size_t(len(values))))
+    else:
+        ctypes.cast(_library.pgrad_scores_data(scores), POINTER(c_float))[i] = float(score)
 
 
 class Advantage(Handle):
     _free = "pgrad_advantage_free"
 
     def __init__(self, context: Context, **params):
-        super().__init__(self._make("pgrad_advantage_create", context.pointer, _params("advantage", params)))
+        super().__init__(self._make("pgrad_advantage_create", context.live, _params("advantage", params)), context)
 
     def apply(self, rollout: Rollout) -> None:
-        _check(_library.pgrad_advantage_apply(self.pointer, rollout.pointer))
+        _call("pgrad_advantage_apply", self.live, rollout.live)
 
 
 class Report:
@@ -381,49 +852,145 @@ class Report:
         self.struct = (c_uint64 * (size // 8))()
         _library.pgrad_step_report_init(self.struct, c_size_t(size))
 
-    def numbers(self) -> dict:
+    def add(self, rollout: Rollout) -> None:
+        """Fills the part about completions and rewards."""
+        _call("pgrad_rollout_report", rollout.live, self.struct)
+
+    def numbers(self) -> Dict[str, float]:
         return _numbers(self.struct)
 
 
-def _numbers(report) -> dict:
-    return {_library.pgrad_metrics_name(report, c_uint32(i)).decode(): _library.pgrad_metrics_value(report, c_uint32(i))
-            for i in range(_library.pgrad_metrics_count(report))}
+def _numbers(report: Any) -> Dict[str, float]:
+    """Every number that is filled, and "step", the optimizer steps done: the struct's second field."""
+    count = _library.pgrad_metrics_count(report)
+    return dict({"step": ctypes.cast(report, POINTER(c_uint64))[1]},
+                **{_library.pgrad_metrics_name(report, c_uint32(i)).decode():
+                   _library.pgrad_metrics_value(report, c_uint32(i)) for i in range(count)})
 
 
 class Objective(Handle):
     _free = "pgrad_objective_free"
 
     def __init__(self, model: Model, **params):
-        super().__init__(self._make("pgrad_objective_create", model.pointer, _params("objective", params)))
+        super().__init__(self._make("pgrad_objective_create", model.live, _params("objective", params)), model)
 
-    def backward(self, rollout: Rollout, report: Optional[Report] = None) -> None:
-        _check(_library.pgrad_objective_backward(self.pointer, rollout.pointer, None, c_uint32(0), None,
-                                                 report.struct if report else None))
+    def normalizer(self, rollout: Rollout, indices: Optional[Sequence[int]] = None) -> float:
+        out = c_double()
+        _call("pgrad_objective_normalizer", self.live, rollout.live, *_indices(indices), byref(out))
+        return out.value
+
+    def backward(self, rollout: Rollout, report: Optional[Report] = None, indices: Optional[Sequence[int]] = None,
+                 **params) -> None:
+        """Over completions indices, all finished ones without."""
+        _call("pgrad_objective_backward", self.live, rollout.live, *_indices(indices), _params("backward", params),
+              report.struct if report else None)
+
+
+def _indices(indices: Optional[Sequence[int]]) -> Tuple[Any, c_uint32]:
+    if indices is None:
+        return None, c_uint32(0)
+    return (c_uint32 * max(len(indices), 1))(*indices), c_uint32(len(indices))
 
 
 class Optimizer(Handle):
     _free = "pgrad_optimizer_free"
 
     def __init__(self, model: Model, **params):
-        super().__init__(self._make("pgrad_optimizer_create", model.pointer, _params("optimizer", params)))
+        super().__init__(self._make("pgrad_optimizer_create", model.live, _params("optimizer", params)), model)
+
+    def set_lr(self, learning_rate: float) -> None:
+        _call("pgrad_optimizer_set_lr", self.live, c_double(learning_rate))
 
     def step(self, report: Optional[Report] = None) -> None:
-        _check(_library.pgrad_optimizer_step(self.pointer, report.struct if report else None))
+        _call("pgrad_optimizer_step", self.live, report.struct if report else None)
+
+
+def _strings(texts: Sequence[str], what: str) -> Any:
+    return (c_char_p * len(texts))(*(_encoded(text, f"{what}[{i}]") for i, text in enumerate(texts)))
+
+
+def _prompts(prompts: Sequence[Union[str, Sequence[int]]], columns: Mapping[str, Sequence[str]], chat: bool,
+             system: Optional[str]) -> Prompts:
+    if not len(prompts):
+        raise ValueError("prompts is empty")
+    for name, column in columns.items():
+        if len(column) != len(prompts):
+            raise ValueError(f"column {name}: expected {len(prompts)} texts, found {len(column)}")
+    out = Prompts()
+    _library.pgrad_prompts_init(byref(out), c_size_t(ctypes.sizeof(out)))
+    out.n, out.chat, out.n_columns = len(prompts), chat, len(columns)
+    out.system = None if system is None else _encoded(system, "system")
+    if isinstance(prompts[0], str):
+        out.texts = _strings(prompts, "prompts")
+    else:
+        rows = [(c_int32 * len(ids))(*ids) for ids in prompts]
+        out.ids = (POINTER(c_int32) * len(rows))(*(ctypes.cast(row, POINTER(c_int32)) for row in rows))
+        out.n_ids = (c_size_t * len(rows))(*map(len, rows))
+    if columns:
+        out.column_names = _strings(list(columns), "columns")
+        texts = [_strings(column, name) for name, column in columns.items()]
+        out.columns = (POINTER(c_char_p) * len(texts))(*(ctypes.cast(text, POINTER(c_char_p)) for text in texts))
+    return out
+
+
+def train(model: Model, tokenizer: Tokenizer, reward: Union[Reward, Callable[[str], Score]],
+          prompts: Sequence[Union[str, Sequence[int]]], *, columns: Mapping[str, Sequence[str]] = {},
+          chat: bool = False, system: Optional[str] = None,
+          eval_prompts: Optional[Sequence[Union[str, Sequence[int]]]] = None,
+          eval_columns: Mapping[str, Sequence[str]] = {}, report: Optional[Callable] = None,
+          on_advantages: Optional[Callable[[RolloutView], Any]] = None, **params) -> TrainReport:
+    """pgrad_train. prompts are texts, or ids; columns are texts of each for the reward. report(numbers), or
+    report(numbers, rollout), gets each step's numbers as a dict and ends the run in order by returning False;
+    on_advantages(rollout) may change them by set_array, False fails. params are the fields of the options: steps,
+    group_size, learning_rate, seed, save_path, ...; sampler, advantage, objective, optimizer and reference are
+    handles."""
+    pairs = report is not None and len(_required(report)) > 1
+
+    def seen(pointer, function):
+        view = RolloutView(pointer)
+        try:
+            return 0 if function(view) is False else 1
+        finally:
+            view.pointer = None
+
+    def reported(user, step, rollout):
+        return _guard(lambda: seen(rollout, lambda view: report(
+            *((_numbers(c_void_p(step)), view) if pairs else (_numbers(c_void_p(step)),)))))
+
+    def advanced(user, rollout):
+        return _guard(lambda: seen(rollout, on_advantages))
+
+    data, out = _prompts(prompts, columns, chat, system), TrainReport(ctypes.sizeof(TrainReport))
+    if eval_prompts is not None:
+        params["eval_prompts"] = ctypes.pointer(_prompts(eval_prompts, eval_columns, chat, system))
+    params["report"] = ReportFunction(reported) if report else None
+    params["on_advantages"] = AdvantageFunction(advanced) if on_advantages else None
+    made = None if isinstance(reward, Reward) else Reward(model.context, reward)
+    try:
+        _call("pgrad_train", model.live, tokenizer.live, (made or reward).live, byref(data), _params("train", params),
+              byref(out))
+    finally:
+        if made is not None:
+            made.close()
+    return out
 
 
 def policy_gradient(model: Model, tokenizer: Tokenizer, reward_function: Callable, learning_rate: float, epochs: int,
                     prompts: Sequence[str], group_size: int = 8, max_new_tokens: int = 64, seed: int = 0,
-                    on_epoch: Optional[Callable[[int, dict, Rollout], Any]] = None) -> list:
+                    on_epoch: Optional[Callable[[int, Dict[str, float], Rollout], Any]] = None
+                    ) -> List[Dict[str, float]]:
     """The textbook loop, a step call by call. The reward function gets a completion's text and its prompt when it
-    takes two arguments, else the text. Returns the numbers of every epoch."""
-    two = reward_function.__code__.co_argcount == 2 if hasattr(reward_function, "__code__") else False
+    requires two arguments, else the text. Returns the numbers of every epoch."""
+    if not prompts:
+        raise ValueError("prompts is empty")
+    columns = ("prompt",) if len(_required(reward_function)) == 2 else ()
     context, history = model.context, []
-    ids = [tokenizer.encode(prompt, 2) for prompt in prompts]
+    ids = [tokenizer.encode(prompt, ENCODE_ADD) for prompt in prompts]
     with Rollout(model, tokenizer, group_size=group_size, max_prompts=len(prompts), max_new_tokens=max_new_tokens,
                  max_prompt_tokens=max(map(len, ids))) as rollout, \
             Sampler(context, seed=seed) as sampler, Advantage(context) as advantage, Objective(model) as objective, \
             Optimizer(model, learning_rate=learning_rate) as optimizer, \
-            Reward(context, reward_function, columns=("prompt",) if two else ()) as reward:
+            Reward(context, reward_function, columns=columns) as reward:
         for epoch in range(epochs):
             report = Report()
             rollout.clear()
@@ -435,7 +1002,7 @@ def policy_gradient(model: Model, tokenizer: Tokenizer, reward_function: Callabl
             model.zero_grad()
             objective.backward(rollout, report)
             optimizer.step(report)
-            _check(_library.pgrad_rollout_report(rollout.pointer, report.struct))
+            report.add(rollout)
             history.append(report.numbers())
             if on_epoch is not None:
                 on_epoch(epoch, history[-1], rollout)

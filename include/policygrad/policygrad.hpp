@@ -16,6 +16,7 @@
 #ifndef POLICYGRAD_HPP
 #define POLICYGRAD_HPP
 
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -133,6 +134,7 @@ public:
         check(pgrad_model_get_info(get(), &out));
         return out;
     }
+    void zero_grad() { check(pgrad_model_zero_grad(get())); }
     void save(const std::string &path, const pgrad_save_params *params = nullptr) const
     {
         check(pgrad_model_save(get(), path.c_str(), params));
@@ -196,27 +198,51 @@ inline std::string data(const pgrad_rollout *rollout, uint32_t i, const char *ke
     return found == nullptr ? std::string() : std::string(found, length);
 }
 
-// A reward whose function gets a rollout and the index of a completion and returns its score. It may
-// throw: the exception comes out of reward::apply and of pgrad::train.
+// What a reward function returns for a completion that it does not apply to.
+struct skip_t {};
+const skip_t skip = skip_t();
+
+// A completion's score: a number, or skip.
+class score {
+public:
+    score(double value) noexcept : value_(value), applies_(true) {}
+    score(skip_t) noexcept : value_(0.0), applies_(false) {}
+    bool applies() const noexcept { return applies_; }
+    double value() const noexcept { return value_; }
+
+private:
+    double value_;
+    bool applies_;
+};
+
+// A reward whose function gets a rollout and the index of a completion and returns its score, or fills
+// the scores of a batch itself: per token with pgrad_scores_set_tokens. It may throw: the exception
+// comes out of reward::apply and of pgrad::train.
 class reward : public handle<pgrad_reward, pgrad_reward_free> {
 public:
-    using function = std::function<double(const pgrad_rollout *, uint32_t)>;
+    using function = std::function<score(const pgrad_rollout *, uint32_t)>;
+    using batch_function =
+        std::function<void(const pgrad_rollout *, uint32_t first, uint32_t count, pgrad_scores *)>;
 
-    reward(const context &in, const std::string &name, function score) : state_(nullptr)
+    reward(const context &in, const std::string &name, function one)
+        : reward(in, name, std::unique_ptr<state>(new state{std::move(one), {}, nullptr}))
     {
-        std::unique_ptr<state> made(new state{std::move(score), nullptr});
-        pgrad_reward *out = nullptr;
-        check(pgrad_reward_create(in.get(), name.c_str(), call, made.get(), destroy, &out));
-        state_ = made.release(); // the reward owns it now
-        static_cast<handle &>(*this) = handle(out);
+    }
+    reward(const context &in, const std::string &name, batch_function batch)
+        : reward(in, name, std::unique_ptr<state>(new state{{}, std::move(batch), nullptr}))
+    {
     }
 
     void apply(pgrad_rollout *rollout) const
     {
+        forget();
         pgrad_status status = pgrad_reward_apply(get(), rollout);
         rethrow();
         check(status);
     }
+
+    // Drops what waits for rethrow.
+    void forget() const noexcept { state_->thrown = nullptr; }
 
     // Throws what the function threw last, once; returns when it threw nothing.
     void rethrow() const
@@ -229,24 +255,47 @@ public:
 
 private:
     struct state {
-        function score;
+        function one; // either of the two
+        batch_function batch;
         std::exception_ptr thrown;
     };
+
+    reward(const context &in, const std::string &name, std::unique_ptr<state> made) : state_(nullptr)
+    {
+        pgrad_reward *out = nullptr;
+        check(pgrad_reward_create(in.get(), name.c_str(), call, made.get(), destroy, &out));
+        state_ = made.release(); // the reward owns it now
+        static_cast<handle &>(*this) = handle(out);
+    }
+
+    static void fill(const state *self, const pgrad_rollout *rollout, uint32_t sequence, uint32_t i,
+                     pgrad_scores *scores)
+    {
+        const score found = self->one(rollout, sequence);
+        if (found.applies())
+            pgrad_scores_data(scores)[i] = static_cast<float>(found.value());
+        else
+            pgrad_scores_skip(scores, i);
+    }
 
     static int32_t call(void *user, const pgrad_rollout *rollout, uint32_t first, uint32_t count,
                         pgrad_scores *scores)
     {
         state *self = static_cast<state *>(user);
-        uint32_t i = 0;
+        uint32_t sequence = self->batch ? UINT32_MAX : first;
+        self->thrown = nullptr; // of a call through the C interface, that nobody asked for
         try {
-            for (; i < count; i++)
-                pgrad_scores_data(scores)[i] = static_cast<float>(self->score(rollout, first + i));
+            if (self->batch)
+                self->batch(rollout, first, count, scores);
+            else
+                for (uint32_t i = 0; i < count; i++, sequence++)
+                    fill(self, rollout, sequence, i, scores);
             return static_cast<int32_t>(count);
         } catch (const std::exception &failure) {
-            pgrad_scores_fail(scores, first + i, failure.what());
+            pgrad_scores_fail(scores, sequence, failure.what());
             self->thrown = std::current_exception();
         } catch (...) {
-            pgrad_scores_fail(scores, first + i, "an exception that is no std::exception");
+            pgrad_scores_fail(scores, sequence, "an exception that is no std::exception");
             self->thrown = std::current_exception();
         }
         return -1;
@@ -254,6 +303,106 @@ private:
     static void destroy(void *user) { delete static_cast<state *>(user); }
 
     state *state_;
+};
+
+class sampler : public handle<pgrad_sampler, pgrad_sampler_free> {
+public:
+    explicit sampler(const context &in, const pgrad_sampler_params *params = nullptr)
+    {
+        pgrad_sampler *out = nullptr;
+        check(pgrad_sampler_create(in.get(), params, &out));
+        static_cast<handle &>(*this) = handle(out);
+    }
+};
+
+class rollout : public handle<pgrad_rollout, pgrad_rollout_free> {
+public:
+    explicit rollout(const model &policy, const pgrad_rollout_params *params = nullptr)
+    {
+        create(policy.get(), nullptr, params);
+    }
+    rollout(const model &policy, const tokenizer &words, const pgrad_rollout_params *params = nullptr)
+    {
+        create(policy.get(), words.get(), params);
+    }
+    void clear() { pgrad_rollout_clear(get()); }
+    uint32_t add_prompt(const std::vector<pgrad_token> &ids, const pgrad_prompt_params *params = nullptr)
+    {
+        uint32_t group = 0;
+        check(pgrad_rollout_add_prompt(get(), ids.data(), ids.size(), params, &group));
+        return group;
+    }
+    void set_data(uint32_t group, const std::string &key, const std::string &text)
+    {
+        check(pgrad_rollout_set_data(get(), group, key.c_str(), text.data(), text.size()));
+    }
+    void generate(const sampler &from, const pgrad_generate_params *params = nullptr)
+    {
+        check(pgrad_rollout_generate(get(), from.get(), params));
+    }
+    void score(const model &under, uint32_t which) { check(pgrad_rollout_score(get(), under.get(), which)); }
+    uint32_t size() const noexcept { return pgrad_rollout_count(get()); }
+    std::string text(uint32_t i) const { return pgrad::text(get(), i); }
+    pgrad_sequence_info sequence(uint32_t i) const
+    {
+        pgrad_sequence_info out = pgrad_sequence_info();
+        out.struct_size = sizeof out;
+        check(pgrad_rollout_sequence(get(), i, &out));
+        return out;
+    }
+    void report(pgrad_step_report &into) const { check(pgrad_rollout_report(get(), &into)); }
+
+private:
+    void create(pgrad_model *policy, pgrad_tokenizer *words, const pgrad_rollout_params *params)
+    {
+        pgrad_rollout *out = nullptr;
+        check(pgrad_rollout_create(policy, words, params, &out));
+        static_cast<handle &>(*this) = handle(out);
+    }
+};
+
+class advantage : public handle<pgrad_advantage, pgrad_advantage_free> {
+public:
+    explicit advantage(const context &in, const pgrad_advantage_params *params = nullptr)
+    {
+        pgrad_advantage *out = nullptr;
+        check(pgrad_advantage_create(in.get(), params, &out));
+        static_cast<handle &>(*this) = handle(out);
+    }
+    void apply(const rollout &to) { check(pgrad_advantage_apply(get(), to.get())); }
+};
+
+class objective : public handle<pgrad_objective, pgrad_objective_free> {
+public:
+    explicit objective(const model &policy, const pgrad_objective_params *params = nullptr)
+    {
+        pgrad_objective *out = nullptr;
+        check(pgrad_objective_create(policy.get(), params, &out));
+        static_cast<handle &>(*this) = handle(out);
+    }
+    void backward(const rollout &over, pgrad_step_report *report = nullptr,
+                  const pgrad_backward_params *params = nullptr)
+    {
+        check(pgrad_objective_backward(get(), over.get(), nullptr, 0, params, report));
+    }
+    void backward(const rollout &over, const std::vector<uint32_t> &indices,
+                  pgrad_step_report *report = nullptr, const pgrad_backward_params *params = nullptr)
+    {
+        static const uint32_t none = 0; // an empty list is not all of them
+        check(pgrad_objective_backward(get(), over.get(), indices.empty() ? &none : indices.data(),
+                                       static_cast<uint32_t>(indices.size()), params, report));
+    }
+};
+
+class optimizer : public handle<pgrad_optimizer, pgrad_optimizer_free> {
+public:
+    explicit optimizer(const model &policy, const pgrad_optimizer_params *params = nullptr)
+    {
+        pgrad_optimizer *out = nullptr;
+        check(pgrad_optimizer_create(policy.get(), params, &out));
+        static_cast<handle &>(*this) = handle(out);
+    }
+    void step(pgrad_step_report *report = nullptr) { check(pgrad_optimizer_step(get(), report)); }
 };
 
 // pgrad_train; report (may be empty) gets each step's report and returns whether to go on.
@@ -282,6 +431,7 @@ train(const model &policy, const tokenizer &words, const reward &score, const pg
     }
     pgrad_train_report out = pgrad_train_report();
     out.struct_size = sizeof out;
+    score.forget();
     pgrad_status status =
         pgrad_train(policy.get(), words.get(), score.get(), &prompts, &params, &out);
     score.rethrow();

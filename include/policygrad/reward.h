@@ -23,7 +23,8 @@ extern "C" {
 #endif
 
 /* Scores completions first .. first + count - 1. Returns count for success; anything else stops the
- * step with E_CALLBACK. (Zero is never success: it is what a Python callback that raised returns.) */
+ * step with E_CALLBACK. Zero is never success. A binding must catch its language's exceptions inside the
+ * callback and return -1: what a ctypes callback returns that raised is undefined. */
 typedef int32_t (*pgrad_reward_fn)(void *user, const pgrad_rollout *rollout, uint32_t first,
                                    uint32_t count, pgrad_scores *scores);
 

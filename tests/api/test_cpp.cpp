@@ -30,6 +30,90 @@ std::vector<float> read(const pgrad::model &model, const char *name)
     return out;
 }
 
+// What a plain C call left behind does not come out of a later, successful one.
+void old_exceptions_stay_away(const pgrad::context &context, const pgrad::model &model,
+                              const pgrad::tokenizer &tokenizer, const pgrad_prompts &prompts,
+                              pgrad_train_params params)
+{
+    bool bad = true, came_out = false;
+    pgrad::reward reward(context, "sometimes", [&](const pgrad_rollout *, uint32_t) -> double {
+        if (bad)
+            throw std::runtime_error("old");
+        return 1.0;
+    });
+    expect(pgrad_train(model.get(), tokenizer.get(), reward.get(), &prompts, &params, nullptr) ==
+               PGRAD_E_CALLBACK,
+           "the plain call fails");
+    bad = false;
+    params.steps = 1;
+    try {
+        pgrad::train(model, tokenizer, reward, prompts, params);
+    } catch (const std::runtime_error &) {
+        came_out = true;
+    }
+    expect(!came_out, "no old exception");
+}
+
+// The step call by call, with rewards per token and a completion that the reward does not apply to.
+void step_of_handles(const pgrad::context &context, pgrad::model &loaded,
+                     const pgrad::tokenizer &tokenizer)
+{
+    pgrad_rollout_params sizes = pgrad::defaults(pgrad_rollout_params_init);
+    sizes.group_size = 4;
+    sizes.max_new_tokens = 6;
+    pgrad::rollout rollout(loaded, tokenizer, &sizes);
+    pgrad::sampler sampler(context);
+    pgrad::advantage advantage(context);
+    pgrad::objective objective(loaded);
+    pgrad::optimizer optimizer(loaded);
+    rollout.set_data(rollout.add_prompt(tokenizer.encode("paint it red:")), "asked", "red");
+    rollout.generate(sampler);
+
+    pgrad::reward skips(context, "skips", [](const pgrad_rollout *in, uint32_t i) -> pgrad::score {
+        if (i == 1)
+            return pgrad::skip;
+        return double(pgrad::data(in, i, "asked").size());
+    });
+    skips.apply(rollout.get());
+    const double reward = rollout.sequence(1).reward;
+    expect(reward != reward && rollout.sequence(0).reward == 3.0, "skip leaves a completion out");
+
+    pgrad::reward tokens(context, "tokens", [](const pgrad_rollout *in, uint32_t first, uint32_t count,
+                                               pgrad_scores *scores) {
+        for (uint32_t i = 0; i < count; i++) {
+            std::size_t n = 0;
+            pgrad_rollout_tokens(in, first + i, &n);
+            pgrad::check(pgrad_scores_set_tokens(scores, i, std::vector<float>(n, 0.5f + float(i)).data(), n));
+        }
+    });
+    tokens.apply(rollout.get());
+    std::size_t n = 0;
+    const float *values = pgrad_rollout_array(rollout.get(), PGRAD_REWARDS, 2, &n);
+    expect(n == rollout.sequence(2).n_tokens && values != nullptr && values[0] == 2.5f, "a reward per token");
+
+    const std::vector<float> before = read(loaded, "model.norm.weight");
+    pgrad_step_report report;
+    pgrad_step_report_init(&report, sizeof report);
+    advantage.apply(rollout);
+    loaded.zero_grad();
+    objective.backward(rollout, {0, 1, 2, 3}, &report);
+    optimizer.step(&report);
+    rollout.report(report);
+    expect(report.step == 1 && report.n_sequences == 4 && report.grad_norm > 0, "the report of the step");
+    expect(read(loaded, "model.norm.weight") != before, "the step moved the weights");
+
+    pgrad::reward fails(context, "fails", [](const pgrad_rollout *, uint32_t, uint32_t, pgrad_scores *) {
+        throw boom();
+    });
+    bool came_out = false;
+    try {
+        fails.apply(rollout.get());
+    } catch (const boom &) {
+        came_out = true;
+    }
+    expect(came_out, "a batch function's own exception");
+}
+
 } // namespace
 
 int main(int, char **argv)
@@ -76,6 +160,9 @@ int main(int, char **argv)
                                              });
     expect(report.steps == 2 && steps == 2, "two steps, two reports");
     expect(read(model, "model.norm.weight") != before, "the weights moved");
+
+    old_exceptions_stay_away(context, model, tokenizer, prompts, params);
+    step_of_handles(context, model, tokenizer);
 
     bool status_kept = false;
     try {

@@ -1,9 +1,17 @@
 #!/usr/bin/env python3
 """The ctypes module on the embedded model. usage: test_policygrad.py LIBRARY ROOT"""
 import ctypes
+import functools
 import gc
+import json
+import math
+import os
 import pathlib
+import signal
+import subprocess
 import sys
+import tempfile
+import threading
 import unittest
 
 LIBRARY, ROOT = sys.argv[1], pathlib.Path(sys.argv[2])
@@ -92,7 +100,6 @@ class Test(unittest.TestCase):
         gc.collect()
 
     def test_save_and_load(self):
-        import tempfile
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "saved"
             self.model.save(path, self.tokenizer)
@@ -101,6 +108,289 @@ class Test(unittest.TestCase):
             self.assertEqual(words.encode("the red fox"), self.tokenizer.encode("the red fox"))
             for name in self.model.tensor_names():
                 self.assertEqual(list(self.model.tensor(name)), list(again.tensor(name)))
+
+    # What comes out of callbacks.
+
+    def test_exception_in_progress_comes_out(self):
+        def progress(what, done, total):
+            raise Boom(what)
+
+        for _ in range(5):
+            self.context.on_progress(progress)
+            with self.assertRaisesRegex(Boom, "generate"):
+                self.generated()
+            self.context.on_progress(None)
+            self.generated()
+
+    def test_interrupt_in_progress(self):
+        before = signal.getsignal(signal.SIGINT)
+        for _ in range(5):
+            self.context.on_progress(lambda what, done, total: os.kill(os.getpid(), signal.SIGINT) if done else None)
+            with self.assertRaises(KeyboardInterrupt):
+                self.generated(group_size=8, max_new_tokens=32)
+            self.context.on_progress(None)
+            self.assertIs(signal.getsignal(signal.SIGINT), before)
+            self.generated()
+
+    def test_interrupt_from_outside(self):
+        sent = []
+        for _ in range(3):
+            timer = threading.Timer(0.1, lambda: (sent.append(1), os.kill(os.getpid(), signal.SIGINT)))
+            timer.start()
+            with self.assertRaises(KeyboardInterrupt):
+                pg.train(self.model, self.tokenizer, lambda text: float(len(text)), PROMPTS, steps=100000,
+                         prompts_per_step=2, max_new_tokens=16)
+            timer.join()
+        self.assertEqual(len(sent), 3)
+
+    def test_interrupt_ends_a_reward_that_hangs(self):
+        def hangs(text):
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            while True:
+                pass
+
+        old = signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        try:
+            with self.assertRaises(KeyboardInterrupt):
+                pg.train(self.model, self.tokenizer, hangs, PROMPTS, steps=1, prompts_per_step=1, max_new_tokens=4)
+        finally:
+            signal.signal(signal.SIGALRM, old)
+
+    def test_exceptions_of_train(self):
+        def boom(*_):
+            raise Boom("here")
+
+        for named in ({"report": boom}, {"on_advantages": boom}):
+            with self.assertRaisesRegex(Boom, "here"):
+                pg.train(self.model, self.tokenizer, lambda text: float(len(text)), PROMPTS, steps=3,
+                         prompts_per_step=2, max_new_tokens=8, **named)
+        with self.assertRaisesRegex(Boom, "here"):
+            self.generated(event=boom)
+
+    def test_callbacks_outlive_the_context_object(self):
+        def made():
+            context = pg.Context()
+            context.on_progress(lambda what, done, total: seen.append(what))
+            model = pg.Model.load(context, MODEL)
+            rollout = pg.Rollout(model, group_size=2, max_new_tokens=4)
+            return rollout, pg.Sampler(context)
+
+        seen = []
+        rollout, sampler = made()
+        gc.collect()
+        recycled = [pg.ProgressFunction(lambda *_: seen.append("recycled") or 0) for _ in range(200)]
+        rollout.add_prompt([1, 2, 3])
+        del seen[:]
+        rollout.generate(sampler)
+        self.assertEqual(set(seen), {"generate"})
+        del recycled
+
+    # Rewards.
+
+    def generated(self, event=None, **params):
+        rollout = pg.Rollout(self.model, self.tokenizer, **dict({"group_size": 4, "max_new_tokens": 6}, **params))
+        rollout.add_prompt(self.tokenizer.encode("paint it red:"), asked="red")
+        with pg.Sampler(self.context, seed=3) as sampler:
+            rollout.generate(sampler, event)
+        return rollout
+
+    def test_per_token_and_batch_rewards(self):
+        rollout = self.generated()
+        lengths = [rollout.sequence(i).n_tokens for i in range(4)]
+        values = [[0.25 * (t + i) for t in range(n)] for i, n in enumerate(lengths)]
+
+        def batch(view, first, count):
+            return [None if i == 2 else values[i] for i in range(first, first + count)]
+
+        with pg.Reward(self.context, batch, over="rollout") as reward:
+            reward.apply(rollout)
+        for i in range(4):
+            if i == 2:
+                self.assertTrue(math.isnan(rollout.sequence(i).reward))
+            else:
+                self.assertEqual(list(rollout.array(pg.REWARDS, i)), values[i])
+
+        seen = []
+        with pg.Reward(self.context, lambda texts, asked: seen.append((texts, asked)) or range(len(texts)),
+                       columns=["asked"], over="texts") as reward:
+            reward.apply(rollout)
+        self.assertEqual(seen, [(rollout.texts(), ["red"] * 4)])
+        self.assertEqual([rollout.sequence(i).reward for i in range(4)], [0, 1, 2, 3])
+        with pg.Reward(self.context, lambda texts: [1.0], over="texts") as reward:
+            with self.assertRaisesRegex(ValueError, "1 scores for 4"):
+                reward.apply(rollout)
+        with pg.Reward(self.context, lambda text: [1.0] * 100) as reward:
+            with self.assertRaises(pg.Error) as caught:
+                reward.apply(rollout)
+            self.assertEqual(caught.exception.name, "E_MISMATCH")
+
+    def test_combine(self):
+        rollout = self.generated()
+        ones = pg.Reward(self.context, lambda text: 1.0, "ones")
+        twos = pg.Reward(self.context, lambda text: 2.0, "twos")
+        both = pg.Reward.combine(self.context, [ones, twos], [3, 0.5])
+        del ones, twos
+        gc.collect()
+        both.apply(rollout)
+        self.assertEqual(rollout.sequence(0).reward, 4.0)
+        report = pg.Report()
+        report.add(rollout)
+        self.assertEqual(report.numbers()["rewards/twos/mean"], 2.0)
+
+    def test_reward_of_any_callable(self):
+        class Scorer:
+            def score(self, text):
+                return float(len(text))
+
+            def __call__(self, text, prompt):
+                return float(prompt in PROMPTS)
+
+        def three(weight, text, prompt):
+            return weight * (prompt in PROMPTS)
+
+        for function, mean in ((Scorer().score, None), (Scorer(), 1.0), (functools.partial(three, 2.0), 2.0), (len, None)):
+            history = pg.policy_gradient(self.model, self.tokenizer, function, 1e-5, 1, PROMPTS, group_size=2,
+                                         max_new_tokens=4)
+            if mean is not None:
+                self.assertEqual(history[0]["reward"], mean)
+        for call in (lambda: pg.policy_gradient(self.model, self.tokenizer, len, 1e-5, 1, []),
+                     lambda: pg.train(self.model, self.tokenizer, len, [])):
+            with self.assertRaisesRegex(ValueError, "prompts is empty"):
+                call()
+
+    # Options, arrays, the rest.
+
+    def test_mirrors_name_every_field(self):
+        for name in ("save", "sampler", "prompt", "generate", "train"):
+            text, length = ctypes.create_string_buffer(4096), ctypes.c_size_t()
+            pg._check(pg._library.pgrad_params_describe(name.encode(), None, text, ctypes.c_size_t(4096),
+                                                        ctypes.byref(length)))
+            fields = {field for field, *_ in pg.STRUCTURES[name]._fields_}
+            self.assertLessEqual(set(json.loads(text.value.decode())), fields, name)
+            params = pg._params(name, {})
+            self.assertEqual(pg.STRUCTURES[name].from_buffer(params).struct_size, ctypes.sizeof(pg.STRUCTURES[name]))
+
+    def test_sampler_arrays(self):
+        red = self.tokenizer.encode(" red")[0]
+        for options, first in (({"logit_bias": {red: 100.0}}, red), ({"bias_tokens": [red], "logit_bias": [100.0]}, red)):
+            with pg.Sampler(self.context, stop_tokens=[red], **options) as sampler:
+                rollout = pg.Rollout(self.model, self.tokenizer, group_size=2, max_new_tokens=6)
+                rollout.add_prompt([1, 2])
+                rollout.generate(sampler)
+                self.assertEqual([list(rollout.tokens(i)) for i in range(2)], [[first]] * 2)
+                self.assertEqual(rollout.sequence(0).finish, pg.FINISH_STOP)
+        with pg.Sampler(self.context, forbidden_tokens=[red], logit_bias={red: 100.0}) as sampler:
+            rollout = pg.Rollout(self.model, self.tokenizer, group_size=4, max_new_tokens=6)
+            rollout.add_prompt([1, 2])
+            rollout.generate(sampler)
+            self.assertFalse(any(red in list(rollout.tokens(i)) for i in range(4)))
+        with pg.Sampler(self.context, stop_strings=["red", "é"], logit_bias={red: 100.0}) as sampler:
+            rollout = pg.Rollout(self.model, self.tokenizer, group_size=1, max_new_tokens=6)
+            rollout.add_prompt([1, 2])
+            rollout.generate(sampler)
+            self.assertEqual(rollout.sequence(0).finish, pg.FINISH_STRING)
+        pg.Sampler(self.context, logit_bias={}).close()
+        with self.assertRaisesRegex(ValueError, "NUL"):
+            pg.Sampler(self.context, stop_strings=["a\0b"])
+        with self.assertRaisesRegex(ValueError, "differ in length"):
+            pg.Sampler(self.context, bias_tokens=[1, 2], logit_bias=[1.0])
+        with self.assertRaisesRegex(pg.Error, "no field of this name"):
+            pg.Sampler(self.context, temprature=1)
+
+    def test_choices_as_text(self):
+        pg.Advantage(self.context, estimator="rloo").close()
+        pg.Optimizer(self.model, kind="sgd", max_grad_norm=math.inf).close()
+        with self.assertRaisesRegex(pg.Error, "advantage.estimator"):
+            pg.Advantage(self.context, estimator="best")
+
+    def test_views_without_copies(self):
+        rollout = self.generated()
+        view, again = rollout.array(pg.LOGPROBS, 0), rollout.array(pg.LOGPROBS, 0)
+        address = pg._library.pgrad_rollout_array(rollout.live, ctypes.c_uint32(pg.LOGPROBS), ctypes.c_uint32(0),
+                                                  ctypes.byref(ctypes.c_size_t()))
+        if pg.numpy:
+            self.assertEqual((view.ctypes.data, again.ctypes.data), (address, address))
+        with self.assertRaises((ValueError, TypeError)):
+            view[0] = 1.0
+        kept = list(view)
+        del rollout
+        gc.collect()
+        self.assertEqual(list(view), kept)
+
+    def test_set_array_add_sequence_backward_indices(self):
+        rollout = pg.Rollout(self.model, self.tokenizer, group_size=2, max_new_tokens=8)
+        group = rollout.add_prompt(self.tokenizer.encode("paint it red:"))
+        for text in (" the red fox.", " a red hat."):
+            rollout.add_sequence(group, self.tokenizer.encode(text)[:8], finish="length")
+        rollout.score(self.model, pg.OLD)
+        for i, value in ((0, 1.0), (1, 0.0)):
+            rollout.set_array(pg.ADVANTAGES, i, value)
+        name, grads = self.model.tensor_names()[0], []
+        with pg.Objective(self.model, loss="reinforce", aggregation="sequence_mean_token_sum") as objective:
+            self.assertEqual((objective.normalizer(rollout), objective.normalizer(rollout, [0])), (2.0, 1.0))
+            for indices, total in ((None, 0.0), ([0], 2.0)):
+                self.model.zero_grad()
+                objective.backward(rollout, indices=indices, normalizer_total=total)
+                grads.append(list(self.model.grad(name)))
+        self.assertLess(max(abs(a - b) for a, b in zip(*grads)), 1e-6)
+        self.assertGreater(max(map(abs, grads[0])), 1e-4)
+        with self.assertRaisesRegex(pg.Error, "no_such"):
+            self.model.tensor("no_such")
+
+    def test_chat(self):
+        ids = self.tokenizer.chat([("system", "Be brief."), ("user", "Paint it red.")], pg.CHAT_PLAIN)
+        self.assertEqual(self.tokenizer.decode(ids).replace("\n", "").replace(" ", ""), "Bebrief.Paintitred.")
+        with self.assertRaisesRegex(pg.Error, "robot"):
+            self.tokenizer.chat([("robot", "x")])
+
+    def test_train(self):
+        with tempfile.TemporaryDirectory() as folder:
+            seen, metrics = [], pathlib.Path(folder) / "metrics.jsonl"
+            advantage = pg.Advantage(self.context, estimator="dr_grpo")
+            out = pg.train(self.model, self.tokenizer,
+                           pg.Reward(self.context, lambda text, colour: float(colour in text), columns=["colour"]),
+                           PROMPTS, columns={"colour": ["red", "blue", "gold"]}, steps=3, prompts_per_step=2,
+                           group_size=4, max_new_tokens=12, learning_rate=1e-4, advantage=advantage,
+                           metrics_path=metrics, save_path=str(pathlib.Path(folder) / "saved"),
+                           eval_prompts=PROMPTS[:1], eval_columns={"colour": ["red"]},
+                           report=lambda numbers, rollout: seen.append((numbers, len(rollout))))
+            self.assertEqual((out.steps, out.stopped, len(seen)), (3, pg.STOPPED_STEPS, 3))
+            self.assertEqual(seen[0][0]["reward"], out.first_reward)
+            self.assertEqual(seen[0][1], 8)
+            self.assertIn(out.eval_before, (0.0, 1.0))
+            self.assertEqual(len(metrics.read_text().splitlines()), 3)
+            pg.Model.load(self.context, pathlib.Path(folder) / "saved").close()
+        out = pg.train(self.model, self.tokenizer, lambda text: float(len(text)),
+                       [self.tokenizer.encode(p) for p in PROMPTS], steps=9, prompts_per_step=1, max_new_tokens=4,
+                       report=lambda numbers: False)
+        self.assertEqual((out.steps, out.stopped), (1, pg.STOPPED_HOST))
+        with self.assertRaisesRegex(ValueError, "column colour"):
+            pg.train(self.model, self.tokenizer, len, PROMPTS, columns={"colour": ["red"]})
+        with self.assertRaisesRegex(pg.Error, "train.group_size"):
+            pg.train(self.model, self.tokenizer, len, PROMPTS, group_size=0)
+
+    def test_closed_handles_say_so(self):
+        rollout = self.generated()
+        rollout.close()
+        with self.assertRaisesRegex(ValueError, "Rollout is closed"):
+            rollout.texts()
+        kept = []
+        with pg.Reward(self.context, lambda view, first, count: kept.append(view) or [0.0] * count,
+                       over="rollout") as reward:
+            reward.apply(self.generated())
+        with self.assertRaisesRegex(ValueError, "during the call"):
+            kept[0].texts()
+
+    def test_grpo_program(self):
+        with tempfile.TemporaryDirectory() as folder:
+            out = pathlib.Path(folder) / "tuned"
+            run = subprocess.run([sys.executable, str(ROOT / "examples" / "python" / "grpo.py"), "--model", str(MODEL),
+                                  "--reward", "text.count('red')", "--steps", "2", "--max-new-tokens", "8",
+                                  "--output", str(out)], env=dict(os.environ, POLICYGRAD_LIBRARY=LIBRARY),
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100)
+            self.assertEqual(run.returncode, 0, run.stdout.decode())
+            self.assertIn("step 2/2", run.stdout.decode())
+            pg.Model.load(self.context, out).close()
 
 
 if __name__ == "__main__":
