@@ -340,7 +340,10 @@ public:
     {
         check(pgrad_rollout_generate(get(), from.get(), params));
     }
-    void score(const model &under, uint32_t which) { check(pgrad_rollout_score(get(), under.get(), which)); }
+    void score(const model &under, uint32_t which)
+    {
+        check(pgrad_rollout_score(get(), under.get(), which));
+    }
     uint32_t size() const noexcept { return pgrad_rollout_count(get()); }
     std::string text(uint32_t i) const { return pgrad::text(get(), i); }
     pgrad_sequence_info sequence(uint32_t i) const
