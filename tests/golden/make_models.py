@@ -13,6 +13,16 @@ and beside it golden.safetensors, all f32:
     grad.NAME            its gradient for every tensor
     losses               the same loss before each of ten steps of AdamW (lr 1e-3, betas 0.9 and 0.999,
                          eps 1e-8, no decay, no clipping)
+
+and for two of them objective.safetensors: the whole policy gradient objective, computed in f64 by
+autograd from its definition, so that nobody's derivative stands in it (letters: docs/algorithms.md 3, 4):
+
+    prompt.G             the ids of the two prompts
+    tokens.I             the ids of the four completions, two to a prompt; and per token
+    advantages.I, old.I, reference.I, mask.I
+    report               loss, policy_loss, kl, entropy, ratio_mean, ratio_min, ratio_max, approx_kl,
+                         clip_low_ratio, clip_high_ratio
+    grad.NAME            d loss / d tensor
 """
 import importlib.metadata
 import json
@@ -78,6 +88,68 @@ def make(name, model, lengths, seed):
         optimizer.step()
     golden["losses"] = torch.tensor(losses)
     save_file({k: v.contiguous() for k, v in golden.items()}, folder / "golden.safetensors")
+
+
+TAU, CLIP_LOW, CLIP_HIGH, BETA, ENTROPY = 0.8, 0.2, 0.28, 0.5, 0.3
+
+
+def completion_statistics(model, prompt, tokens):
+    """Log-probability and entropy at tau of every token of a completion."""
+    logits = model(torch.cat([prompt, tokens])[None, :]).logits[0]
+    logp = torch.log_softmax(logits[len(prompt) - 1:-1] / TAU, -1)
+    return logp[torch.arange(len(tokens)), tokens], -(logp.exp() * logp).sum(-1)
+
+
+def objective(name, kl, aggregation, seed):
+    """PPO clip + KL to the reference - entropy bonus, with a mask, off policy."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(HERE / name, dtype=torch.float64,
+                                                              attn_implementation="eager").eval()
+    generator = torch.Generator().manual_seed(seed)
+    vocab = model.config.vocab_size
+    prompts = [torch.randint(0, vocab, (n,), generator=generator) for n in (5, 9)]
+    completions = [torch.randint(0, vocab, (n,), generator=generator) for n in (12, 7, 1, 16)]
+    golden, l, h, host = {f"prompt.{g}": p.float() for g, p in enumerate(prompts)}, [], [], []
+    for i, tokens in enumerate(completions):
+        logprob, entropy = completion_statistics(model, prompts[i // 2], tokens)
+        noise = torch.randn(3, len(tokens), generator=generator)
+        mask = (torch.rand(len(tokens), generator=generator) < 0.75).float()
+        mask[0] = 1.0
+        arrays = {"advantages": noise[0], "old": logprob.detach().float() + 0.3 * noise[1],
+                  "reference": logprob.detach().float() + 0.4 * noise[2], "mask": mask}
+        golden[f"tokens.{i}"] = tokens.float()
+        golden |= {f"{key}.{i}": value for key, value in arrays.items()}
+        host.append({key: value.double() for key, value in arrays.items()})
+        l.append(logprob)
+        h.append(entropy)
+    learned = sum(x["mask"].sum() for x in host)
+    sums = {key: 0.0 for key in ("policy", "kl_weighted", "kl", "entropy", "ratio", "approx_kl",
+                                 "low", "high")}
+    ratios = []
+    for logprob, entropy, x in zip(l, h, host):
+        a, m = x["advantages"], x["mask"]
+        rho = torch.exp(logprob - x["old"])
+        policy = torch.maximum(-a * rho, -a * torch.clamp(rho, 1 - CLIP_LOW, 1 + CLIP_HIGH))
+        d = logprob - x["reference"]
+        penalty = rho * (torch.exp(-d) - 1 + d) if kl == "k3_ratio" else d * d / 2
+        w = m / learned if aggregation == "token_mean" else m / (len(l) * m.sum())
+        sums["policy"] += (w * policy).sum()
+        sums["kl_weighted"] += (w * penalty).sum()
+        sums["kl"] += (m * penalty).sum() / learned
+        sums["entropy"] += (m * entropy).sum() / learned
+        sums["ratio"] += (m * rho).sum() / learned
+        sums["approx_kl"] += (m * (rho - 1 - rho.log())).sum() / learned
+        sums["low"] += (m * ((a < 0) & (rho < 1 - CLIP_LOW))).sum() / learned
+        sums["high"] += (m * ((a > 0) & (rho > 1 + CLIP_HIGH))).sum() / learned
+        ratios.append(rho[m > 0])
+    loss = sums["policy"] + BETA * sums["kl_weighted"] - ENTROPY * sums["entropy"]
+    loss.backward()
+    ratios = torch.cat(ratios)
+    golden["report"] = torch.stack([loss, sums["policy"], sums["kl"], sums["entropy"], sums["ratio"],
+                                    ratios.min(), ratios.max(), sums["approx_kl"], sums["low"],
+                                    sums["high"]]).detach().float()
+    for parameter_name, parameter in model.named_parameters():
+        golden[f"grad.{parameter_name}"] = parameter.grad.float()
+    save_file({k: v.contiguous() for k, v in golden.items()}, HERE / name / "objective.safetensors")
 
 
 def shard(name, out):
@@ -186,6 +258,8 @@ def main():
                                          attention_bias=tied, mlp_bias=tied,
                                          attn_implementation="eager")
         make(name, transformers.LlamaForCausalLM(llama), (75, 13), 3 + tied)
+    objective("tiny_gpt2", "k3_ratio", "token_mean", 11)
+    objective("tiny_llama", "k2", "sequence_mean_token_mean", 12)
     shard("tiny_llama", "tiny_llama_sharded")
     llama_gguf("tiny_llama", "tiny_llama.gguf")
     gpt2_gguf("tiny_gpt2", "tiny_gpt2_f16.gguf")
