@@ -90,14 +90,16 @@ START_TEST(invariances)
 }
 END_TEST
 
-/* One batch of four scored sequences of four tokens through the public calls. */
+/* One batch of four sequences in two groups through the public calls. */
+static const uint32_t FOURS[4] = {4, 4, 4, 4};
+
 typedef struct batch {
     pgrad_context *context;
     pgrad_model *model;
     pgrad_rollout *rollout;
 } batch;
 
-static batch make_batch(void)
+static batch make_batch(const uint32_t *lengths)
 {
     static const char CONFIG[] =
         "{\"model_type\":\"gpt2\",\"vocab_size\":8,\"n_positions\":16,\"n_embd\":4,\"n_layer\":1,"
@@ -113,8 +115,9 @@ static batch make_batch(void)
     ck_assert_int_eq(pgrad_rollout_create(b.model, NULL, &params, &b.rollout), PGRAD_OK);
     for (uint32_t group = 0; group < 2; group++) {
         ck_assert_int_eq(pgrad_rollout_add_prompt(b.rollout, ids, 1, NULL, NULL), PGRAD_OK);
-        for (int k = 0; k < 2; k++)
-            ck_assert_int_eq(pgrad_rollout_add_sequence(b.rollout, group, ids, 4, NULL), PGRAD_OK);
+        for (uint32_t k = 0; k < 2; k++)
+            ck_assert_int_eq(pgrad_rollout_add_sequence(b.rollout, group, ids, lengths[2 * group + k], NULL),
+                             PGRAD_OK);
     }
     return b;
 }
@@ -126,12 +129,13 @@ static void drop_batch(batch *b)
     pgrad_context_free(b->context);
 }
 
-static pgrad_advantage *make_estimator(const batch *b, uint32_t estimator)
+static pgrad_advantage *make_estimator(const batch *b, uint32_t estimator, double kl_beta)
 {
     pgrad_advantage *advantage;
     pgrad_advantage_params params;
     pgrad_advantage_params_init(&params, sizeof params);
     params.estimator = estimator;
+    params.kl_beta = kl_beta;
     ck_assert_int_eq(pgrad_advantage_create(b->context, &params, &advantage), PGRAD_OK);
     return advantage;
 }
@@ -148,8 +152,8 @@ START_TEST(running_mean)
 {
     const float means[3] = {1.0f, 0.5f, 2.0f};
     const double baselines[3] = {1.0, 1.0, 0.7368421053}; /* the first: the mean of the others */
-    batch b = make_batch();
-    pgrad_advantage *advantage = make_estimator(&b, PGRAD_ADVANTAGE_EMA);
+    batch b = make_batch(FOURS);
+    pgrad_advantage *advantage = make_estimator(&b, PGRAD_ADVANTAGE_EMA, 0.0);
     for (int step = 0; step < 3; step++) {
         reward_all(&b, means[step]);
         ck_assert_int_eq(pgrad_advantage_apply(advantage, b.rollout), PGRAD_OK);
@@ -168,14 +172,159 @@ START_TEST(reward_to_go)
 {
     const float rewards[4] = {0.0f, -0.1f, 0.2f, 1.0f};
     const double expected[4] = {1.1, 1.1, 1.2, 1.0};
-    batch b = make_batch();
+    batch b = make_batch(FOURS);
     for (uint32_t i = 0; i < 4; i++)
         ck_assert_int_eq(pgrad_rollout_set_array(b.rollout, PGRAD_REWARDS, i, rewards, 4), PGRAD_OK);
-    pgrad_advantage *advantage = make_estimator(&b, PGRAD_ADVANTAGE_NONE);
+    pgrad_advantage *advantage = make_estimator(&b, PGRAD_ADVANTAGE_NONE, 0.0);
     ck_assert_int_eq(pgrad_advantage_apply(advantage, b.rollout), PGRAD_OK);
     for (int t = 0; t < 4; t++)
         ck_assert_double_eq_tol((double)pgrad_rollout_array(b.rollout, PGRAD_ADVANTAGES, 3, NULL)[t], expected[t],
                                 1e-6);
+    pgrad_advantage_free(advantage);
+    drop_batch(&b);
+}
+END_TEST
+
+/* algorithms.md 12.1: the whole batch's mean, whatever the groups. */
+START_TEST(batch_mean)
+{
+    batch b = make_batch(FOURS);
+    pgrad_advantage *advantage = make_estimator(&b, PGRAD_ADVANTAGE_BATCH_MEAN, 0.0);
+    for (uint32_t i = 0; i < 4; i++) {
+        const float reward = (float)GROUP[i];
+        ck_assert_int_eq(pgrad_rollout_set_array(b.rollout, PGRAD_REWARDS, i, &reward, 1), PGRAD_OK);
+    }
+    ck_assert_int_eq(pgrad_advantage_apply(advantage, b.rollout), PGRAD_OK);
+    for (uint32_t i = 0; i < 4; i++)
+        for (int t = 0; t < 4; t++)
+            ck_assert_double_eq((double)pgrad_rollout_array(b.rollout, PGRAD_ADVANTAGES, i, NULL)[t],
+                                GROUP[i] - 0.875);
+    pgrad_advantage_free(advantage);
+    drop_batch(&b);
+}
+END_TEST
+
+/* ---- KL in the reward ---- */
+
+static const float OLD[4][4] = {
+    {-1.0f, -2.0f, -0.5f, -3.0f}, {-0.25f, -1.5f, -4.0f, -1.0f}, {-2.5f, -0.75f, -1.25f, -0.5f}, {-3, -1, -2, -1.5f}};
+static const float REFERENCE[4][4] = {
+    {-1.5f, -1.0f, -0.25f, -5.0f}, {-2.0f, -1.0f, -4.5f, -0.5f}, {-2.0f, -2.0f, -1.0f, -1.0f}, {-1, -1.5f, -2.5f, -4}};
+static const float MASK[4][4] = {{1, 0, 1, 1}, {1, 1, 1, 1}, {0, 0, 1, 1}, {1, 1, 1, 0}};
+static const float TOKEN_REWARDS[4][4] = {{.5f, 0, -1, 2}, {0, .25f, .5f, 0}, {1, 1, -.5f, 0}, {0, 0, 0, -1}};
+
+static void set_all(const batch *b, uint32_t which, const float values[4][4])
+{
+    for (uint32_t i = 0; i < 4; i++)
+        ck_assert_int_eq(pgrad_rollout_set_array(b->rollout, which, i, values[i], 4), PGRAD_OK);
+}
+
+/* sum_{s >= t} r_s - beta m_s (old - reference)_s. */
+static double to_go(uint32_t i, uint32_t first, double beta, int masked)
+{
+    double sum = 0.0;
+    for (uint32_t t = first; t < 4; t++)
+        sum += (double)TOKEN_REWARDS[i][t] - beta * (masked ? (double)MASK[i][t] : 1.0) *
+                                                 ((double)OLD[i][t] - (double)REFERENCE[i][t]);
+    return sum;
+}
+
+/* What an estimator makes of these four rewards. */
+static void expect(uint32_t estimator, const double *reward, double *out)
+{
+    double sum = reward[0] + reward[1] + reward[2] + reward[3];
+    for (uint32_t i = 0; i < 4; i++)
+        out[i] = estimator == PGRAD_ADVANTAGE_NONE         ? reward[i]
+                 : estimator == PGRAD_ADVANTAGE_BATCH_MEAN ? reward[i] - sum / 4.0
+                 : estimator == PGRAD_ADVANTAGE_EMA        ? reward[i] - (sum - reward[i]) / 3.0
+                 : estimator == PGRAD_ADVANTAGE_RLOO       ? reward[i] - reward[i ^ 1]
+                                                           : (reward[i] - reward[i ^ 1]) / 2.0;
+    for (uint32_t i = 0; estimator == PGRAD_ADVANTAGE_GRPO && i < 4; i++) /* the deviation of two */
+        out[i] /= fabs(reward[i] - reward[i ^ 1]) / sqrt(2.0) + 1e-4;
+}
+
+/* R_i - beta sum_t m_t (old - reference), then the estimator: one reward a sequence. */
+START_TEST(k1_in_the_reward)
+{
+    const uint32_t estimator = (uint32_t)_i / 2;
+    const int masked = _i % 2;
+    double reward[4], expected[4];
+    batch b = make_batch(FOURS);
+    pgrad_advantage *advantage = make_estimator(&b, estimator, 0.3);
+    set_all(&b, PGRAD_OLD, OLD);
+    set_all(&b, PGRAD_REFERENCE, REFERENCE);
+    if (masked)
+        set_all(&b, PGRAD_MASK, MASK);
+    for (uint32_t i = 0; i < 4; i++) {
+        const float total = (float)to_go(i, 0, 0.0, 0);
+        reward[i] = to_go(i, 0, 0.3, masked);
+        ck_assert_int_eq(pgrad_rollout_set_array(b.rollout, PGRAD_REWARDS, i, &total, 1), PGRAD_OK);
+    }
+    expect(estimator, reward, expected);
+    ck_assert_int_eq(pgrad_advantage_apply(advantage, b.rollout), PGRAD_OK);
+    for (uint32_t i = 0; i < 4; i++)
+        for (int t = 0; t < 4; t++)
+            ck_assert_double_eq_tol((double)pgrad_rollout_array(b.rollout, PGRAD_ADVANTAGES, i, NULL)[t],
+                                    expected[i], 1e-6);
+    pgrad_advantage_free(advantage);
+    drop_batch(&b);
+}
+END_TEST
+
+/* Rewards per token: the same sum for the group estimators, reward-to-go with its own k1 for the others. */
+START_TEST(k1_in_token_rewards)
+{
+    const uint32_t estimator = (uint32_t)_i / 2;
+    const int masked = _i % 2, grouped = estimator >= PGRAD_ADVANTAGE_RLOO;
+    double reward[4], expected[4];
+    batch b = make_batch(FOURS);
+    pgrad_advantage *advantage = make_estimator(&b, estimator, 0.3);
+    set_all(&b, PGRAD_OLD, OLD);
+    set_all(&b, PGRAD_REFERENCE, REFERENCE);
+    set_all(&b, PGRAD_REWARDS, TOKEN_REWARDS);
+    if (masked)
+        set_all(&b, PGRAD_MASK, MASK);
+    for (uint32_t i = 0; i < 4; i++)
+        reward[i] = to_go(i, 0, 0.3, masked);
+    expect(estimator, reward, expected);
+    ck_assert_int_eq(pgrad_advantage_apply(advantage, b.rollout), PGRAD_OK);
+    for (uint32_t i = 0; i < 4; i++)
+        for (uint32_t t = 0; t < 4; t++)
+            ck_assert_double_eq_tol((double)pgrad_rollout_array(b.rollout, PGRAD_ADVANTAGES, i, NULL)[t],
+                                    expected[i] + (grouped ? 0.0 : to_go(i, t, 0.3, masked) - reward[i]), 1e-6);
+    pgrad_advantage_free(advantage);
+    drop_batch(&b);
+}
+END_TEST
+
+/* algorithms.md 12.1, the returns of reinforce_pp, and 12.7, the rewards of PPO: three sequences of their
+ * own lengths, k1 against each token. */
+START_TEST(k1_worked_numbers)
+{
+    static const uint32_t LENGTHS[4] = {2, 3, 3, 1};
+    static const float ZERO[3] = {0, 0, 0}, K1[2][3] = {{.1f, -.2f}, {.3f, 0, .5f}};
+    static const float PPO_OLD[3] = {-1, -2, -.5f}, PPO_REFERENCE[3] = {-1.2f, -1.5f, -.7f};
+    static const float LAST[3][3] = {{0, 1}, {0, 0, 0}, {0, 0, 1}};
+    static const double RETURNS[3][3] = {{1.01, 1.02}, {-.08, -.05, -.05}, {1.01, 1.03, .98}};
+    batch b = make_batch(LENGTHS);
+    pgrad_advantage *advantage = make_estimator(&b, PGRAD_ADVANTAGE_NONE, 0.1);
+    for (uint32_t i = 0; i < 4; i++) {
+        size_t n = LENGTHS[i];
+        ck_assert_int_eq(pgrad_rollout_set_array(b.rollout, PGRAD_OLD, i, i < 2   ? K1[i]
+                                                                          : i < 3 ? PPO_OLD
+                                                                                  : ZERO,
+                                                 n),
+                         PGRAD_OK);
+        ck_assert_int_eq(
+            pgrad_rollout_set_array(b.rollout, PGRAD_REFERENCE, i, i == 2 ? PPO_REFERENCE : ZERO, n), PGRAD_OK);
+        ck_assert_int_eq(pgrad_rollout_set_array(b.rollout, PGRAD_REWARDS, i, i < 3 ? LAST[i] : ZERO, n),
+                         PGRAD_OK);
+    }
+    ck_assert_int_eq(pgrad_advantage_apply(advantage, b.rollout), PGRAD_OK);
+    for (uint32_t i = 0; i < 3; i++)
+        for (uint32_t t = 0; t < LENGTHS[i]; t++)
+            ck_assert_double_eq_tol((double)pgrad_rollout_array(b.rollout, PGRAD_ADVANTAGES, i, NULL)[t],
+                                    RETURNS[i][t], 1e-6);
     pgrad_advantage_free(advantage);
     drop_batch(&b);
 }
@@ -192,6 +341,10 @@ int main(void)
     tcase_add_test(cases, invariances);
     tcase_add_test(cases, running_mean);
     tcase_add_test(cases, reward_to_go);
+    tcase_add_test(cases, batch_mean);
+    tcase_add_loop_test(cases, k1_in_the_reward, 0, 2 * (PGRAD_ADVANTAGE_DR_GRPO + 1));
+    tcase_add_loop_test(cases, k1_in_token_rewards, 0, 2 * (PGRAD_ADVANTAGE_DR_GRPO + 1));
+    tcase_add_test(cases, k1_worked_numbers);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

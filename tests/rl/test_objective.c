@@ -79,17 +79,24 @@ static size_t all_gradients(float *out)
     return at;
 }
 
-static pgrad_step_report backward(const pgrad_objective_params *params, float *gradients, size_t *n)
+static pgrad_step_report backward_of(const pgrad_objective_params *params, const uint32_t *indices,
+                                     uint32_t n_indices, float *gradients, size_t *n)
 {
     pgrad_step_report report;
     pgrad_objective *objective = make(params);
     pgrad_step_report_init(&report, sizeof report);
     ck_assert_int_eq(pgrad_model_zero_grad(model), PGRAD_OK);
-    ck_assert_msg(pgrad_objective_backward(objective, rollout, NULL, 0, NULL, &report) == PGRAD_OK,
+    ck_assert_msg(pgrad_objective_backward(objective, rollout, indices, n_indices, NULL, &report) ==
+                      PGRAD_OK,
                   "%s", pgrad_error_message());
     *n = all_gradients(gradients);
     pgrad_objective_free(objective);
     return report;
+}
+
+static pgrad_step_report backward(const pgrad_objective_params *params, float *gradients, size_t *n)
+{
+    return backward_of(params, NULL, 0, gradients, n);
 }
 
 static double relative_difference(const float *a, const float *b, size_t n)
@@ -109,26 +116,55 @@ static pgrad_objective_params defaults(void)
     return params;
 }
 
-/* The weights of algorithms 4, by hand: sum_it w_it (-A_i l_it). */
+static void set_values(uint32_t which, uint32_t i, const float *values)
+{
+    ck_assert_msg(pgrad_rollout_set_array(rollout, which, i, values, LENGTHS[i]) == PGRAD_OK, "%s",
+                  pgrad_error_message());
+}
+
+static float mask_of(uint32_t i, uint32_t t)
+{
+    const float *mask = pgrad_rollout_array(rollout, PGRAD_MASK, i, NULL);
+    return mask == NULL ? 1.0f : mask[t];
+}
+
+/* T_i, and M. */
+static double learned_of(uint32_t i)
+{
+    double count = 0.0;
+    for (uint32_t t = 0; t < LENGTHS[i]; t++)
+        count += (double)mask_of(i, t);
+    return count;
+}
+
+static double learned_in_all(void)
+{
+    double count = 0.0;
+    for (uint32_t i = 0; i < N; i++)
+        count += learned_of(i);
+    return count;
+}
+
+/* The weights of algorithms 4, by hand: sum_it w_it m_it (-A_it l_it). */
 static double by_hand(uint32_t aggregation)
 {
-    double total = 0.0, tokens = 0.0;
+    double total = 0.0, tokens = learned_in_all(), non_empty = 0.0;
     for (uint32_t i = 0; i < N; i++)
-        tokens += LENGTHS[i];
+        non_empty += learned_of(i) > 0.0 ? 1.0 : 0.0;
     for (uint32_t i = 0; i < N; i++) {
         const float *l = pgrad_rollout_array(rollout, PGRAD_OLD, i, NULL);
         const float *a = pgrad_rollout_array(rollout, PGRAD_ADVANTAGES, i, NULL);
-        double of_group = LENGTHS[i / 2 * 2] + LENGTHS[i / 2 * 2 + 1], w = 1.0 / tokens;
+        double of_group = learned_of(i / 2 * 2) + learned_of(i / 2 * 2 + 1), w = 1.0 / tokens;
         if (aggregation == PGRAD_AGGREGATE_SEQUENCE_MEAN_TOKEN_MEAN)
-            w = 1.0 / (N * (double)LENGTHS[i]);
+            w = 1.0 / (non_empty * fmax(1.0, learned_of(i)));
         else if (aggregation == PGRAD_AGGREGATE_SEQUENCE_MEAN_TOKEN_SUM)
-            w = 1.0 / N;
+            w = 1.0 / non_empty;
         else if (aggregation == PGRAD_AGGREGATE_CONSTANT)
             w = 1.0 / ((double)N * LMAX);
         else if (aggregation == PGRAD_AGGREGATE_PROMPT_MEAN)
             w = 1.0 / (GROUPS * of_group);
         for (uint32_t t = 0; t < LENGTHS[i]; t++)
-            total += w * -(double)a[t] * (double)l[t];
+            total += w * (double)mask_of(i, t) * -(double)a[t] * (double)l[t];
     }
     return total;
 }
@@ -202,46 +238,316 @@ START_TEST(accumulation)
 }
 END_TEST
 
-/* The gradient is that of the reported loss: central differences on single weights, KL and entropy
- * in it. */
+/* ---- the gradient is that of the reported loss, term by term ---- */
+
+static const char *const NAMES[] = {"model.layers.1.mlp.down_proj.weight",
+                                    "model.layers.0.self_attn.v_proj.weight", "model.norm.weight"};
+enum { N_NAMES = sizeof NAMES / sizeof NAMES[0], N_WEIGHTS = 24 * 40, N_DIRECTIONS = 8 };
+
+/* A pattern that belongs to numbers alone. */
+static float noise(uint32_t i, uint32_t t, uint32_t what)
+{
+    return (float)((i * 37 + t * 101 + what * 53 + t * t * 7) % 64) / 32.0f - 1.0f;
+}
+
+/* Away from the policy: OLD within a factor of 1.35, REFERENCE within one of 1.65. */
+static void go_off_policy(int with_advantages)
+{
+    for (uint32_t i = 0; i < N; i++) {
+        float old[LMAX], reference[LMAX], advantage[LMAX];
+        ck_assert_int_eq(pgrad_rollout_score(rollout, model, PGRAD_CURRENT), PGRAD_OK);
+        const float *l = pgrad_rollout_array(rollout, PGRAD_CURRENT, i, NULL);
+        for (uint32_t t = 0; t < LENGTHS[i]; t++) {
+            old[t] = l[t] + 0.3f * noise(i, t, 0);
+            reference[t] = l[t] + 0.5f * noise(i, t, 1);
+            advantage[t] = with_advantages ? 5.0f * noise(i, t, 2) : 0.0f;
+        }
+        set_values(PGRAD_OLD, i, old);
+        set_values(PGRAD_REFERENCE, i, reference);
+        set_values(PGRAD_ADVANTAGES, i, advantage);
+    }
+}
+
+/* Three of four tokens are learned from, and none of the last sequence's only one. */
+static void set_masks(void)
+{
+    for (uint32_t i = 0; i < N; i++) {
+        float mask[LMAX];
+        for (uint32_t t = 0; t < LENGTHS[i]; t++)
+            mask[t] = (i + t) % 4 == 1 ? 0.0f : 1.0f;
+        set_values(PGRAD_MASK, i, mask);
+    }
+}
+
+/* Unit directions: the gradient itself, patterns of signs, single weights. */
+static void make_direction(int number, const float *gradient, double norm, size_t n, double *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (number == 0)
+            out[i] = (double)gradient[i] / norm;
+        else if (number < 4)
+            out[i] = ((i * (size_t)(2 * number + 1) / 3) % 2 == 0 ? 1.0 : -1.0) / sqrt((double)n);
+        else
+            out[i] = i == (size_t)number * 211 % n ? 1.0 : 0.0;
+    }
+}
+
+/* (L(w + step u) - L(w - step u)) / 2 step. */
+static double difference_quotient(const pgrad_objective_params *params, const char *name,
+                                  const float *weights, const double *direction, size_t n, double step)
+{
+    static float moved[N_WEIGHTS], unused[MAX_GRAD];
+    double losses[2];
+    size_t n_gradients;
+    for (int side = 0; side < 2; side++) {
+        for (size_t i = 0; i < n; i++)
+            moved[i] = (float)((double)weights[i] + (side == 0 ? step : -step) * direction[i]);
+        ck_assert_int_eq(pgrad_model_tensor_write(model, name, moved, n), PGRAD_OK);
+        losses[side] = backward(params, unused, &n_gradients).loss;
+    }
+    ck_assert_int_eq(pgrad_model_tensor_write(model, name, weights, n), PGRAD_OK);
+    return (losses[0] - losses[1]) / (2.0 * step);
+}
+
+static const struct {
+    const char *term;
+    uint32_t kl;
+    double kl_beta, entropy;
+    int advantages;
+} TERMS[] = {{"policy", PGRAD_KL_NONE, 0.0, 0.0, 1},
+             {"k3_ratio", PGRAD_KL_K3_RATIO, 5.0, 0.0, 0},
+             {"k2", PGRAD_KL_K2, 5.0, 0.0, 0},
+             {"entropy", PGRAD_KL_NONE, 0.0, 5.0, 0}};
+enum { N_TERMS = sizeof TERMS / sizeof TERMS[0] };
+
+/* Each term alone, so that none hides behind another; with and without a mask. */
 START_TEST(gradient_of_the_loss)
 {
-    static float gradients[MAX_GRAD];
-    float old_weight;
-    size_t n, n_weights;
-    const float step = 2e-2f;
-    const char *const NAME = "model.layers.1.mlp.down_proj.weight";
-    pgrad_model *reference;
+    static float weights[N_WEIGHTS], gradient[N_WEIGHTS], unused[MAX_GRAD];
+    static double direction[N_WEIGHTS];
+    const int term = _i / 2;
     pgrad_objective_params params = defaults();
-    params.loss = PGRAD_LOSS_PPO_CLIP;
-    params.clip_low = 0.99;
+    size_t n, n_read;
+    params.clip_low = 0.99; /* so that the loss is smooth everywhere */
     params.clip_high = 10.0;
-    params.kl = (uint32_t)_i;
-    params.kl_beta = 0.3;
-    params.entropy_coefficient = 0.05;
-    ck_assert_int_eq(pgrad_model_create(context, CONFIG, 12, NULL, &reference), PGRAD_OK);
-    ck_assert_int_eq(pgrad_rollout_score(rollout, reference, PGRAD_REFERENCE), PGRAD_OK);
-    static float w[24 * 40], gradient[24 * 40];
-    (void)backward(&params, gradients, &n);
-    ck_assert_int_eq(pgrad_model_grad_read(model, NAME, gradient, 24 * 40, &n_weights), PGRAD_OK);
-    ck_assert_int_eq(pgrad_model_tensor_read(model, NAME, w, 24 * 40, &n_weights), PGRAD_OK);
-    for (size_t i = 17; i < n_weights; i += 211) {
-        double losses[2];
-        old_weight = w[i];
-        for (int side = 0; side < 2; side++) {
-            w[i] = old_weight + (side == 0 ? step : -step);
-            ck_assert_int_eq(pgrad_model_tensor_write(model, NAME, w, n_weights), PGRAD_OK);
-            losses[side] = backward(&params, gradients, &n).loss;
+    params.kl = TERMS[term].kl;
+    params.kl_beta = TERMS[term].kl_beta;
+    params.entropy_coefficient = TERMS[term].entropy;
+    go_off_policy(TERMS[term].advantages);
+    if (_i % 2 == 1)
+        set_masks();
+    for (int name = 0; name < N_NAMES; name++) {
+        double norm = 0.0;
+        (void)backward(&params, unused, &n);
+        ck_assert_int_eq(pgrad_model_grad_read(model, NAMES[name], gradient, N_WEIGHTS, &n), PGRAD_OK);
+        ck_assert_int_eq(pgrad_model_tensor_read(model, NAMES[name], weights, N_WEIGHTS, &n_read), PGRAD_OK);
+        for (size_t i = 0; i < n; i++)
+            norm += (double)gradient[i] * (double)gradient[i];
+        norm = sqrt(norm);
+        ck_assert_double_gt(norm, 0.02);
+        for (int d = 0; d < N_DIRECTIONS; d++) {
+            double exact = 0.0, step = 2e-2;
+            make_direction(d, gradient, norm, n, direction);
+            for (size_t i = 0; i < n; i++)
+                exact += direction[i] * (double)gradient[i];
+            /* Two steps of central differences leave an error of the fourth order. */
+            double narrow = difference_quotient(&params, NAMES[name], weights, direction, n, step),
+                   wide = difference_quotient(&params, NAMES[name], weights, direction, n, 2.0 * step),
+                   numeric = (4.0 * narrow - wide) / 3.0;
+            ck_assert_msg(fabs(numeric - exact) < 1e-3 * norm,
+                          "%s, %s, direction %d: difference quotient %g, gradient %g, norm %g",
+                          TERMS[term].term, NAMES[name], d, numeric, exact, norm);
         }
-        w[i] = old_weight;
-        ck_assert_int_eq(pgrad_model_tensor_write(model, NAME, w, n_weights), PGRAD_OK);
-        double numeric = (losses[0] - losses[1]) / (2.0 * (double)step);
-        /* f32 forward: the difference quotient is good to some 1e-4. */
-        ck_assert_msg(fabs(numeric - (double)gradient[i]) < 3e-4 + 2e-2 * fabs(numeric),
-                      "weight %zu: difference quotient %g, gradient %g", i, numeric,
-                      (double)gradient[i]);
     }
-    pgrad_model_free(reference);
+}
+END_TEST
+
+/* ---- masks ---- */
+
+/* A masked token is as if its weight were 0 and M, N+ and T_i had never counted it. */
+START_TEST(mask_by_hand)
+{
+    static float masked[MAX_GRAD], zeroed[MAX_GRAD];
+    size_t n;
+    pgrad_objective_params params = defaults();
+    params.loss = PGRAD_LOSS_REINFORCE;
+    params.aggregation = (uint32_t)_i;
+    set_masks();
+    pgrad_step_report report = backward(&params, masked, &n);
+    ck_assert_double_eq_tol(report.loss, by_hand((uint32_t)_i), 1e-6);
+    /* The same with advantages of 0 in the mask's place, where no sequence's own count is in the weight; the
+     * last sequence is then in the batch, so rounding differs. */
+    if (_i != PGRAD_AGGREGATE_TOKEN_MEAN && _i != PGRAD_AGGREGATE_CONSTANT &&
+        _i != PGRAD_AGGREGATE_SEQUENCE_MEAN_TOKEN_SUM)
+        return;
+    pgrad_objective *objective = make(&params);
+    pgrad_backward_params call;
+    pgrad_backward_params_init(&call, sizeof call);
+    ck_assert_int_eq(pgrad_objective_normalizer(objective, rollout, NULL, 0, &call.normalizer_total), PGRAD_OK);
+    ck_assert_double_eq(call.normalizer_total, _i == PGRAD_AGGREGATE_TOKEN_MEAN ? learned_in_all()
+                                               : _i == PGRAD_AGGREGATE_CONSTANT ? N
+                                                                                : N - 1);
+    for (uint32_t i = 0; i < N; i++) {
+        float advantage[LMAX], ones[LMAX];
+        for (uint32_t t = 0; t < LENGTHS[i]; t++) {
+            ones[t] = 1.0f;
+            advantage[t] = mask_of(i, t) * pgrad_rollout_array(rollout, PGRAD_ADVANTAGES, i, NULL)[t];
+        }
+        set_values(PGRAD_ADVANTAGES, i, advantage);
+        set_values(PGRAD_MASK, i, ones);
+    }
+    ck_assert_int_eq(pgrad_model_zero_grad(model), PGRAD_OK);
+    ck_assert_int_eq(pgrad_objective_backward(objective, rollout, NULL, 0, &call, NULL), PGRAD_OK);
+    ck_assert_uint_eq(all_gradients(zeroed), n);
+    ck_assert_double_lt(relative_difference(masked, zeroed, n), 1e-6);
+    pgrad_objective_free(objective);
+}
+END_TEST
+
+/* Means of ratio, entropy and KL go over learned tokens; a sequence without one is left out. */
+START_TEST(mask_in_the_report)
+{
+    static float gradients[MAX_GRAD];
+    size_t n;
+    pgrad_objective_params params = defaults();
+    params.kl = PGRAD_KL_K2;
+    params.kl_beta = 0.25;
+    params.entropy_coefficient = 0.5;
+    go_off_policy(1);
+    set_masks();
+    float none[LMAX] = {0};
+    set_values(PGRAD_MASK, 3, none);
+    double ratio = 0.0, kl = 0.0, entropy = 0.0, low = INFINITY, high = -INFINITY;
+    for (uint32_t i = 0; i < N; i++)
+        for (uint32_t t = 0; t < LENGTHS[i]; t++) {
+            if (mask_of(i, t) == 0.0f)
+                continue;
+            double l = (double)pgrad_rollout_array(rollout, PGRAD_CURRENT, i, NULL)[t];
+            double r = exp(l - (double)pgrad_rollout_array(rollout, PGRAD_OLD, i, NULL)[t]);
+            double d = l - (double)pgrad_rollout_array(rollout, PGRAD_REFERENCE, i, NULL)[t];
+            ratio += r / learned_in_all();
+            kl += 0.5 * d * d / learned_in_all();
+            entropy += (double)pgrad_rollout_array(rollout, PGRAD_ENTROPY, i, NULL)[t] / learned_in_all();
+            low = fmin(low, r);
+            high = fmax(high, r);
+        }
+    pgrad_step_report report = backward(&params, gradients, &n);
+    ck_assert_double_eq_tol(report.ratio_mean, ratio, 1e-9);
+    ck_assert_double_eq_tol(report.ratio_min, low, 1e-12);
+    ck_assert_double_eq_tol(report.ratio_max, high, 1e-12);
+    ck_assert_double_eq_tol(report.kl, kl, 1e-9);
+    ck_assert_double_eq_tol(report.entropy, entropy, 1e-6);
+    ck_assert_double_eq_tol(report.loss, report.policy_loss + 0.25 * kl - 0.5 * entropy, 1e-6);
+}
+END_TEST
+
+/* ---- worked numbers ---- */
+
+/* algorithms.md 12.2, the first six rows as one masked batch: 2 of 6 tokens are clipped. */
+START_TEST(clip_ratios)
+{
+    static const double D[6] = {.1, .3, -.3, .1, .3, -.3}; /* l + 1.5 */
+    static const double F[6] = {-2.210341836, -2.4, -1.481636441, 2.210341836, 2.699717615, 1.6};
+    const uint32_t sequence = 3; /* of seven tokens; the last is masked */
+    float old[LMAX], advantage[LMAX], mask[LMAX];
+    pgrad_objective_params params = defaults();
+    pgrad_step_report report;
+    double ratio = 0.0, approx_kl = 0.0, policy = 0.0;
+    const float *l = pgrad_rollout_array(rollout, PGRAD_OLD, sequence, NULL);
+    for (uint32_t t = 0; t < 7; t++) {
+        old[t] = l[t] - (t < 6 ? (float)D[t] : 3.0f);
+        advantage[t] = t < 3 ? 2.0f : -2.0f;
+        mask[t] = t < 6 ? 1.0f : 0.0f;
+    }
+    for (int t = 0; t < 6; t++) {
+        ratio += exp(D[t]) / 6.0;
+        approx_kl += (exp(D[t]) - 1.0 - D[t]) / 6.0;
+        policy += F[t] / 6.0;
+    }
+    set_values(PGRAD_OLD, sequence, old);
+    set_values(PGRAD_ADVANTAGES, sequence, advantage);
+    set_values(PGRAD_MASK, sequence, mask);
+    pgrad_objective *objective = make(&params);
+    pgrad_step_report_init(&report, sizeof report);
+    ck_assert_int_eq(pgrad_objective_backward(objective, rollout, &sequence, 1, NULL, &report), PGRAD_OK);
+    ck_assert_double_eq(report.clip_high_ratio, 1.0 / 6.0);
+    ck_assert_double_eq(report.clip_low_ratio, 1.0 / 6.0);
+    ck_assert_double_eq_tol(report.ratio_mean, ratio, 1e-6);
+    ck_assert_double_eq_tol(report.ratio_min, 0.7408182207, 1e-6);
+    ck_assert_double_eq_tol(report.ratio_max, 1.349858808, 1e-6);
+    ck_assert_double_eq_tol(report.approx_kl, approx_kl, 1e-6);
+    ck_assert_double_eq_tol(report.policy_loss, policy, 1e-5);
+    /* One more token clipped above moves the one count only. */
+    advantage[3] = 2.0f;
+    old[3] = l[3] - 0.3f;
+    set_values(PGRAD_OLD, sequence, old);
+    set_values(PGRAD_ADVANTAGES, sequence, advantage);
+    ck_assert_int_eq(pgrad_objective_backward(objective, rollout, &sequence, 1, NULL, &report), PGRAD_OK);
+    ck_assert_double_eq(report.clip_high_ratio, 2.0 / 6.0);
+    ck_assert_double_eq(report.clip_low_ratio, 1.0 / 6.0);
+    pgrad_objective_free(objective);
+}
+END_TEST
+
+/* algorithms.md 12.2: f = [[1, 2, 3], [4]], N = 2, Lmax = 4. */
+START_TEST(aggregation_row)
+{
+    static const double WANTED[] = {2.5, 3.0, 5.0, 1.25, 3.0, 3.0};
+    static const float F[2][3] = {{1, 2, 3}, {4}};
+    const uint32_t chosen[2] = {2, 5}; /* of three tokens, and of one; each the only one of its group here */
+    pgrad_objective_params params = defaults();
+    pgrad_step_report report;
+    params.loss = PGRAD_LOSS_REINFORCE;
+    params.aggregation = (uint32_t)_i;
+    params.max_new_tokens = 4;
+    params.micro_batch_tokens = 1; /* one sequence each */
+    for (int k = 0; k < 2; k++) {
+        float advantage[3];
+        const float *l = pgrad_rollout_array(rollout, PGRAD_OLD, chosen[k], NULL);
+        for (uint32_t t = 0; t < LENGTHS[chosen[k]]; t++)
+            advantage[t] = -F[k][t] / l[t];
+        set_values(PGRAD_ADVANTAGES, chosen[k], advantage);
+    }
+    pgrad_objective *objective = make(&params);
+    pgrad_step_report_init(&report, sizeof report);
+    ck_assert_int_eq(pgrad_objective_backward(objective, rollout, chosen, 2, NULL, &report), PGRAD_OK);
+    ck_assert_double_eq(report.n_micro_batches, 2.0);
+    ck_assert_double_eq_tol(report.policy_loss, WANTED[_i], 5e-6 * WANTED[_i]);
+    pgrad_objective_free(objective);
+}
+END_TEST
+
+/* algorithms.md 12.11: with equal T, token_mean = sequence_mean_token_mean = sequence_mean_token_sum / T =
+ * constant with Lmax = T; and prompt_mean is the same with equal groups. */
+START_TEST(equal_lengths)
+{
+    enum { T = 3, USED = 4 };
+    static const struct {
+        uint32_t aggregation;
+        double scale;
+    } SAME[] = {{PGRAD_AGGREGATE_SEQUENCE_MEAN_TOKEN_MEAN, 1.0},
+                {PGRAD_AGGREGATE_SEQUENCE_MEAN_TOKEN_SUM, T},
+                {PGRAD_AGGREGATE_CONSTANT, 1.0},
+                {PGRAD_AGGREGATE_PROMPT_MEAN, 1.0}};
+    static float first[MAX_GRAD], other[MAX_GRAD];
+    const uint32_t chosen[USED] = {0, 1, 2, 3}; /* two groups */
+    size_t n;
+    for (uint32_t i = 0; i < USED; i++) {
+        float mask[LMAX] = {1, 1, 1};
+        set_values(PGRAD_MASK, i, mask);
+    }
+    pgrad_objective_params params = defaults();
+    params.loss = PGRAD_LOSS_REINFORCE;
+    params.max_new_tokens = T;
+    double loss = backward_of(&params, chosen, USED, first, &n).loss;
+    for (size_t k = 0; k < sizeof SAME / sizeof SAME[0]; k++) {
+        params.aggregation = SAME[k].aggregation;
+        double found = backward_of(&params, chosen, USED, other, &n).loss / SAME[k].scale;
+        ck_assert_double_eq_tol(found, loss, 1e-12 * fabs(loss));
+        for (size_t i = 0; i < n; i++)
+            other[i] = (float)((double)other[i] / SAME[k].scale);
+        ck_assert_double_lt(relative_difference(first, other, n), 1e-6);
+    }
 }
 END_TEST
 
@@ -282,7 +588,12 @@ int main(void)
     tcase_add_loop_test(cases, aggregations, 0, PGRAD_AGGREGATE_PROMPT_MEAN + 1);
     tcase_add_loop_test(cases, micro_batches, 0, PGRAD_AGGREGATE_MICRO_TOKEN_MEAN + 1);
     tcase_add_loop_test(cases, accumulation, 0, PGRAD_AGGREGATE_PROMPT_MEAN + 1);
-    tcase_add_loop_test(cases, gradient_of_the_loss, PGRAD_KL_NONE, PGRAD_KL_K2 + 1);
+    tcase_add_loop_test(cases, gradient_of_the_loss, 0, 2 * N_TERMS);
+    tcase_add_loop_test(cases, mask_by_hand, 0, PGRAD_AGGREGATE_PROMPT_MEAN + 1);
+    tcase_add_test(cases, mask_in_the_report);
+    tcase_add_test(cases, clip_ratios);
+    tcase_add_loop_test(cases, aggregation_row, 0, PGRAD_AGGREGATE_MICRO_TOKEN_MEAN + 1);
+    tcase_add_test(cases, equal_lengths);
     tcase_add_test(cases, states_and_bad_input);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
