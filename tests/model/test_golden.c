@@ -1,6 +1,8 @@
 /* Logits, every gradient and ten training losses against PyTorch: tests/golden/make_models.py. */
 #include "model_test.h"
 
+#include <policygrad.h>
+
 static const char *const models[] = {"tiny_gpt2", "tiny_llama", "tiny_llama_tied"};
 
 /* Logits are sums over a few dozen products of size one, two layers deep: f32 rounding in either
@@ -164,6 +166,70 @@ START_TEST(training_losses_equal)
 }
 END_TEST
 
+/* The two golden sequences as a rollout: a prompt of one token, the rest is learned. */
+static pgrad_rollout *golden_rollout(pgrad_model *model, const test_batch *b)
+{
+    pgrad_rollout_params params;
+    pgrad_rollout *rollout = NULL;
+    pgrad_rollout_params_init(&params, sizeof params);
+    params.group_size = 1;
+    params.max_prompts = 2;
+    params.max_prompt_tokens = 1;
+    params.max_new_tokens = 100;
+    OK(pgrad_rollout_create(model, NULL, &params, &rollout));
+    for (uint32_t s = 0; s < 2; s++) {
+        const pgrad_token *ids = b->tokens + b->sequences[s].first_row;
+        OK(pgrad_rollout_add_prompt(rollout, ids, 1, NULL, NULL));
+        OK(pgrad_rollout_add_sequence(rollout, s, ids + 1, b->lengths[s] - 1, NULL));
+    }
+    return rollout;
+}
+
+/* The ten losses as a host gets them: the supervised objective and AdamW. */
+START_TEST(training_losses_by_public_calls)
+{
+    const char *name = models[_i];
+    pgrad_context *context = test_context(PGRAD_KERNELS_AUTO, 2);
+    pgrad_model *model = golden_model(context, name);
+    pgrad_objective *objective = NULL;
+    pgrad_optimizer *optimizer = NULL;
+    pgrad_objective_params objective_params;
+    pgrad_optimizer_params optimizer_params;
+    pgrad__tensor_set set;
+    test_batch b;
+    size_t n;
+    golden_open(context, name, &set);
+    golden_batch(&set, &b);
+    pgrad_rollout *rollout = golden_rollout(model, &b);
+    pgrad_objective_params_init(&objective_params, sizeof objective_params);
+    objective_params.loss = PGRAD_LOSS_SUPERVISED;
+    OK(pgrad_objective_create(model, &objective_params, &objective));
+    pgrad_optimizer_params_init(&optimizer_params, sizeof optimizer_params);
+    optimizer_params.learning_rate = 1e-3;
+    optimizer_params.max_grad_norm = INFINITY;
+    OK(pgrad_optimizer_create(model, &optimizer_params, &optimizer));
+    float *expected = golden_read(&set, "losses", &n);
+    for (size_t t = 0; t < n; t++) {
+        pgrad_step_report report;
+        pgrad_step_report_init(&report, sizeof report);
+        OK(pgrad_model_zero_grad(model));
+        OK(pgrad_objective_backward(objective, rollout, NULL, 0, NULL, &report));
+        ck_assert_msg(fabs(report.loss - (double)expected[t]) < LOSS_ERROR,
+                      "%s: step %zu: %.8f instead of %.8f", name, t, report.loss,
+                      (double)expected[t]);
+        OK(pgrad_optimizer_step(optimizer, &report));
+        ck_assert_uint_eq(report.step, t + 1);
+    }
+    free(expected);
+    pgrad_optimizer_free(optimizer);
+    pgrad_objective_free(objective);
+    pgrad_rollout_free(rollout);
+    pgrad__tensor_set_free(&set);
+    pgrad_model_free(model);
+    pgrad_context_free(context);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("golden");
@@ -172,6 +238,7 @@ int main(void)
     tcase_add_loop_test(tests, logits_equal, 0, 3);
     tcase_add_loop_test(tests, gradients_equal, 0, 3);
     tcase_add_loop_test(tests, training_losses_equal, 0, 3);
+    tcase_add_loop_test(tests, training_losses_by_public_calls, 0, 3);
     suite_add_tcase(suite, tests);
     return run_suite(suite);
 }

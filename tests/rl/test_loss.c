@@ -2,7 +2,11 @@
  * composite 12.9. */
 #include <check.h>
 #include <math.h>
+#include <string.h>
 
+#include <policygrad.h>
+
+#include "kernel/kernel.h"
 #include "rl/loss.h"
 
 typedef struct row {
@@ -88,24 +92,99 @@ START_TEST(kl_terms)
 }
 END_TEST
 
-/* The composite 12.9: ppo(.2, .28) + .05 k3 ratio - .01 H, token mean over three tokens. */
+/* The composite 12.9: ppo(.2, .28) + .05 k3 ratio - .01 H, token mean over three of four tokens at tau .8;
+ * from logits to the gradient of logits, through the kernels. */
 START_TEST(composite)
 {
-    const double l[3] = {-0.5643995211, -0.6799576173, -0.3195332406}, old[3] = {-.75, -1.0, -.2};
-    const double reference[3] = {-.8, -.7, -.5}, advantage[3] = {1, 1, -1};
-    const double entropy[3] = {0.9449937172, 0.9919782496, 0.7715801177};
+    enum { TOKENS = 4, LEARNED = 3, VOCAB = 3 };
+    static const double WANTED[TOKENS][VOCAB] = {{0.1505930524, 0.0623138879, -0.2129069403},
+                                                 {-0.0002916087556, 0.0009423779395, -0.0006507691839},
+                                                 {0.1034044124, -0.06118117073, -0.04222324169},
+                                                 {0, 0, 0}};
+    const double l_wanted[LEARNED] = {-0.5643995211, -0.6799576173, -0.3195332406};
+    const double old[LEARNED] = {-.75, -1.0, -.2}, reference[LEARNED] = {-.8, -.7, -.5};
+    const double advantage[LEARNED] = {1, 1, -1}, ratio[LEARNED] = {1.203941164, 1.377186132, 0.8873345118};
+    const double h_wanted[LEARNED] = {0.9449937172, 0.9919782496, 0.7715801177};
+    const pgrad_token y[TOKENS] = {2, 1, 0, 1};
+    float z[TOKENS][VOCAB] = {{.5f, -.2f, 1}, {.1f, .4f, -.6f}, {1.2f, 0, -.3f}, {0, .7f, .2f}};
+    float inverse_tau[TOKENS], logprob[TOKENS], lse[TOKENS], entropy[TOKENS];
+    float d_logprob[TOKENS] = {0}, entropy_weight[TOKENS] = {0};
     double policy = 0.0, kl = 0.0, h = 0.0;
-    for (int t = 0; t < 3; t++) {
+    pgrad_context *context = NULL;
+    ck_assert_int_eq(pgrad_context_create(NULL, &context), PGRAD_OK);
+    for (int t = 0; t < TOKENS; t++)
+        inverse_tau[t] = 1.25f;
+    pgrad__softmax_stats(context, z[0], VOCAB, TOKENS, VOCAB, inverse_tau, y, logprob, lse, entropy);
+    for (int t = 0; t < LEARNED; t++) {
+        const double l = (double)logprob[t];
         pgrad__token_loss loss =
-            pgrad__loss_token(PGRAD_LOSS_PPO_CLIP, l[t], old[t], advantage[t], .2, .28);
-        policy += loss.value / 3;
-        kl += pgrad__kl_token(PGRAD_KL_K3_RATIO, l[t], reference[t], loss.ratio).value / 3;
-        h += entropy[t] / 3;
+            pgrad__loss_token(PGRAD_LOSS_PPO_CLIP, l, old[t], advantage[t], .2, .28);
+        pgrad__kl_term term = pgrad__kl_token(PGRAD_KL_K3_RATIO, l, reference[t], loss.ratio);
+        policy += loss.value / LEARNED;
+        kl += term.value / LEARNED;
+        h += (double)entropy[t] / LEARNED;
+        d_logprob[t] = (float)((loss.derivative + .05 * term.derivative) / LEARNED);
+        entropy_weight[t] = (float)(.01 / LEARNED);
+        ck_assert_double_eq_tol(l, l_wanted[t], 1e-6);
+        ck_assert_double_eq_tol((double)entropy[t], h_wanted[t], 1e-6);
+        ck_assert_double_eq_tol(loss.ratio, ratio[t], 5e-6);
         ck_assert_int_eq(loss.clipped, t == 1 ? 1 : 0);
     }
-    close_to(policy, -0.5322022175);
-    close_to(kl, 0.01494341162);
-    close_to(policy + .05 * kl - .01 * h, -0.5404835539);
+    ck_assert_double_eq_tol(policy, -0.5322022175, 5e-6);
+    ck_assert_double_eq_tol(kl, 0.01494341162, 5e-7);
+    ck_assert_double_eq_tol(policy + .05 * kl - .01 * h, -0.5404835539, 5e-6);
+    pgrad__softmax_grad(context, z[0], VOCAB, TOKENS, VOCAB, inverse_tau, y, lse, entropy, d_logprob,
+                        entropy_weight);
+    for (int t = 0; t < TOKENS; t++)
+        for (int j = 0; j < VOCAB; j++)
+            ck_assert_double_eq_tol((double)z[t][j], WANTED[t][j], 5e-7);
+    pgrad_context_free(context);
+}
+END_TEST
+
+/* algorithms.md 12.10 and 12.11: with an entropy bonus of .5 instead of KL a bandit learns softmax(R / .5);
+ * the entropy of a uniform policy is log n and has no gradient. */
+START_TEST(entropy_bonus)
+{
+    enum { ARMS = 4 };
+    static const float R[ARMS] = {0, .5f, 1, .2f};
+    const float inverse_tau = 1.0f, zero = 0.0f;
+    float z[ARMS] = {0}, gradient[ARMS], lse, entropy;
+    pgrad_context *context = NULL;
+    ck_assert_int_eq(pgrad_context_create(NULL, &context), PGRAD_OK);
+    for (int step = 0; step < 600; step++) {
+        double total[ARMS] = {0}, sum = 0.0;
+        pgrad__softmax_stats(context, z, ARMS, 1, ARMS, &inverse_tau, NULL, NULL, &lse, &entropy);
+        for (pgrad_token a = 0; a < ARMS; a++) { /* every arm, by its probability */
+            const double l = (double)(z[a] - lse), p = exp(l);
+            const float weight = (float)(.5 * p),
+                        c = (float)(p * pgrad__loss_token(PGRAD_LOSS_REINFORCE, l, l, (double)R[a], .2, .2)
+                                            .derivative);
+            memcpy(gradient, z, sizeof z);
+            pgrad__softmax_grad(context, gradient, ARMS, 1, ARMS, &inverse_tau, &a, &lse, &entropy, &c,
+                                &weight);
+            for (int j = 0; j < ARMS; j++)
+                total[j] += (double)gradient[j];
+        }
+        for (int j = 0; j < ARMS; j++)
+            z[j] -= (float)(.5 * total[j]);
+        if (step == 599) {
+            pgrad__softmax_stats(context, z, ARMS, 1, ARMS, &inverse_tau, NULL, NULL, &lse, &entropy);
+            for (int j = 0; j < ARMS; j++)
+                sum += exp((double)R[j] / .5);
+            for (int j = 0; j < ARMS; j++)
+                ck_assert_double_eq_tol(exp((double)(z[j] - lse)), exp((double)R[j] / .5) / sum, 1e-5);
+        }
+    }
+    const pgrad_token y = 0;
+    for (int j = 0; j < ARMS; j++)
+        z[j] = .75f;
+    pgrad__softmax_stats(context, z, ARMS, 1, ARMS, &inverse_tau, NULL, NULL, &lse, &entropy);
+    ck_assert_double_eq_tol((double)entropy, log(ARMS), 1e-7);
+    pgrad__softmax_grad(context, z, ARMS, 1, ARMS, &inverse_tau, &y, &lse, &entropy, &zero, &inverse_tau);
+    for (int j = 0; j < ARMS; j++)
+        ck_assert_double_eq_tol((double)z[j], 0.0, 1e-7);
+    pgrad_context_free(context);
 }
 END_TEST
 
@@ -137,6 +216,7 @@ int main(void)
     tcase_add_test(cases, log_ratio_clamp);
     tcase_add_test(cases, kl_terms);
     tcase_add_test(cases, composite);
+    tcase_add_test(cases, entropy_bonus);
     tcase_add_test(cases, derivatives);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);

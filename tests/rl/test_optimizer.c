@@ -189,6 +189,41 @@ START_TEST(bad_options)
 }
 END_TEST
 
+/* algorithms.md 12.11: AdamW without decay is Adam, bit for bit; SGD needs a momentum for Nesterov's; a
+ * momentum of 0 is plain SGD. */
+START_TEST(identities)
+{
+    enum { STEPS = 3 };
+    static float after[4][N_MATRIX];
+    for (int k = 0; k < 4; k++) {
+        pgrad_optimizer_params params;
+        pgrad_optimizer_params_init(&params, sizeof params);
+        params.kind = k == 0 ? PGRAD_OPTIMIZER_ADAM : k == 1 ? PGRAD_OPTIMIZER_ADAMW : PGRAD_OPTIMIZER_SGD;
+        params.learning_rate = 0.01;
+        params.momentum = k == 3 ? 0.5 : 0.0;
+        teardown();
+        setup();
+        pgrad_optimizer *optimizer = make(&params);
+        for (int step = 0; step < STEPS; step++) {
+            (void)set_gradients(0.01 * (step + 1));
+            ck_assert_int_eq(pgrad_optimizer_step(optimizer, NULL), PGRAD_OK);
+        }
+        read(MATRIX, after[k], NULL, N_MATRIX);
+        pgrad_optimizer_free(optimizer);
+    }
+    ck_assert_mem_eq(after[0], after[1], sizeof after[0]);
+    ck_assert_mem_ne(after[2], after[3], sizeof after[0]);
+    ck_assert_mem_ne(after[0], after[2], sizeof after[0]);
+    pgrad_optimizer *optimizer;
+    pgrad_optimizer_params params;
+    pgrad_optimizer_params_init(&params, sizeof params);
+    params.kind = PGRAD_OPTIMIZER_SGD;
+    params.nesterov = 1;
+    ck_assert_int_eq(pgrad_optimizer_create(model, &params, &optimizer), PGRAD_E_INVALID);
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "optimizer.nesterov"));
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("optimizer");
@@ -198,6 +233,7 @@ int main(void)
     tcase_add_test(cases, norm_is_reported_before_clipping);
     tcase_add_test(cases, not_finite_is_refused);
     tcase_add_test(cases, bad_options);
+    tcase_add_test(cases, identities);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
