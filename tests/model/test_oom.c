@@ -1,31 +1,7 @@
 /* The n-th allocation fails, for every n: load, pass, backward, decode, snapshot, write. Always
  * E_NOMEM or success, nothing is lost, and the next try works. */
+#include "../failing_allocator.h"
 #include "model_test.h"
-
-typedef struct counted {
-    long left; /* allocations until one fails; below zero: none does */
-    long live;
-} counted;
-
-static void *counted_alloc(void *user, size_t size, size_t alignment)
-{
-    counted *state = user;
-    long left = __atomic_sub_fetch(&state->left, 1, __ATOMIC_SEQ_CST);
-    if (left == 0)
-        return NULL;
-    void *block = aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
-    if (block != NULL)
-        __atomic_add_fetch(&state->live, 1, __ATOMIC_SEQ_CST);
-    return block;
-}
-
-static void counted_free(void *user, void *pointer, size_t size)
-{
-    counted *state = user;
-    (void)size;
-    __atomic_sub_fetch(&state->live, 1, __ATOMIC_SEQ_CST);
-    free(pointer);
-}
 
 static const char *folder;
 
@@ -80,7 +56,7 @@ START_TEST(every_allocation_may_fail)
     static const char *const names[] = {"tiny_llama_tied", "tiny_llama_sharded",
                                         "tiny_gpt2_f16.gguf"};
     counted state = {-1, 0};
-    pgrad_allocator allocator = {&state, counted_alloc, counted_free};
+    pgrad_allocator allocator = counted_allocator(&state);
     pgrad_context_params params;
     pgrad_context *context = NULL;
     char path[512];

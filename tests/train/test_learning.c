@@ -31,6 +31,21 @@ static double length_score(const pgrad_token *ids, size_t n)
     return distance > 1.0 ? 0.0 : 1.0 - distance;
 }
 
+static double count_plus_ten(const pgrad_token *ids, size_t n)
+{
+    return 10.0 + count_score(ids, n);
+}
+
+/* In [0, 1), and nothing of the completion is in it. */
+static double noise(const pgrad_token *ids, size_t n)
+{
+    static uint64_t state = 17;
+    (void)ids;
+    (void)n;
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (double)(state >> 40) / (double)(1 << 24);
+}
+
 typedef double (*score_fn)(const pgrad_token *ids, size_t n);
 
 static int32_t score_all(void *user, const pgrad_rollout *rollout, uint32_t first, uint32_t count,
@@ -76,7 +91,8 @@ static int32_t flip(void *user, pgrad_rollout *rollout)
 }
 
 typedef struct curve {
-    double first, last; /* mean reward of the first step, and of the last twenty */
+    score_fn task;
+    double first, last; /* mean score of the task in the first step, and in the last twenty */
     double recent[20];
     uint64_t n;
     int ratios_are_one;
@@ -85,16 +101,23 @@ typedef struct curve {
 static int32_t on_step(void *user, const pgrad_step_report *report, const pgrad_rollout *rollout)
 {
     curve *c = user;
-    (void)rollout;
+    const uint32_t count = pgrad_rollout_count(rollout);
+    double sum = 0.0;
+    for (uint32_t i = 0; i < count; i++) {
+        size_t n;
+        const pgrad_token *ids = pgrad_rollout_tokens(rollout, i, &n);
+        sum += c->task(ids, n);
+    }
     if (c->n == 0)
-        c->first = report->reward;
-    c->recent[c->n++ % 20] = report->reward;
+        c->first = sum / count;
+    c->recent[c->n++ % 20] = sum / count;
     c->ratios_are_one &= report->ratio_min == 1.0 && report->ratio_max == 1.0;
     return 1;
 }
 
-static curve learn(score_fn score, uint32_t estimator, uint64_t steps, pgrad_advantage_fn control,
-                   uint64_t seed)
+/* Learns by `score`; how good it is at `task` is the curve. */
+static curve learn_by(score_fn score, score_fn task, uint32_t estimator, uint64_t steps, pgrad_advantage_fn control,
+                      uint64_t seed)
 {
     pgrad_context *context = NULL;
     pgrad_model *model = NULL;
@@ -107,7 +130,7 @@ static curve learn(score_fn score, uint32_t estimator, uint64_t steps, pgrad_adv
     const pgrad_token *pointers[PROMPTS];
     size_t lengths[PROMPTS];
     uint64_t state = seed + 1;
-    curve c = {.ratios_are_one = 1};
+    curve c = {.task = task, .ratios_are_one = 1};
     for (int i = 0; i < PROMPTS; i++) {
         ids[i] = (pgrad_token)i;
         pointers[i] = &ids[i];
@@ -146,6 +169,12 @@ static curve learn(score_fn score, uint32_t estimator, uint64_t steps, pgrad_adv
     return c;
 }
 
+static curve learn(score_fn task, uint32_t estimator, uint64_t steps, pgrad_advantage_fn control,
+                   uint64_t seed)
+{
+    return learn_by(task, task, estimator, steps, control, seed);
+}
+
 static uint64_t short_form(uint64_t steps)
 {
     return getenv("PGRAD_TEST_SHORT") != NULL ? steps / 2 : steps;
@@ -158,6 +187,14 @@ START_TEST(count_with_every_estimator)
     ck_assert_msg(c.last > (getenv("PGRAD_TEST_SHORT") != NULL ? 0.6 : 0.97), "trained: %.3f",
                   c.last);
     ck_assert(c.ratios_are_one);
+}
+END_TEST
+
+START_TEST(count_on_three_seeds)
+{
+    curve c = learn(count_score, PGRAD_ADVANTAGE_RLOO, short_form(160), NULL, (uint64_t)_i);
+    ck_assert_msg(c.last > (getenv("PGRAD_TEST_SHORT") != NULL ? 0.6 : 0.97), "%.3f -> %.3f",
+                  c.first, c.last);
 }
 END_TEST
 
@@ -177,6 +214,30 @@ START_TEST(shuffled_does_not_learn)
 }
 END_TEST
 
+/* Rewards that have nothing to do with what was written teach nothing. */
+START_TEST(noise_does_not_learn)
+{
+    curve c = learn_by(noise, count_score, PGRAD_ADVANTAGE_GRPO, short_form(160), NULL, 3);
+    ck_assert_msg(c.last < 0.3, "%.3f -> %.3f", c.first, c.last);
+}
+END_TEST
+
+/* R + 10 drowns what `none` could learn; a baseline takes it away. */
+START_TEST(a_baseline_takes_a_constant_away)
+{
+    static const uint32_t WITH[] = {PGRAD_ADVANTAGE_EMA, PGRAD_ADVANTAGE_RLOO};
+    const uint64_t steps = short_form(160);
+    curve none =
+        learn_by(count_plus_ten, count_score, PGRAD_ADVANTAGE_NONE, steps, NULL, (uint64_t)_i);
+    ck_assert_msg(none.last < 0.3, "none: %.3f -> %.3f", none.first, none.last);
+    for (int k = 0; k < 2; k++) {
+        curve c = learn_by(count_plus_ten, count_score, WITH[k], steps, NULL, (uint64_t)_i);
+        ck_assert_msg(c.last > (getenv("PGRAD_TEST_SHORT") != NULL ? 0.6 : 0.97),
+                      "estimator %u: %.3f -> %.3f", WITH[k], c.first, c.last);
+    }
+}
+END_TEST
+
 /* With the sign turned round the reward falls. */
 START_TEST(flipped_falls)
 {
@@ -192,7 +253,10 @@ int main(void)
     tcase_set_timeout(cases, 300);
     tcase_add_loop_test(cases, count_with_every_estimator, PGRAD_ADVANTAGE_NONE,
                         PGRAD_ADVANTAGE_DR_GRPO + 1);
+    tcase_add_loop_test(cases, count_on_three_seeds, 1, 4);
     tcase_add_loop_test(cases, length_on_three_seeds, 1, 4);
+    tcase_add_test(cases, noise_does_not_learn);
+    tcase_add_loop_test(cases, a_baseline_takes_a_constant_away, 1, 4);
     tcase_add_test(cases, shuffled_does_not_learn);
     tcase_add_test(cases, flipped_falls);
     suite_add_tcase(suite, cases);
