@@ -62,7 +62,7 @@ static inline void bench_print(pgrad_context *context, const char *name, double 
     printf("{\"name\":\"%s\",\"value\":%.4g,\"unit\":\"%s\"", name, value, unit);
     if (limit > 0.0)
         printf(",\"limit\":%.4g,\"share\":%.3f", limit, value / limit);
-    printf(",\"cpu\":\"%s\",\"kernels\":\"%s\",\"threads\":%u}\n", cpu, info.kernel_set_name,
+    printf(",\"cpu\":\"%s\",\"kernel_set\":\"%s\",\"threads\":%u}\n", cpu, info.kernel_set_name,
            info.n_threads);
     fflush(stdout);
 }

@@ -1,58 +1,91 @@
 #!/bin/sh
-# Benchmarks: builds if needed and prints one JSON object a line - name, value, unit, limit, share, cpu, kernel set.
+# Benchmarks: builds if needed and prints one JSON object a line - name, value, unit, limit, share, cpu, kernel_set.
 #
-#   sh tests/bench/run.sh            all
-#   sh tests/bench/run.sh gemm load  some of: gemm decode train load size open
+#   sh tests/bench/run.sh                         all
+#   sh tests/bench/run.sh gemm load               some programs: all that they measure
+#   sh tests/bench/run.sh gemm_packed allocations some figures
 #
 # limit is measured in the same run where there is one: the best rate of BLIS's own sgemm over its kernel sets
 # (gemm, train), the packed products alone (decode), the figure to stay under (load, step_rss, size, open).
+# Status 1: a program failed. Status 2: a name is unknown.
 set -eu
 cd "$(dirname "$0")/../.."
+
+# One row a program: how it is called here, then the figures in it that may be asked for. A row has a function
+# run_PROGRAM below.
+programs='
+gemm   gemm_packed
+decode decode_b32 allocations
+train  train_step allocations
+load   load step_rss
+size   size
+open   open
+'
+
+chosen=
+for name in "$@"; do
+    rows=$(echo "$programs" | awk -v name="$name" '{ for (i = 1; i <= NF; i++) if ($i == name) { print $1; next } }')
+    if [ -z "$rows" ]; then
+        echo "unknown name: $name. Programs, and the figures in them:$programs" >&2
+        exit 2
+    fi
+    chosen="$chosen $rows"
+done
+wanted() { [ -z "$chosen" ] || case " $(echo $chosen) " in *" $1 "*) ;; *) return 1 ;; esac; }
+
 sh tests/packages.sh python3:python3
 build=${BUILD:-build}
 if [ ! -f "$build/build.ninja" ]; then
     meson setup "$build" >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
     rm -f "$build.log"
 fi
-ninja -C "$build" --quiet
+ninja -C "$build" --quiet >&2
 bench=$build/tests/bench
-names=${*:-gemm decode train load size open}
 model=${PGRAD_TEST_MODELS:-$PWD/.models}/smollm2.gguf
-
-wanted() { case " $names " in *" $1 "*) return 0 ;; esac; return 1; }
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$bench/bench_load" >"$work/machine" # a line with this machine's cpu and kernel_set
+report() { python3 tests/bench/report.py "$work" "$@"; }
 
 # The peak: the best of the kernel sets that this machine's BLIS can be told to use.
-peak=0
-if { wanted gemm || wanted train; } && [ -x "$bench/bench_blis" ]; then
+run_peak() {
+    [ -x "$bench/bench_blis" ] || {
+        echo '{"name":"bli_sgemm","skipped":"no libblis to link: gemm_packed and train_step have no limit"}'
+        return
+    }
     for set in haswell zen2 zen3 skx; do
         case $set in
         skx) grep -q avx512f /proc/cpuinfo || continue ;;
         esac
         rate=$(BLIS_ARCH_TYPE=$set BLIS_NUM_THREADS=2 OMP_NUM_THREADS=2 "$bench/bench_blis" 2>/dev/null) || continue
-        printf '{"name":"bli_sgemm_%s","value":%s,"unit":"GFLOP/s"}\n' "$set" "$rate"
-        peak=$(python3 -c "print(max($peak, $rate))")
+        printf '{"name":"bli_sgemm_%s","value":%s,"unit":"GFLOP/s","kernel_set":"%s"}\n' "$set" "$rate" "$set"
+        echo "$rate" >>"$work/rates"
     done
-fi
-export PGRAD_BENCH_PEAK="$peak"
+}
 
-wanted gemm && "$bench/bench_gemm"
-wanted decode && "$bench/bench_decode"
-wanted train && "$bench/bench_train"
-if wanted load; then
+run_gemm() { "$bench/bench_gemm"; }
+
+run_decode() { "$bench/bench_decode"; }
+
+run_train() { "$bench/bench_train"; }
+
+run_load() {
     if [ -f "$model" ]; then
         "$bench/bench_load" "$model"
     else
-        echo "{\"name\":\"load\",\"skipped\":\"no $model: sh tests/fetch_models.sh\"}"
+        for name in load step_rss; do
+            echo "{\"name\":\"$name\",\"skipped\":\"no $model: sh tests/fetch_models.sh\"}"
+        done
     fi
-fi
-if wanted size; then
-    stripped=$(mktemp)
-    strip -o "$stripped" "$(readlink -f "$build/lib/libpolicygrad.so")"
-    bytes=$(wc -c <"$stripped")
-    rm -f "$stripped"
+}
+
+run_size() {
+    strip -o "$work/stripped" "$(readlink -f "$build/lib/libpolicygrad.so")" || return
+    bytes=$(wc -c <"$work/stripped")
     python3 -c "print('{\"name\":\"size\",\"value\":%d,\"unit\":\"bytes\",\"limit\":1000000,\"share\":%.3f}' % ($bytes, $bytes / 1e6))"
-fi
-if wanted open; then
+}
+
+run_open() {
     python3 - "$build/lib/libpolicygrad.so" <<'PY'
 import ctypes, subprocess, sys, time
 code = ("import ctypes,sys,time\nstart=time.perf_counter()\nlibrary=ctypes.CDLL(sys.argv[1])\n"
@@ -62,4 +95,25 @@ times = sorted(float(subprocess.run([sys.executable, "-c", code, sys.argv[1]], c
                                     check=True).stdout) for _ in range(9))
 print('{"name":"open","value":%.3f,"unit":"ms","limit":20,"share":%.3f}' % (times[4], times[4] / 20))
 PY
+}
+
+status=0
+run() { # PROGRAM, names asked for
+    program=$1
+    shift
+    { "run_$program" || echo "{\"name\":\"$program\",\"error\":\"the program failed\"}"; } |
+        report "$program" "$@" || status=1
+}
+
+if wanted gemm || wanted train; then
+    run peak
+    PGRAD_BENCH_PEAK=$(sort -n "$work/rates" 2>/dev/null | tail -n 1)
+    export PGRAD_BENCH_PEAK="${PGRAD_BENCH_PEAK:-0}"
 fi
+for program in $(echo "$programs" | awk '{ print $1 }'); do
+    if wanted "$program"; then
+        run "$program" "$@"
+    fi
+done
+report allocations || status=1
+exit $status

@@ -200,7 +200,7 @@ END_TEST
 
 START_TEST(length_on_three_seeds)
 {
-    curve c = learn(length_score, PGRAD_ADVANTAGE_GRPO, short_form(240), NULL, (uint64_t)_i);
+    curve c = learn(length_score, PGRAD_ADVANTAGE_GRPO, short_form(320), NULL, (uint64_t)_i);
     ck_assert_msg(c.last > (getenv("PGRAD_TEST_SHORT") != NULL ? 0.5 : 0.93), "%.3f -> %.3f",
                   c.first, c.last);
 }
