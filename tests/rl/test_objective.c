@@ -494,13 +494,16 @@ START_TEST(aggregation_row)
 {
     static const double WANTED[] = {2.5, 3.0, 5.0, 1.25, 3.0, 3.0};
     static const float F[2][3] = {{1, 2, 3}, {4}};
-    const uint32_t chosen[2] = {2, 5}; /* of three tokens, and of one; each the only one of its group here */
+    const uint32_t chosen[2] = {2, 5}; /* of three tokens, and of one */
+    const float none[LMAX] = {0};
     pgrad_objective_params params = defaults();
     pgrad_step_report report;
     params.loss = PGRAD_LOSS_REINFORCE;
     params.aggregation = (uint32_t)_i;
     params.max_new_tokens = 4;
     params.micro_batch_tokens = 1; /* one sequence each */
+    set_values(PGRAD_MASK, 3, none); /* each is all that its group learns from */
+    set_values(PGRAD_MASK, 4, none);
     for (int k = 0; k < 2; k++) {
         float advantage[3];
         const float *l = pgrad_rollout_array(rollout, PGRAD_OLD, chosen[k], NULL);
