@@ -66,7 +66,7 @@ def generate(case: dict) -> dict:
     ids = [prompt["ids"] for prompt in prompts_of(case)]
     n, new = len(ids), case["new_tokens"]
     session = Session(case, n)
-    for _ in range(2):
+    for _ in range(1 + case.get("warm", 1)):
         session.clear()
         started = now()
         tokens = session.prefill(ids)

@@ -70,7 +70,7 @@ def grpo(case: dict) -> dict:
     sampler = pg.Sampler(context, seed=1, min_new_tokens=new)
     advantage, objective = pg.Advantage(context), pg.Objective(model)
     optimizer = pg.Optimizer(model, learning_rate=1e-6)
-    for _ in range(2):  # the first warms up
+    for _ in range(1 + case.get("warm", 1)):  # the last is measured
         phases, report, started = Phases(), pg.Report(), now()
         with phases.of("generate"):
             rollout.clear()
@@ -116,7 +116,7 @@ def generate(case: dict) -> dict:
     params = GenerateParams(ctypes.sizeof(GenerateParams))
     pg._library.pgrad_generate_params_init(ctypes.byref(params), ctypes.c_size_t(ctypes.sizeof(params)))
     params.event = ctypes.cast(callback, ctypes.c_void_p)
-    for _ in range(2):
+    for _ in range(1 + case.get("warm", 1)):
         prefilled.clear()
         rollout.clear()
         for prompt in ids:
@@ -140,7 +140,7 @@ def train(case: dict) -> dict:
             ctypes.c_size_t(case["tokens"]), None))
     objective = pg.Objective(model, loss=2)
     optimizer = pg.Optimizer(model, learning_rate=1e-6)
-    for _ in range(3):
+    for _ in range(1 + case.get("warm", 1)):
         phases, started = Phases(), now()
         with phases.of("backward"):  # forward too
             model.zero_grad()

@@ -38,7 +38,7 @@ def grpo(case: dict) -> dict:
     ids = prompts_for(case, model).repeat_interleave(group, 0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, weight_decay=0.0, fused=True)
     n = ids.shape[0]
-    for _ in range(2):
+    for _ in range(1 + case.get("warm", 1)):
         phases, started = Phases(), now()
         with phases.of("generate"):
             model.eval()
@@ -84,7 +84,7 @@ class Clock(transformers.StoppingCriteria):
 def generate(case: dict) -> dict:
     model = model_of(case).eval()
     ids = prompts_for(case, model)
-    for _ in range(2):
+    for _ in range(1 + case.get("warm", 1)):
         clock, started = Clock(), now()
         sequences = sample(model, ids, case["new_tokens"],
                            stopping_criteria=transformers.StoppingCriteriaList([clock]))
@@ -99,7 +99,7 @@ def train(case: dict) -> dict:
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, weight_decay=0.0, fused=True)
     run = torch.compile(model) if case.get("compile") else model
     ids = torch.tensor(learned_ids(case))
-    for _ in range(3):
+    for _ in range(1 + case.get("warm", 1)):
         phases, started = Phases(), now()
         with phases.of("forward"):
             optimizer.zero_grad(set_to_none=False)

@@ -61,8 +61,8 @@ def grpo(case: dict) -> dict:
         settings = dict(per_device_train_batch_size=micro, gradient_accumulation_steps=n // micro, bf16=False,
                         gradient_checkpointing=False, beta=0.0, weight_decay=0.0)
     with tempfile.TemporaryDirectory() as folder:
-        args = GRPOConfig(output_dir=folder, report_to="none", save_strategy="no", max_steps=2, disable_tqdm=True,
-                          use_cpu=True, learning_rate=1e-6, num_generations=case["group"],
+        args = GRPOConfig(output_dir=folder, report_to="none", save_strategy="no", disable_tqdm=True, use_cpu=True,
+                          max_steps=1 + case.get("warm", 1), learning_rate=1e-6, num_generations=case["group"],
                           max_completion_length=case["new_tokens"],
                           generation_kwargs={"min_new_tokens": case["new_tokens"]}, **settings)
         clock = Clock()

@@ -22,7 +22,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 
 def command_of(run: dict, options) -> list:
-    case = {**run, "data": str(options.data), "model": str(options.data / "smollm2")}
+    case = {**run, "warm": options.warm, "data": str(options.data), "model": str(options.data / "smollm2")}
     if run["worker"] == "start":
         prompts = json.loads((options.data / "prompts.json").read_text())[str(run["prompt_tokens"])]
         command = [str(options.build / "tests/bench/peer_start"), case["model"], *map(str, prompts[0]["ids"])]
@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("--cores", default="0,1")
     parser.add_argument("--timeout", type=int, default=3600)
     parser.add_argument("--no-tune", dest="tune", action="store_false", help="micro-batch 8 without trying others")
+    parser.add_argument("--warm", type=int, default=1, help="steps before the measured one; 0 for a quick look")
     parser.add_argument("--build", type=pathlib.Path, required=True)
     parser.add_argument("--venv", type=pathlib.Path, required=True)
     parser.add_argument("--data", type=pathlib.Path, required=True)
