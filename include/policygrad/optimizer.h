@@ -1,4 +1,4 @@
-/* Gradients to new weights. The formulas: docs/algorithms.md 8.
+/* Gradients to new weights. The formulas: docs/algorithms.md 5.
  *
  * Threads: one at a time, and alone with its model. */
 #ifndef POLICYGRAD_OPTIMIZER_H
@@ -12,6 +12,9 @@ extern "C" {
 #endif
 
 enum { PGRAD_OPTIMIZER_SGD = 0, PGRAD_OPTIMIZER_ADAM = 1, PGRAD_OPTIMIZER_ADAMW = 2 };
+/* How moments are stored: 4, 2 or about 1 byte for each. The two short ones are rounded
+ * stochastically, so that small changes are kept in the mean; every rule works with each. */
+enum { PGRAD_MOMENTS_F32 = 0, PGRAD_MOMENTS_BF16 = 1, PGRAD_MOMENTS_Q8 = 2 };
 enum { PGRAD_SCHEDULE_CONSTANT = 0, PGRAD_SCHEDULE_LINEAR = 1, PGRAD_SCHEDULE_COSINE = 2 };
 
 typedef struct pgrad_optimizer_params {
@@ -29,7 +32,8 @@ typedef struct pgrad_optimizer_params {
     uint64_t warmup_steps;  /* linear from 1 / warmup_steps, default 0 */
     uint64_t total_steps;   /* length of the schedule; required unless CONSTANT */
     uint32_t nesterov;      /* SGD: default 0 */
-    uint32_t reserved;
+    uint32_t moments;       /* PGRAD_MOMENTS_*, default F32 */
+    uint64_t seed;          /* of stochastic rounding: the bits follow from it and the step */
 } pgrad_optimizer_params;
 
 /* Writes the size and the defaults, no more than size bytes. */

@@ -22,6 +22,7 @@ static const char *const OBJECTIVE_AGGREGATION[] = {"token_mean",
                                                     NULL};
 static const char *const OBJECTIVE_KL[] = {"none", "k3_ratio", "k2", NULL};
 static const char *const OPTIMIZER_KIND[] = {"sgd", "adam", "adamw", NULL};
+static const char *const OPTIMIZER_MOMENTS[] = {"f32", "bf16", "q8", NULL};
 static const char *const OPTIMIZER_SCHEDULE[] = {"constant", "linear", "cosine", NULL};
 
 #define FIELD(type, struct_, field, initial, min, max, open_min, open_max, choices, help)          \
@@ -194,7 +195,10 @@ static const pgrad__field OPTIMIZER_FIELDS[] = {
     FIELD(U64, pgrad_optimizer_params, total_steps, 0.0, 0.0, 18446744073709551615.0, 0, 0, NULL,
           "length of the schedule"),
     FIELD(FLAG, pgrad_optimizer_params, nesterov, 0.0, 0.0, 1.0, 0, 0, NULL, "SGD"),
-    FIELD(RESERVED, pgrad_optimizer_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
+    FIELD(CHOICE, pgrad_optimizer_params, moments, 0.0, 0.0, 2.0, 0, 0, OPTIMIZER_MOMENTS,
+          "how moments are stored"),
+    FIELD(U64, pgrad_optimizer_params, seed, 0.0, 0.0, 18446744073709551615.0, 0, 0, NULL,
+          "of stochastic rounding"),
 };
 
 static const pgrad__field TRAIN_FIELDS[] = {

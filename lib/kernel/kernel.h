@@ -280,7 +280,7 @@ pgrad_status pgrad__attention_backward(pgrad_context *context, pgrad__workspace 
                                        const pgrad__attention_sequence *sequences,
                                        size_t n_sequences, const pgrad__attention_grads *grads);
 
-/* ---- flat arrays: optimizers, norms (reduce.c, update.c) ---- */
+/* ---- norms (reduce.c) ---- */
 
 /* sum of squares of a matrix, canonical: per output over ascending inputs in f64, then a fixed
  * pairwise tree over outputs. NaN or infinity comes through. */
@@ -290,7 +290,40 @@ double pgrad__vector_sumsq(pgrad_context *context, const float *x, size_t n);
 /* 1 when every value is finite. */
 int pgrad__all_finite(pgrad_context *context, const float *x, size_t n);
 
-/* One Adam or AdamW update of n values (algorithms.md 8); g' = g grad_scale + l2 theta. */
+/* ---- optimizers (update.c; formulas: docs/algorithms.md 5) ---- */
+
+#define PGRAD__MOMENT_BLOCK 64 /* inputs of a row that share an exponent; part of the bits */
+
+/* How an array of weights or moments is stored; the numbers are those of PGRAD_MOMENTS_*. */
+typedef enum pgrad__storage {
+    PGRAD__STORAGE_F32,
+    PGRAD__STORAGE_BF16, /* uint16_t, rounded stochastically */
+    PGRAD__STORAGE_Q8    /* uint8_t and an exponent for a block, rounded stochastically */
+} pgrad__storage;
+
+/* A first moment is stored as it is. A second one is stored in Q8 by its root, which has half the
+ * range of exponents, and never as 0 unless it is 0: the update divides by it. */
+typedef struct pgrad__stored {
+    pgrad__storage storage;
+    void *data;         /* in the order of the weights; NULL: not kept */
+    uint8_t *exponents; /* Q8: [panel][block][wide], biased by 127 */
+} pgrad__stored;
+
+/* The arrays of one update. A matrix lies in panels; a flat array (n_out 0) of n_in values is taken
+ * as one panel of 16 outputs, its last row perhaps incomplete. */
+typedef struct pgrad__update_arrays {
+    uint32_t n_out;
+    size_t n_in;
+    pgrad__stored theta; /* F32 or BF16 */
+    const float *g;
+    pgrad__stored m, v; /* m is SGD's b */
+} pgrad__update_arrays;
+
+/* Bytes of data, and exponents of Q8, of a moment of these arrays. */
+size_t pgrad__stored_bytes(const pgrad__kernels *kernels, uint32_t n_out, size_t n_in,
+                           pgrad__storage storage, size_t *n_exponents);
+
+/* Adam or AdamW; g' = g grad_scale + l2 theta. */
 typedef struct pgrad__adam {
     float grad_scale; /* of global-norm clipping */
     float l2;         /* Adam's; 0 for AdamW */
@@ -300,17 +333,32 @@ typedef struct pgrad__adam {
     float inverse_root; /* 1 / sqrt(1 - beta2^t) */
     float epsilon;
 } pgrad__adam;
-/* With `write` 0 nothing is stored; returns 1 when every new theta, m and v is finite. */
-int pgrad__adam_update(pgrad_context *context, const pgrad__adam *adam, size_t n, float *theta,
-                       const float *g, float *m, float *v, int write);
 
 /* SGD: g' = g grad_scale + l2 theta; b = first ? g' : momentum b + g'; theta -= lr (nesterov ? g' +
- * momentum b : b). b may be NULL when momentum is 0. */
+ * momentum b : b). b is not kept when momentum is 0. */
 typedef struct pgrad__sgd {
     float grad_scale, l2, learning_rate, momentum;
     int nesterov, first;
 } pgrad__sgd;
-int pgrad__sgd_update(pgrad_context *context, const pgrad__sgd *sgd, size_t n, float *theta,
-                      const float *g, float *b, int write);
+
+/* A rule, and where its random numbers are: Philox at key = seed, counter = (four inputs of an
+ * output, array, update). */
+typedef struct pgrad__update_rule {
+    const pgrad__adam *adam; /* or */
+    const pgrad__sgd *sgd;
+    uint64_t seed;
+    uint32_t array;  /* number of the tensor */
+    uint64_t update; /* its low 32 bits count */
+} pgrad__update_rule;
+
+/* The largest magnitudes of the new theta, m and v; infinity or NaN where one is not finite, or
+ * above 2^126 in Q8. */
+typedef struct pgrad__reach {
+    float theta, m, v;
+} pgrad__reach;
+
+/* Reads every array once; with `write`, stores theta, m and v once. */
+pgrad__reach pgrad__update(pgrad_context *context, const pgrad__update_rule *rule,
+                           const pgrad__update_arrays *arrays, int write);
 
 #endif

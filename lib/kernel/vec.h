@@ -11,6 +11,15 @@
 
 #define PGRAD__LANES 16
 
+/* Where the random words of a strip are: see pgrad__update_rule. Philox block (first_output + lane)
+ * quads + first_quad + i serves the inputs 4 i .. 4 i + 3 of a lane. */
+typedef struct pgrad__strip_random {
+    uint64_t seed;
+    uint32_t array, update;
+    uint32_t draw; /* 0: moments; 1: weights */
+    uint64_t first_output, first_quad, quads;
+} pgrad__strip_random;
+
 /* Per-row and per-range loops; the functions of kernel.h split rows and ranges over threads and
  * call these. Shapes and formulas: kernel.h. */
 typedef struct pgrad__vector_ops {
@@ -54,9 +63,25 @@ typedef struct pgrad__vector_ops {
     void (*panel_sumsq)(const float *data, size_t n_in, size_t wide, double *sums);
     double (*block_sumsq)(const float *x, size_t n); /* n <= 256: 16 lanes in f64, then the tree */
     int (*all_finite)(const float *x, size_t n);
-    int (*adam)(const pgrad__adam *adam, size_t n, float *theta, const float *g, float *m, float *v,
-                int write);
-    int (*sgd)(const pgrad__sgd *sgd, size_t n, float *theta, const float *g, float *b, int write);
+    /* n elements in place. Each raises max[0], max[1], max[2], the bits of the largest |theta|, |m|
+     * and |v| (integers, so NaN comes out on top). SGD's b may be NULL. */
+    void (*adam)(const pgrad__adam *adam, size_t n, float *theta, const float *g, float *m,
+                 float *v, uint32_t max[3]);
+    void (*sgd)(const pgrad__sgd *sgd, size_t n, float *theta, const float *g, float *b,
+                uint32_t max[3]);
+    /* Storage of theta and moments (vec_storage.c): strips of a panel, [depth][wide], depth <=
+     * PGRAD__MOMENT_BLOCK. bits: the random word of each element, 16 of whose bits, from `shift`
+     * on, are used. */
+    void (*random_bits)(const pgrad__strip_random *random, size_t depth, size_t wide,
+                        uint32_t *bits);
+    void (*bf16_widen)(const uint16_t *x, size_t n, float *y);
+    void (*bf16_round)(const float *x, const uint32_t *bits, uint32_t shift, size_t n, uint16_t *y,
+                       uint32_t *max);
+    void (*q8_widen)(const uint8_t *codes, const uint8_t *exponents, size_t depth, size_t wide,
+                     int root, float *y);
+    /* x is used up. */
+    void (*q8_round)(float *x, const uint32_t *bits, uint32_t shift, size_t depth, size_t wide,
+                     int root, uint8_t *codes, uint8_t *exponents, uint32_t *max);
     /* The small-batch product of pgrad__kernels.rows for this set's panel width. */
     void (*product_rows)(size_t n_rows, size_t depth, const float *x, size_t ldx,
                          const float *wide_panel, float *c, size_t ldc, int accumulate);

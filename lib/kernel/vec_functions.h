@@ -45,10 +45,20 @@
     void pgrad__vec_panel_sumsq_##set(const float *data, size_t n_in, size_t wide, double *sums);  \
     double pgrad__vec_block_sumsq_##set(const float *x, size_t n);                                 \
     int pgrad__vec_all_finite_##set(const float *x, size_t n);                                     \
-    int pgrad__vec_adam_##set(const pgrad__adam *adam, size_t n, float *theta, const float *g,     \
-                              float *m, float *v, int write);                                      \
-    int pgrad__vec_sgd_##set(const pgrad__sgd *sgd, size_t n, float *theta, const float *g,        \
-                             float *b, int write);                                                 \
+    void pgrad__vec_adam_##set(const pgrad__adam *adam, size_t n, float *theta, const float *g,    \
+                               float *m, float *v, uint32_t max[3]);                               \
+    void pgrad__vec_sgd_##set(const pgrad__sgd *sgd, size_t n, float *theta, const float *g,       \
+                              float *b, uint32_t max[3]);                                          \
+    void pgrad__vec_random_bits_##set(const pgrad__strip_random *random, size_t depth,             \
+                                      size_t wide, uint32_t *bits);                                \
+    void pgrad__vec_bf16_widen_##set(const uint16_t *x, size_t n, float *y);                       \
+    void pgrad__vec_bf16_round_##set(const float *x, const uint32_t *bits, uint32_t shift,         \
+                                     size_t n, uint16_t *y, uint32_t *max);                        \
+    void pgrad__vec_q8_widen_##set(const uint8_t *codes, const uint8_t *exponents, size_t depth,   \
+                                   size_t wide, int root, float *y);                               \
+    void pgrad__vec_q8_round_##set(float *x, const uint32_t *bits, uint32_t shift, size_t depth,   \
+                                   size_t wide, int root, uint8_t *codes, uint8_t *exponents,      \
+                                   uint32_t *max);                                                 \
     void pgrad__vec_product_rows_##set(size_t n_rows, size_t depth, const float *x, size_t ldx,    \
                                        const float *wide_panel, float *c, size_t ldc,              \
                                        int accumulate);                                            \

@@ -16,23 +16,50 @@ static void release(pgrad_optimizer *optimizer)
 {
     pgrad_context *context = optimizer->context;
     pgrad_model *model = optimizer->model;
-    float **moments[2] = {optimizer->first_moment, optimizer->second_moment};
+    pgrad__stored *moments[2] = {optimizer->first_moment, optimizer->second_moment};
     for (int k = 0; k < 2; k++) {
-        for (uint32_t i = 0; moments[k] != NULL && i < model->n_tensors; i++)
-            pgrad__free(context, moments[k][i]);
+        for (uint32_t i = 0; moments[k] != NULL && i < model->n_tensors; i++) {
+            pgrad__free(context, moments[k][i].data);
+            pgrad__free(context, moments[k][i].exponents);
+        }
         pgrad__free(context, moments[k]);
     }
     pgrad__free(context, optimizer);
     pgrad_model_free(model); /* last: the context may go with it */
 }
 
-static pgrad_status take_moments(pgrad_optimizer *optimizer, float ***moments)
+static int is_matrix(const pgrad__tensor *tensor)
+{
+    return tensor->kind == PGRAD__TENSOR_MATRIX || tensor->kind == PGRAD__TENSOR_MATRIX_TRANSPOSED;
+}
+
+/* The shape the update sees. */
+static pgrad__update_arrays arrays_of(const pgrad__tensor *tensor)
+{
+    pgrad__update_arrays arrays = {
+        .n_in = tensor->floats, .theta.data = tensor->data, .g = tensor->grad};
+    if (is_matrix(tensor)) {
+        arrays.n_out = tensor->matrix.n_out;
+        arrays.n_in = tensor->matrix.n_in;
+    }
+    return arrays;
+}
+
+static pgrad_status take_moments(pgrad_optimizer *optimizer, pgrad__stored **moments)
 {
     const pgrad_model *model = optimizer->model;
-    PGRAD__TRY(pgrad__calloc(optimizer->context, model->n_tensors, sizeof(float *), moments));
-    for (uint32_t i = 0; i < model->n_tensors; i++)
-        PGRAD__TRY(pgrad__calloc(optimizer->context, model->tensors[i].floats, sizeof(float),
-                                 &(*moments)[i]));
+    PGRAD__TRY(pgrad__calloc(optimizer->context, model->n_tensors, sizeof **moments, moments));
+    for (uint32_t i = 0; i < model->n_tensors; i++) {
+        const pgrad__update_arrays arrays = arrays_of(&model->tensors[i]);
+        pgrad__stored *stored = &(*moments)[i];
+        size_t n_exponents;
+        stored->storage = (pgrad__storage)optimizer->params.moments;
+        size_t bytes = pgrad__stored_bytes(model->kernels, arrays.n_out, arrays.n_in,
+                                           stored->storage, &n_exponents);
+        PGRAD__TRY(pgrad__calloc(optimizer->context, bytes, 1, &stored->data));
+        if (n_exponents > 0)
+            PGRAD__TRY(pgrad__calloc(optimizer->context, n_exponents, 1, &stored->exponents));
+    }
     return PGRAD_OK;
 }
 
@@ -111,11 +138,6 @@ pgrad_status pgrad_optimizer_set_lr(pgrad_optimizer *optimizer, double learning_
 
 /* ---- the update ---- */
 
-static int is_matrix(const pgrad__tensor *tensor)
-{
-    return tensor->kind == PGRAD__TENSOR_MATRIX || tensor->kind == PGRAD__TENSOR_MATRIX_TRANSPOSED;
-}
-
 /* n = sqrt(sum g^2) over all tensors, in their order. */
 static double gradient_norm(const pgrad_model *model, const pgrad__tensor **not_finite)
 {
@@ -139,67 +161,137 @@ static double bias_correction(double beta, uint64_t t)
     return beta == 0.0 ? 1.0 : -pgrad__expm1((double)t * pgrad__log(beta));
 }
 
+/* The constants of an update: decaying for tensors of two dimensions, and not for norm gains and
+ * biases, [0]. */
 typedef struct update {
-    double learning_rate;
+    double learning_rate, norm;
     float grad_scale;
     uint64_t t; /* number of this update, from 1 */
+    pgrad__adam adam[2];
+    pgrad__sgd sgd[2];
 } update;
 
-static int update_adam(const pgrad_optimizer *optimizer, const update *u, uint32_t i, int write)
+static void set_rules(const pgrad_optimizer_params *params, update *u)
+{
+    for (int decays = 0; decays < 2; decays++) {
+        double decay = decays ? params->weight_decay : 0.0;
+        int decoupled = params->kind == PGRAD_OPTIMIZER_ADAMW;
+        u->adam[decays] = (pgrad__adam){
+            .grad_scale = u->grad_scale,
+            .l2 = decoupled ? 0.0f : (float)decay,
+            .decay = decoupled ? (float)(1.0 - u->learning_rate * decay) : 1.0f,
+            .beta1 = (float)params->beta1,
+            .beta2 = (float)params->beta2,
+            .step_size = (float)(u->learning_rate / bias_correction(params->beta1, u->t)),
+            .inverse_root = (float)(1.0 / sqrt(bias_correction(params->beta2, u->t))),
+            .epsilon = (float)params->epsilon,
+        };
+        u->sgd[decays] = (pgrad__sgd){
+            .grad_scale = u->grad_scale,
+            .l2 = (float)decay,
+            .learning_rate = (float)u->learning_rate,
+            .momentum = (float)params->momentum,
+            .nesterov = (int)params->nesterov,
+            .first = u->t == 1,
+        };
+    }
+}
+
+static pgrad__reach update_tensor(const pgrad_optimizer *optimizer, const update *u, uint32_t i,
+                                  int write)
 {
     const pgrad_optimizer_params *params = &optimizer->params;
     const pgrad__tensor *tensor = &optimizer->model->tensors[i];
-    /* Norm gains and biases never decay. */
-    double decay = tensor->n_dims < 2 ? 0.0 : params->weight_decay;
-    int decoupled = params->kind == PGRAD_OPTIMIZER_ADAMW;
-    pgrad__adam adam = {
-        .grad_scale = u->grad_scale,
-        .l2 = decoupled ? 0.0f : (float)decay,
-        .decay = decoupled ? (float)(1.0 - u->learning_rate * decay) : 1.0f,
-        .beta1 = (float)params->beta1,
-        .beta2 = (float)params->beta2,
-        .step_size = (float)(u->learning_rate / bias_correction(params->beta1, u->t)),
-        .inverse_root = (float)(1.0 / sqrt(bias_correction(params->beta2, u->t))),
-        .epsilon = (float)params->epsilon,
-    };
-    return pgrad__adam_update(optimizer->context, &adam, tensor->floats, tensor->data, tensor->grad,
-                              optimizer->first_moment[i], optimizer->second_moment[i], write);
+    const int decays = tensor->n_dims >= 2, sgd = params->kind == PGRAD_OPTIMIZER_SGD;
+    pgrad__update_arrays arrays = arrays_of(tensor);
+    if (optimizer->first_moment != NULL)
+        arrays.m = optimizer->first_moment[i];
+    if (optimizer->second_moment != NULL)
+        arrays.v = optimizer->second_moment[i];
+    const pgrad__update_rule rule = {.adam = sgd ? NULL : &u->adam[decays],
+                                     .sgd = sgd ? &u->sgd[decays] : NULL,
+                                     .seed = params->seed,
+                                     .array = i,
+                                     .update = u->t};
+    return pgrad__update(optimizer->context, &rule, &arrays, write);
 }
 
-static int update_sgd(const pgrad_optimizer *optimizer, const update *u, uint32_t i, int write)
+/* Magnitudes below this stay finite whatever is rounded, and however: rounding in 8 bits adds an
+ * eighth, and numbers from 2^126 on are refused there. */
+static const double SAFE = 0x1p125;
+
+/* 1 when no new theta, m or v can be other than finite: docs/algorithms.md 5. A comparison with
+ * NaN proves nothing. */
+static int adam_is_safe(const pgrad__adam *a, const pgrad__reach *reach, double norm)
 {
-    const pgrad_optimizer_params *params = &optimizer->params;
-    const pgrad__tensor *tensor = &optimizer->model->tensors[i];
-    pgrad__sgd sgd = {
-        .grad_scale = u->grad_scale,
-        .l2 = tensor->n_dims < 2 ? 0.0f : (float)params->weight_decay,
-        .learning_rate = (float)u->learning_rate,
-        .momentum = (float)params->momentum,
-        .nesterov = (int)params->nesterov,
-        .first = u->t == 1,
-    };
-    float *b = optimizer->first_moment == NULL ? NULL : optimizer->first_moment[i];
-    return pgrad__sgd_update(optimizer->context, &sgd, tensor->floats, tensor->data, tensor->grad,
-                             b, write);
+    const double theta = (double)reach->theta;
+    const double g = norm * (double)a->grad_scale + (double)a->l2 * theta;
+    const double m = fmax((double)reach->m, g), v = fmax((double)reach->v, g * g);
+    const double quotient = m / (double)a->epsilon;
+    const double sum = fabs((double)a->decay) * theta + (double)a->step_size * quotient;
+    return norm <= SAFE && g * g <= SAFE && m <= SAFE && v <= SAFE && quotient <= SAFE &&
+           sum <= SAFE && (double)a->inverse_root <= 0x1p60;
 }
 
-/* Goes over all tensors twice: a dry run first, so that a result that is not finite is found before
- * anything was written. The second reading costs some hundredths of a step. */
-static pgrad_status update_all(pgrad_optimizer *optimizer, const update *u)
+static int sgd_is_safe(const pgrad__sgd *s, const pgrad__reach *reach, double norm)
+{
+    const double theta = (double)reach->theta;
+    const double g = norm * (double)s->grad_scale + (double)s->l2 * theta;
+    const double b = (double)s->momentum * (double)reach->m + g;
+    const double step = s->nesterov ? g + (double)s->momentum * b : b;
+    const double sum = theta + (double)s->learning_rate * step;
+    return norm <= SAFE && b <= SAFE && step <= SAFE && sum <= SAFE;
+}
+
+/* The bounds are those of the last update, and tell nothing once the weights were changed by
+ * others. */
+static int is_safe(const pgrad_optimizer *optimizer, const update *u)
+{
+    if (optimizer->step == 0 || optimizer->reach_version != optimizer->model->weight_version)
+        return 0;
+    const pgrad__reach *reach = &optimizer->reach;
+    if (optimizer->params.kind == PGRAD_OPTIMIZER_SGD)
+        return sgd_is_safe(&u->sgd[0], reach, u->norm) && sgd_is_safe(&u->sgd[1], reach, u->norm);
+    return adam_is_safe(&u->adam[0], reach, u->norm) && adam_is_safe(&u->adam[1], reach, u->norm);
+}
+
+static float at_least(float a, float b)
+{
+    return a > b ? a : b;
+}
+
+/* All tensors once; the reach of all of them. */
+static pgrad_status go_over(pgrad_optimizer *optimizer, const update *u, int write,
+                            pgrad__reach *all)
 {
     const pgrad_model *model = optimizer->model;
-    for (int write = 0; write < 2; write++) {
-        for (uint32_t i = 0; i < model->n_tensors; i++) {
-            int finite = optimizer->params.kind == PGRAD_OPTIMIZER_SGD
-                             ? update_sgd(optimizer, u, i, write)
-                             : update_adam(optimizer, u, i, write);
-            if (!finite && !write)
-                return pgrad__fail(PGRAD_E_NUMERIC,
-                                   "optimizer_step: the update of tensor '%s' is not finite "
-                                   "(learning rate %g); nothing was changed",
-                                   model->tensors[i].name, u->learning_rate);
-        }
+    *all = (pgrad__reach){0};
+    for (uint32_t i = 0; i < model->n_tensors; i++) {
+        const pgrad__reach reach = update_tensor(optimizer, u, i, write);
+        if (!isfinite(reach.theta) || !isfinite(reach.m) || !isfinite(reach.v))
+            return pgrad__fail(write ? PGRAD_E_INTERNAL : PGRAD_E_NUMERIC,
+                               "optimizer_step: the update of tensor '%s' is not finite "
+                               "(learning rate %g); %s",
+                               model->tensors[i].name, u->learning_rate,
+                               write ? "against the proof" : "nothing was changed");
+        all->theta = at_least(all->theta, reach.theta);
+        all->m = at_least(all->m, reach.m);
+        all->v = at_least(all->v, reach.v);
     }
+    return PGRAD_OK;
+}
+
+/* A result that is not finite must be found before anything is written: by the bounds where they
+ * suffice, so that every array is read and written once, else by a dry run. */
+static pgrad_status update_all(pgrad_optimizer *optimizer, const update *u)
+{
+    pgrad__reach reach;
+    if (!is_safe(optimizer, u)) {
+        PGRAD__TRY(go_over(optimizer, u, 0, &reach));
+        optimizer->dry_runs++;
+    }
+    PGRAD__TRY(go_over(optimizer, u, 1, &reach));
+    optimizer->reach = reach;
     return PGRAD_OK;
 }
 
@@ -215,14 +307,15 @@ static pgrad_status step(pgrad_optimizer *optimizer, pgrad_step_report *report)
                            "changed",
                            not_finite->name);
 
-    update u = {.t = optimizer->step + 1};
+    update u = {.t = optimizer->step + 1, .norm = norm};
     double clip = optimizer->params.max_grad_norm / (norm + 1e-6);
     u.grad_scale = (float)(clip < 1.0 ? clip : 1.0);
     u.learning_rate = optimizer->params.learning_rate *
                       pgrad__schedule_factor(&optimizer->params, optimizer->step);
+    set_rules(&optimizer->params, &u);
     PGRAD__TRY(update_all(optimizer, &u));
     optimizer->step++;
-    optimizer->model->weight_version++;
+    optimizer->reach_version = ++optimizer->model->weight_version;
 
     part.step = optimizer->step;
     part.grad_norm = norm;

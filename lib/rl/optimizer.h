@@ -11,10 +11,12 @@ struct pgrad_optimizer {
     atomic_uint references;
     pgrad_model *model;
     pgrad_optimizer_params params;
-    uint64_t step; /* updates done */
-    float *
-        *first_moment; /* m, or SGD's b: one per tensor, in the tensor's layout; NULL: not kept */
-    float **second_moment; /* v */
+    uint64_t step;                /* updates done */
+    pgrad__stored *first_moment;  /* m, or SGD's b: one per tensor; NULL: not kept */
+    pgrad__stored *second_moment; /* v */
+    pgrad__reach reach;           /* of the last update, over all tensors */
+    uint64_t reach_version;       /* weight_version it speaks of */
+    uint64_t dry_runs;            /* updates the bounds did not suffice for */
 };
 
 #endif
