@@ -6,7 +6,7 @@
 #   sh tests/bench/run.sh gemm_packed allocations some figures
 #
 # limit is measured in the same run where there is one: the best rate of BLIS's own sgemm over its kernel sets
-# (gemm, train), the packed products alone (decode), the figure to stay under (load, step_rss, size, open).
+# (gemm, train), the packed products alone (decode), the bandwidth of a plain loop (optimizer), the figure to stay under (load, step_rss, size, open).
 # Status 1: a program failed. Status 2: a name is unknown.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -17,6 +17,7 @@ programs='
 gemm   gemm_packed
 decode decode_b32 allocations
 train  train_step allocations
+optimizer optimizer_step_f32 optimizer_step_bf16 optimizer_step_q8
 load   load step_rss
 size   size
 open   open
@@ -68,6 +69,8 @@ run_gemm() { "$bench/bench_gemm"; }
 run_decode() { "$bench/bench_decode"; }
 
 run_train() { "$bench/bench_train"; }
+
+run_optimizer() { "$bench/bench_optimizer"; }
 
 run_load() {
     if [ -f "$model" ]; then

@@ -1,10 +1,13 @@
-/* Optimizers on a tiny model: updates against double precision, clipping, refusals, counters. */
+/* Optimizers on a tiny model: updates against double precision, clipping, refusals, counters; when a
+ * dry run is needed; storage of moments. */
 #include <check.h>
 #include <math.h>
 #include <policygrad.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "model/model.h"
+#include "rl/optimizer.h"
 
 static const char CONFIG[] = "{\"model_type\":\"gpt2\",\"vocab_size\":19,\"n_positions\":16,\"n_"
                              "embd\":8,\"n_layer\":1,\"n_head\":2,"
@@ -224,16 +227,278 @@ START_TEST(identities)
 }
 END_TEST
 
+/* ---- one pass, or a dry run first ---- */
+
+static void step_ok(pgrad_optimizer *optimizer)
+{
+    ck_assert_msg(pgrad_optimizer_step(optimizer, NULL) == PGRAD_OK, "%s", pgrad_error_message());
+}
+
+/* All weights, in the order of storage. */
+static float *weights_now(size_t *n)
+{
+    *n = 0;
+    for (uint32_t i = 0; i < model->n_tensors; i++)
+        *n += model->tensors[i].floats;
+    float *out = malloc(*n * sizeof *out);
+    size_t at = 0;
+    for (uint32_t i = 0; i < model->n_tensors; at += model->tensors[i++].floats)
+        memcpy(out + at, model->tensors[i].data, model->tensors[i].floats * sizeof *out);
+    return out;
+}
+
+static pgrad_optimizer_params rule_number(int i)
+{
+    pgrad_optimizer_params params;
+    pgrad_optimizer_params_init(&params, sizeof params);
+    params.learning_rate = 0.01;
+    params.weight_decay = 0.1;
+    params.kind = i < 2 ? PGRAD_OPTIMIZER_ADAM + (uint32_t)i : PGRAD_OPTIMIZER_SGD;
+    params.momentum = i > 2 ? 0.9 : 0.0;
+    params.nesterov = i == 4;
+    return params;
+}
+
+/* Six updates, of which only the first and the one after a tensor_write need a dry run; with a dry
+ * run before each, the bits are the same. */
+START_TEST(proof_and_dry_run_write_the_same)
+{
+    float *weights[2];
+    size_t n = 0, n_vector;
+    pgrad_optimizer_params params = rule_number(_i % 5);
+    params.moments = (uint32_t)_i / 5;
+    for (int dry = 0; dry < 2; dry++) {
+        pgrad_optimizer *optimizer = make(&params);
+        for (int t = 0; t < 6; t++) {
+            float vector[N_VECTOR];
+            (void)set_gradients(0.01 * (t + 1));
+            if (t == 3) {
+                ck_assert_int_eq(pgrad_model_tensor_read(model, VECTOR, vector, N_VECTOR, &n_vector), PGRAD_OK);
+                ck_assert_int_eq(pgrad_model_tensor_write(model, VECTOR, vector, N_VECTOR), PGRAD_OK);
+            }
+            if (dry)
+                optimizer->reach_version = UINT64_MAX;
+            step_ok(optimizer);
+            ck_assert_uint_eq(optimizer->dry_runs, dry ? t + 1 : t < 3 ? 1 : 2);
+        }
+        weights[dry] = weights_now(&n);
+        pgrad_optimizer_free(optimizer);
+        teardown();
+        setup();
+    }
+    ck_assert_mem_eq(weights[0], weights[1], n * sizeof(float));
+    free(weights[0]);
+    free(weights[1]);
+}
+END_TEST
+
+/* Gradients of every size up to the largest float and rates that overshoot: whatever a step does,
+ * either everything is finite and the step counted, or nothing has changed. */
+START_TEST(all_or_nothing_at_the_edges)
+{
+    static const double SCALES[] = {1e-45, 1e-30, 1e-3, 1.0, 1e9, 1e18, 3e18, 1e25, 1e36, 5e37};
+    static const double RATES[] = {0.0, 1e-5, 1.0, 1e10, 1e20, 1e38, 1e300};
+    static const double EPSILONS[] = {1e-8, 1e-30, 1e-45, 1e-60};
+    pgrad_optimizer_params params = rule_number(_i % 5);
+    params.moments = (uint32_t)_i / 5;
+    unsigned refused = 0, proved = 0;
+    for (int e = 0; e < 4; e++)
+        for (int r = 0; r < 7; r++) {
+            teardown();
+            setup();
+            params.learning_rate = 1e-3;
+            params.epsilon = EPSILONS[e];
+            params.max_grad_norm = r % 2 ? INFINITY : 1e30;
+            pgrad_optimizer *optimizer = make(&params);
+            for (int t = 0; t < 20; t++) {
+                size_t n;
+                float *before = weights_now(&n);
+                const uint64_t step = optimizer->step, dry = optimizer->dry_runs;
+                (void)set_gradients(SCALES[t * 7 % 10]);
+                ck_assert_int_eq(pgrad_optimizer_set_lr(optimizer, t % 3 == 2 ? RATES[r] : 1e-3), PGRAD_OK);
+                const pgrad_status status = pgrad_optimizer_step(optimizer, NULL);
+                float *after = weights_now(&n);
+                if (status == PGRAD_OK) {
+                    for (size_t i = 0; i < n; i++)
+                        ck_assert(isfinite(after[i]));
+                    proved += optimizer->dry_runs == dry;
+                    ck_assert_uint_eq(optimizer->step, step + 1);
+                } else {
+                    ck_assert_int_eq(status, PGRAD_E_NUMERIC);
+                    ck_assert_mem_eq(before, after, n * sizeof *after);
+                    ck_assert_uint_eq(optimizer->step, step);
+                    refused++;
+                }
+                free(before);
+                free(after);
+            }
+            pgrad_optimizer_free(optimizer);
+        }
+    ck_assert_uint_gt(proved, 0);
+    ck_assert_uint_gt(refused, 0);
+}
+END_TEST
+
+/* A refused step leaves the moments too: the next good one is what it would have been. */
+START_TEST(refused_steps_leave_the_moments)
+{
+    float *weights[2];
+    size_t n = 0;
+    pgrad_optimizer_params params = rule_number(0);
+    params.moments = (uint32_t)_i;
+    params.max_grad_norm = INFINITY;
+    for (int refused = 0; refused < 2; refused++) {
+        pgrad_optimizer *optimizer = make(&params);
+        (void)set_gradients(0.1);
+        step_ok(optimizer);
+        if (refused) {
+            (void)set_gradients(1e37); /* squares beyond f32 */
+            ck_assert_int_eq(pgrad_optimizer_step(optimizer, NULL), PGRAD_E_NUMERIC);
+            (void)set_gradients(0.1);
+        }
+        step_ok(optimizer);
+        weights[refused] = weights_now(&n);
+        pgrad_optimizer_free(optimizer);
+        teardown();
+        setup();
+    }
+    ck_assert_mem_eq(weights[0], weights[1], n * sizeof(float));
+    free(weights[0]);
+    free(weights[1]);
+}
+END_TEST
+
+/* ---- storage of moments ---- */
+
+/* Forty steps with changing gradients stay near the same run with moments in f32; another seed gives
+ * other bits, the same one the same. */
+START_TEST(short_moments_stay_near)
+{
+    static const float ALLOWED[] = {0.0f, 0.02f, 0.12f}; /* of the way that f32 went */
+    float *start, *weights[4];
+    size_t n = 0;
+    pgrad_optimizer_params params = rule_number(_i / 2);
+    params.weight_decay = 0.0;
+    params.momentum = params.kind == PGRAD_OPTIMIZER_SGD ? 0.9 : 0.0;
+    const uint32_t moments = 1 + (uint32_t)_i % 2;
+    start = weights_now(&n);
+    for (int run = 0; run < 4; run++) {
+        teardown();
+        setup();
+        params.moments = run == 0 ? PGRAD_MOMENTS_F32 : moments;
+        params.seed = run == 3 ? 1 : 0;
+        pgrad_optimizer *optimizer = make(&params);
+        for (int t = 0; t < 40; t++) {
+            (void)set_gradients(0.01 * (1.0 + t % 3));
+            step_ok(optimizer);
+        }
+        weights[run] = weights_now(&n);
+        pgrad_optimizer_free(optimizer);
+    }
+    double way = 0.0, off = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        const double w = (double)weights[0][i];
+        way += (w - (double)start[i]) * (w - (double)start[i]);
+        off += ((double)weights[1][i] - w) * ((double)weights[1][i] - w);
+    }
+    ck_assert_msg(sqrt(off) <= (double)ALLOWED[moments] * sqrt(way), "off by %g of %g", sqrt(off), sqrt(way));
+    ck_assert_double_gt(off, 0.0);
+    ck_assert_mem_eq(weights[1], weights[2], n * sizeof(float));
+    ck_assert_mem_ne(weights[1], weights[3], n * sizeof(float));
+    free(start);
+    for (int run = 0; run < 4; run++)
+        free(weights[run]);
+}
+END_TEST
+
+START_TEST(short_moments_take_less_memory)
+{
+    uint64_t bytes[3];
+    for (uint32_t moments = 0; moments < 3; moments++) {
+        pgrad_context_info before = {.struct_size = sizeof before}, after = before;
+        pgrad_optimizer_params params = rule_number(0);
+        params.moments = moments;
+        ck_assert_int_eq(pgrad_context_get_info(context, &before), PGRAD_OK);
+        pgrad_optimizer *optimizer = make(&params);
+        ck_assert_int_eq(pgrad_context_get_info(context, &after), PGRAD_OK);
+        bytes[moments] = after.memory_now - before.memory_now;
+        pgrad_optimizer_free(optimizer);
+        ck_assert_int_eq(pgrad_context_get_info(context, &after), PGRAD_OK);
+        ck_assert_uint_eq(after.memory_now, before.memory_now);
+    }
+    ck_assert_uint_lt(bytes[1], bytes[0]);
+    ck_assert_uint_lt(bytes[2], bytes[1]);
+}
+END_TEST
+
+static long allocations_left;
+
+static void *failing_alloc(void *user, size_t size, size_t alignment)
+{
+    (void)user;
+    if (--allocations_left == 0)
+        return NULL;
+    return aligned_alloc(alignment, (size + alignment - 1) / alignment * alignment);
+}
+
+static void failing_free(void *user, void *pointer, size_t size)
+{
+    (void)user;
+    (void)size;
+    free(pointer);
+}
+
+/* The n-th allocation fails, for every n. */
+START_TEST(every_allocation_may_fail)
+{
+    pgrad_allocator allocator = {NULL, failing_alloc, failing_free};
+    pgrad_context_params context_params;
+    pgrad_context_info before = {.struct_size = sizeof before}, after = before;
+    pgrad_optimizer_params params = rule_number(0);
+    pgrad_optimizer *optimizer;
+    teardown();
+    pgrad_context_params_init(&context_params, sizeof context_params);
+    context_params.allocator = &allocator;
+    context_params.n_threads = 2;
+    ck_assert_int_eq(pgrad_context_create(&context_params, &context), PGRAD_OK);
+    ck_assert_int_eq(pgrad_model_create(context, CONFIG, 4, NULL, &model), PGRAD_OK);
+    params.moments = (uint32_t)_i;
+    ck_assert_int_eq(pgrad_context_get_info(context, &before), PGRAD_OK);
+    long n = 1;
+    for (;; n++) {
+        allocations_left = n;
+        const pgrad_status status = pgrad_optimizer_create(model, &params, &optimizer);
+        if (status == PGRAD_OK)
+            break;
+        ck_assert_int_eq(status, PGRAD_E_NOMEM);
+        ck_assert_int_eq(pgrad_context_get_info(context, &after), PGRAD_OK);
+        ck_assert_uint_eq(after.memory_now, before.memory_now);
+    }
+    ck_assert_int_gt(n, 2 * (long)model->n_tensors);
+    allocations_left = 0;
+    (void)set_gradients(0.1);
+    step_ok(optimizer);
+    pgrad_optimizer_free(optimizer);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("optimizer");
     TCase *cases = tcase_create("optimizer");
     tcase_add_checked_fixture(cases, setup, teardown);
+    tcase_set_timeout(cases, 60);
     tcase_add_loop_test(cases, rules, 0, 14);
     tcase_add_test(cases, norm_is_reported_before_clipping);
     tcase_add_test(cases, not_finite_is_refused);
     tcase_add_test(cases, bad_options);
     tcase_add_test(cases, identities);
+    tcase_add_loop_test(cases, proof_and_dry_run_write_the_same, 0, 15);
+    tcase_add_loop_test(cases, all_or_nothing_at_the_edges, 0, 15);
+    tcase_add_loop_test(cases, refused_steps_leave_the_moments, 0, 3);
+    tcase_add_loop_test(cases, short_moments_stay_near, 0, 8);
+    tcase_add_test(cases, short_moments_take_less_memory);
+    tcase_add_loop_test(cases, every_allocation_may_fail, 0, 3);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -117,13 +117,15 @@ static int32_t on_step(void *user, const pgrad_step_report *report, const pgrad_
 
 /* Learns by `score`; how good it is at `task` is the curve. */
 static curve learn_by(score_fn score, score_fn task, uint32_t estimator, uint64_t steps, pgrad_advantage_fn control,
-                      uint64_t seed)
+                      uint64_t seed, uint32_t moments)
 {
     pgrad_context *context = NULL;
     pgrad_model *model = NULL;
     pgrad_reward *reward = NULL;
     pgrad_advantage *advantage = NULL;
     pgrad_advantage_params advantage_params;
+    pgrad_optimizer *optimizer = NULL;
+    pgrad_optimizer_params optimizer_params;
     pgrad_train_params params;
     pgrad_prompts prompts;
     pgrad_token ids[PROMPTS];
@@ -151,7 +153,11 @@ static curve learn_by(score_fn score, score_fn task, uint32_t estimator, uint64_
     pgrad_train_params_init(&params, sizeof params);
     params.steps = steps;
     params.max_new_tokens = LMAX;
-    params.learning_rate = 3e-3;
+    pgrad_optimizer_params_init(&optimizer_params, sizeof optimizer_params);
+    optimizer_params.learning_rate = 3e-3;
+    optimizer_params.moments = moments;
+    ck_assert_int_eq(pgrad_optimizer_create(model, &optimizer_params, &optimizer), PGRAD_OK);
+    params.optimizer = optimizer;
     params.seed = seed;
     params.advantage = advantage;
     params.report = on_step;
@@ -162,6 +168,7 @@ static curve learn_by(score_fn score, score_fn task, uint32_t estimator, uint64_
                   pgrad_error_message());
     for (int i = 0; i < 20; i++)
         c.last += c.recent[i] / 20.0;
+    pgrad_optimizer_free(optimizer);
     pgrad_advantage_free(advantage);
     pgrad_reward_free(reward);
     pgrad_model_free(model);
@@ -172,7 +179,7 @@ static curve learn_by(score_fn score, score_fn task, uint32_t estimator, uint64_
 static curve learn(score_fn task, uint32_t estimator, uint64_t steps, pgrad_advantage_fn control,
                    uint64_t seed)
 {
-    return learn_by(task, task, estimator, steps, control, seed);
+    return learn_by(task, task, estimator, steps, control, seed, PGRAD_MOMENTS_F32);
 }
 
 static uint64_t short_form(uint64_t steps)
@@ -198,6 +205,21 @@ START_TEST(count_on_three_seeds)
 }
 END_TEST
 
+/* The thresholds of f32, with moments in bf16 and in 8 bits. */
+START_TEST(with_short_moments)
+{
+    const int full = getenv("PGRAD_TEST_SHORT") == NULL;
+    const uint32_t moments = (uint32_t)_i;
+    curve c = learn_by(count_score, count_score, PGRAD_ADVANTAGE_GRPO, short_form(160), NULL, 3,
+                 moments);
+    ck_assert_msg(c.last > (full ? 0.97 : 0.6), "count: %.3f -> %.3f", c.first, c.last);
+    ck_assert(c.ratios_are_one);
+    c = learn_by(length_score, length_score, PGRAD_ADVANTAGE_GRPO, short_form(240), NULL, 1,
+                 moments);
+    ck_assert_msg(c.last > (full ? 0.93 : 0.5), "length: %.3f -> %.3f", c.first, c.last);
+}
+END_TEST
+
 START_TEST(length_on_three_seeds)
 {
     curve c = learn(length_score, PGRAD_ADVANTAGE_GRPO, short_form(320), NULL, (uint64_t)_i);
@@ -217,7 +239,7 @@ END_TEST
 /* Rewards that have nothing to do with what was written teach nothing. */
 START_TEST(noise_does_not_learn)
 {
-    curve c = learn_by(noise, count_score, PGRAD_ADVANTAGE_GRPO, short_form(160), NULL, 3);
+    curve c = learn_by(noise, count_score, PGRAD_ADVANTAGE_GRPO, short_form(160), NULL, 3, PGRAD_MOMENTS_F32);
     ck_assert_msg(c.last < 0.3, "%.3f -> %.3f", c.first, c.last);
 }
 END_TEST
@@ -228,10 +250,10 @@ START_TEST(a_baseline_takes_a_constant_away)
     static const uint32_t WITH[] = {PGRAD_ADVANTAGE_EMA, PGRAD_ADVANTAGE_RLOO};
     const uint64_t steps = short_form(160);
     curve none =
-        learn_by(count_plus_ten, count_score, PGRAD_ADVANTAGE_NONE, steps, NULL, (uint64_t)_i);
+        learn_by(count_plus_ten, count_score, PGRAD_ADVANTAGE_NONE, steps, NULL, (uint64_t)_i, PGRAD_MOMENTS_F32);
     ck_assert_msg(none.last < 0.3, "none: %.3f -> %.3f", none.first, none.last);
     for (int k = 0; k < 2; k++) {
-        curve c = learn_by(count_plus_ten, count_score, WITH[k], steps, NULL, (uint64_t)_i);
+        curve c = learn_by(count_plus_ten, count_score, WITH[k], steps, NULL, (uint64_t)_i, PGRAD_MOMENTS_F32);
         ck_assert_msg(c.last > (getenv("PGRAD_TEST_SHORT") != NULL ? 0.6 : 0.97),
                       "estimator %u: %.3f -> %.3f", WITH[k], c.first, c.last);
     }
@@ -254,6 +276,7 @@ int main(void)
     tcase_add_loop_test(cases, count_with_every_estimator, PGRAD_ADVANTAGE_NONE,
                         PGRAD_ADVANTAGE_DR_GRPO + 1);
     tcase_add_loop_test(cases, count_on_three_seeds, 1, 4);
+    tcase_add_loop_test(cases, with_short_moments, PGRAD_MOMENTS_BF16, PGRAD_MOMENTS_Q8 + 1);
     tcase_add_loop_test(cases, length_on_three_seeds, 1, 4);
     tcase_add_test(cases, noise_does_not_learn);
     tcase_add_loop_test(cases, a_baseline_takes_a_constant_away, 1, 4);

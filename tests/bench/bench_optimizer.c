@@ -1,0 +1,113 @@
+/* An update of GPT-2 124M with each storage of moments: bytes that must move - the gradient for its
+ * norm, then weights, gradients and moments read and weights and moments written, each once - over the
+ * time, beside the bandwidth of a loop of the same make, four arrays read and three written:
+ * [optimizer_step_*], and the memory of the moments [optimizer_memory_*]. */
+#include "gpt2.h"
+
+#include "base/pool.h"
+#include "model/model.h"
+#include "rl/optimizer.h"
+
+enum { ROUNDS = 9, PIECE = 16384 };
+
+typedef struct stream {
+    float *restrict a, *restrict b, *restrict c;
+    const float *restrict d;
+    size_t n;
+} stream;
+
+static void stream_task(void *argument, size_t task, uint32_t worker)
+{
+    const stream *s = argument;
+    const size_t first = task * PIECE, end = first + PIECE < s->n ? first + PIECE : s->n;
+    float *restrict a = s->a, *restrict b = s->b, *restrict c = s->c;
+    const float *restrict d = s->d;
+    (void)worker;
+    for (size_t i = first; i < end; i++) {
+        float x = d[i];
+        a[i] += x;
+        b[i] += x;
+        c[i] += x;
+    }
+}
+
+static float *floats(size_t n)
+{
+    float *x = aligned_alloc(64, n * sizeof *x);
+    if (x == NULL)
+        exit(1);
+    memset(x, 0, n * sizeof *x);
+    return x;
+}
+
+static double time_stream(pgrad_context *context, stream *s)
+{
+    pgrad__scope scope;
+    CHECK(pgrad__enter(context, &scope));
+    const double started = bench_now();
+    pgrad__parallel(context, (s->n + PIECE - 1) / PIECE, stream_task, s);
+    const double seconds = bench_now() - started;
+    pgrad__leave(&scope);
+    return 7.0 * sizeof(float) * (double)s->n / seconds;
+}
+
+static void measure(pgrad_context *context, pgrad_model *model, stream *s, const char *kind)
+{
+    char name[64];
+    pgrad_optimizer *optimizer;
+    pgrad_optimizer_params params;
+    double times[ROUNDS], bandwidth[ROUNDS], bytes = 0.0, moments;
+    pgrad_context_info before = {.struct_size = sizeof before}, after = before;
+    pgrad_optimizer_params_init(&params, sizeof params);
+    CHECK(pgrad_params_set("optimizer", &params, "moments", kind));
+    CHECK(pgrad_context_get_info(context, &before));
+    CHECK(pgrad_optimizer_create(model, &params, &optimizer));
+    CHECK(pgrad_context_get_info(context, &after));
+    moments = (double)(after.memory_now - before.memory_now);
+    for (uint32_t i = 0; i < model->n_tensors; i++)
+        bytes += 4.0 * sizeof(float) * (double)model->tensors[i].floats; /* g, g, theta, theta */
+    bytes += 2.0 * moments;
+    for (int round = -1; round < ROUNDS; round++) {
+        const double rate = time_stream(context, s), started = bench_now();
+        CHECK(pgrad_optimizer_step(optimizer, NULL));
+        if (round >= 0) {
+            times[round] = bench_now() - started;
+            bandwidth[round] = rate;
+        }
+    }
+    const double seconds = bench_median(times, ROUNDS);
+    snprintf(name, sizeof name, "optimizer_step_%s", kind);
+    bench_print(context, name, bytes / seconds * 1e-9, "GB/s", bench_median(bandwidth, ROUNDS) * 1e-9);
+    snprintf(name, sizeof name, "optimizer_time_%s", kind);
+    bench_print(context, name, seconds * 1e3, "ms", 0.0);
+    snprintf(name, sizeof name, "optimizer_memory_%s", kind);
+    bench_print(context, name, moments / 1e6, "MB", 0.0);
+    if (optimizer->dry_runs > 1)
+        fprintf(stderr, "%s: %llu dry runs\n", kind, (unsigned long long)optimizer->dry_runs);
+    pgrad_optimizer_free(optimizer);
+}
+
+int main(void)
+{
+    pgrad_context *context = two_threads();
+    pgrad_model *model = gpt2_create(context);
+    stream s = {.n = 40u << 20};
+    s.a = floats(s.n);
+    s.b = floats(s.n);
+    s.c = floats(s.n);
+    float *d = floats(s.n);
+    s.d = d;
+    for (uint32_t i = 0; i < model->n_tensors; i++)
+        for (size_t k = 0; k < model->tensors[i].floats; k++)
+            model->tensors[i].grad[k] = 1e-3f * ((float)(k % 2017) - 1008.0f) * model->tensors[i].data[k];
+    measure(context, model, &s, "f32");
+    measure(context, model, &s, "bf16");
+    measure(context, model, &s, "q8");
+    free(s.a);
+    free(s.b);
+    free(s.c);
+    free(d);
+    pgrad_model_free(model);
+    pgrad_context_free(context);
+    return 0;
+}
