@@ -5,6 +5,9 @@
  * three of mantissa with a sign (a first moment) or four without (the root of a second one); the
  * lowest exponent counts linearly down to 0. */
 #include <math.h>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 #include "kernel/vec_math.h"
 
@@ -28,43 +31,65 @@ INLINE float float_of(uint32_t bits)
     return x;
 }
 
-/* ---- random words: base/rng.h's Philox, 16 lanes at once ---- */
+/* ---- random words: base/rng.h's Philox, one lane like another ---- */
 
-INLINE void philox_lanes(uint32_t c[4][PGRAD__LANES], uint32_t k0, uint32_t k1)
+typedef uint64_t vecu64 __attribute__((vector_size(PGRAD__VECTOR_BYTES)));
+
+/* Products of the low halves of the 64-bit lanes. Compilers make a full 64-bit product of it. */
+INLINE vecu64 multiply_low(vecu64 a, uint32_t factor)
+{
+#if defined(__AVX512F__)
+    return (vecu64)_mm512_mul_epu32((__m512i)a, _mm512_set1_epi64(factor));
+#elif defined(__AVX2__)
+    return (vecu64)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x(factor));
+#elif defined(__SSE2__)
+    return (vecu64)_mm_mul_epu32((__m128i)a, _mm_set1_epi64x(factor));
+#else
+    return (a & 0xffffffffu) * factor;
+#endif
+}
+
+/* Philox of the low halves of 64-bit lanes; what is in the upper halves does not matter. */
+INLINE void philox(vecu64 c[4], uint32_t k0, uint32_t k1)
 {
     for (int round = 0; round < 10; round++) {
-        for (int l = 0; l < PGRAD__LANES; l++) {
-            uint64_t p0 = (uint64_t)0xD2511F53u * c[0][l], p1 = (uint64_t)0xCD9E8D57u * c[2][l];
-            uint32_t next0 = (uint32_t)(p1 >> 32) ^ c[1][l] ^ k0;
-            uint32_t next2 = (uint32_t)(p0 >> 32) ^ c[3][l] ^ k1;
-            c[1][l] = (uint32_t)p1;
-            c[3][l] = (uint32_t)p0;
-            c[0][l] = next0;
-            c[2][l] = next2;
-        }
+        const vecu64 product0 = multiply_low(c[0], 0xD2511F53u);
+        const vecu64 product1 = multiply_low(c[2], 0xCD9E8D57u);
+        c[0] = product1 >> 32 ^ c[1] ^ k0;
+        c[1] = product1;
+        c[2] = product0 >> 32 ^ c[3] ^ k1;
+        c[3] = product0;
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
+}
+
+INLINE void philox_at(const pgrad__strip_random *r, vecu64 block, vecu64 c[4])
+{
+    c[0] = block;
+    c[1] = block >> 32 ^ r->draw << 24;
+    c[2] = r->array - (vecu64){0};
+    c[3] = r->update - (vecu64){0};
+    philox(c, (uint32_t)r->seed, (uint32_t)(r->seed >> 32));
 }
 
 void PGRAD__VEC(random_bits)(const pgrad__strip_random *random, size_t depth, size_t wide,
                              uint32_t *bits)
 {
     const pgrad__strip_random r = *random;
-    for (size_t first = 0; first < wide; first += PGRAD__LANES) {
-        const size_t lanes = wide - first < PGRAD__LANES ? wide - first : PGRAD__LANES;
+    for (size_t first = 0; first < wide; first += VL) {
+        const size_t lanes = wide - first < VL ? wide - first : VL;
+        vecu64 block; /* of the even lanes */
+        for (size_t l = 0; l < VL / 2; l++)
+            block[l] = (r.first_output + first + 2 * l) * r.quads + r.first_quad;
         for (size_t quad = 0; 4 * quad < depth; quad++) {
-            uint32_t c[4][PGRAD__LANES];
-            for (size_t l = 0; l < PGRAD__LANES; l++) {
-                uint64_t block = (r.first_output + first + l) * r.quads + r.first_quad + quad;
-                c[0][l] = (uint32_t)block;
-                c[1][l] = (uint32_t)(block >> 32) ^ r.draw << 24;
-                c[2][l] = r.array;
-                c[3][l] = r.update;
+            vecu64 even[4], odd[4];
+            philox_at(&r, block + quad, even);
+            philox_at(&r, block + quad + r.quads, odd);
+            for (size_t k = 0; k < 4 && 4 * quad + k < depth; k++) {
+                vecu64 words = (even[k] & 0xffffffffu) | odd[k] << 32;
+                memcpy(bits + (4 * quad + k) * wide + first, &words, lanes * sizeof bits[0]);
             }
-            philox_lanes(c, (uint32_t)r.seed, (uint32_t)(r.seed >> 32));
-            for (size_t k = 4 * quad; k < 4 * quad + 4 && k < depth; k++)
-                memcpy(bits + k * wide + first, c[k % 4], lanes * sizeof bits[0]);
         }
     }
 }

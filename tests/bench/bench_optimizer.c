@@ -10,33 +10,33 @@
 
 enum { ROUNDS = 9, PIECE = 16384 };
 
+typedef float lanes __attribute__((vector_size(64)));
+
 typedef struct stream {
-    float *restrict a, *restrict b, *restrict c;
-    const float *restrict d;
-    size_t n;
+    lanes *a, *b, *c;
+    const lanes *d;
+    size_t n; /* floats */
 } stream;
 
 static void stream_task(void *argument, size_t task, uint32_t worker)
 {
     const stream *s = argument;
     const size_t first = task * PIECE, end = first + PIECE < s->n ? first + PIECE : s->n;
-    float *restrict a = s->a, *restrict b = s->b, *restrict c = s->c;
-    const float *restrict d = s->d;
     (void)worker;
-    for (size_t i = first; i < end; i++) {
-        float x = d[i];
-        a[i] += x;
-        b[i] += x;
-        c[i] += x;
+    for (size_t i = first / 16; i < end / 16; i++) {
+        lanes x = s->d[i], a = s->a[i], b = s->b[i], c = s->c[i];
+        s->a[i] = a + x;
+        s->b[i] = b + x;
+        s->c[i] = c + x;
     }
 }
 
-static float *floats(size_t n)
+static lanes *zeros(size_t n)
 {
-    float *x = aligned_alloc(64, n * sizeof *x);
+    lanes *x = aligned_alloc(64, n * sizeof(float));
     if (x == NULL)
         exit(1);
-    memset(x, 0, n * sizeof *x);
+    memset(x, 0, n * sizeof(float));
     return x;
 }
 
@@ -92,10 +92,10 @@ int main(void)
     pgrad_context *context = two_threads();
     pgrad_model *model = gpt2_create(context);
     stream s = {.n = 40u << 20};
-    s.a = floats(s.n);
-    s.b = floats(s.n);
-    s.c = floats(s.n);
-    float *d = floats(s.n);
+    s.a = zeros(s.n);
+    s.b = zeros(s.n);
+    s.c = zeros(s.n);
+    lanes *d = zeros(s.n);
     s.d = d;
     for (uint32_t i = 0; i < model->n_tensors; i++)
         for (size_t k = 0; k < model->tensors[i].floats; k++)
