@@ -120,9 +120,14 @@ static void adam_step(pgrad_model *model, float **m, float **v, int t)
                         .epsilon = 1e-8f};
     for (uint32_t i = 0; i < model->n_tensors; i++) {
         pgrad__tensor *tensor = &model->tensors[i];
-        ck_assert_int_eq(pgrad__adam_update(model->context, &adam, tensor->floats, tensor->data,
-                                            tensor->grad, m[i], v[i], 1),
-                         1);
+        const pgrad__update_rule rule = {.adam = &adam};
+        const pgrad__update_arrays arrays = {.n_in = tensor->floats,
+                                             .theta.data = tensor->data,
+                                             .g = tensor->grad,
+                                             .m.data = m[i],
+                                             .v.data = v[i]};
+        const pgrad__reach reach = pgrad__update(model->context, &rule, &arrays, 1);
+        ck_assert(isfinite(reach.theta) && isfinite(reach.m) && isfinite(reach.v));
     }
 }
 
