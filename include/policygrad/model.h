@@ -109,7 +109,8 @@ PGRAD_API pgrad_status pgrad_model_tensor_read(pgrad_model *model, const char *n
 PGRAD_API pgrad_status pgrad_model_tensor_write(pgrad_model *model, const char *name,
                                                 const float *in, size_t n);
 
-/* Copies the gradient of a tensor out, as pgrad_model_tensor_read does; zeros before any backward.
+/* Copies the gradient of a tensor out, as pgrad_model_tensor_read does; zeros before any backward,
+ * which is when their memory is taken.
  * Errors: as tensor_read; E_STATE for a frozen model. */
 PGRAD_API pgrad_status pgrad_model_grad_read(pgrad_model *model, const char *name, float *out,
                                              size_t capacity, size_t *n);

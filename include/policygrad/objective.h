@@ -51,6 +51,10 @@ typedef struct pgrad_objective_params {
     uint32_t share_prefix;     /* 1, the default: completions of one group that are learned in one
                                   micro-batch share one computation of their prompt, forward and
                                   backward; 0: each has its own. Gradients differ by rounding */
+    uint32_t recompute;        /* 1: of each layer only the input is kept for the backward pass, which
+                                  computes the rest again: less memory, about a quarter more time,
+                                  the same bits. 0, the default: all is kept */
+    uint32_t reserved;
 } pgrad_objective_params;
 
 /* Writes the size and the defaults, no more than size bytes. */
@@ -62,6 +66,8 @@ typedef struct pgrad_backward_params {
                                 denominator of the whole step: M, N+, N or B over all its calls */
     double n_tokens_total;   /* 0: this call's, the default; else M over all calls of the step, for
                                 the entropy bonus, which is a mean over tokens always */
+    pgrad_optimizer *optimizer; /* NULL, the default: gradients stay for pgrad_optimizer_step; else
+                                this call is the step too: see pgrad_objective_backward */
 } pgrad_backward_params;
 
 /* Writes the size and the defaults, no more than size bytes. */
@@ -87,7 +93,19 @@ PGRAD_API pgrad_status pgrad_objective_normalizer(pgrad_objective *objective,
  * "backward" in tokens.
  * Errors: E_STATE (no advantages; KL without PGRAD_REFERENCE); E_INVALID; E_NUMERIC (a loss or
  * log-probability is not finite, naming the sequence); E_NOMEM; E_CANCELLED, E_CALLBACK. After any
- * failure the gradients are undefined until pgrad_model_zero_grad. */
+ * failure the gradients are undefined until pgrad_model_zero_grad.
+ *
+ * Sequences and tokens whose loss has no derivative, such as those of a group without spread, are
+ * left out of the backward pass; the report counts them all the same.
+ *
+ * With params->optimizer each tensor is updated in the last micro-batch, as soon as its gradient is
+ * complete, and its gradient is zero afterwards: the weights, and the report's grad_norm,
+ * learning_rate and step, are those of backward and pgrad_optimizer_step, bit for bit. The optimizer
+ * must be this model's, with max_grad_norm infinity (E_INVALID). When no gradients are there and one
+ * micro-batch is all, the model takes no memory for them. The exception to all or nothing: when a
+ * gradient or an update is not finite, the tensors of the layers above it are updated already, as
+ * the message says; the step is not counted. E_CANCELLED and E_NOMEM come before anything is
+ * updated. */
 PGRAD_API pgrad_status pgrad_objective_backward(pgrad_objective *objective,
                                                 const pgrad_rollout *rollout, const uint32_t *indices,
                                                 uint32_t n, const pgrad_backward_params *params,

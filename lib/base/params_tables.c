@@ -163,6 +163,9 @@ static const pgrad__field OBJECTIVE_FIELDS[] = {
           "Lmax of CONSTANT, 0: the rollout's"),
     FIELD(FLAG, pgrad_objective_params, share_prefix, 1.0, 0.0, 1.0, 0, 0, NULL,
           "a group's prompt is computed once"),
+    FIELD(FLAG, pgrad_objective_params, recompute, 0.0, 0.0, 1.0, 0, 0, NULL,
+          "less memory for activations, more time"),
+    FIELD(RESERVED, pgrad_objective_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
 };
 
 static const pgrad__field BACKWARD_FIELDS[] = {
@@ -170,6 +173,8 @@ static const pgrad__field BACKWARD_FIELDS[] = {
           "denominator of the whole step, 0: this call's"),
     FIELD(F64, pgrad_backward_params, n_tokens_total, 0.0, 0.0, INFINITY, 0, 1, NULL,
           "learned tokens of the whole step, 0: this call's"),
+    FIELD(POINTER, pgrad_backward_params, optimizer, 0.0, 0.0, 0.0, 0, 0, NULL,
+          "updates tensors as their gradients are complete"),
 };
 
 static const pgrad__field OPTIMIZER_FIELDS[] = {

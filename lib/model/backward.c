@@ -2,33 +2,63 @@
 
 #include "base/fail.h"
 
-pgrad_status pgrad__trunk_backward(pgrad__trunk *trunk)
+pgrad_status pgrad__trunk_backward(pgrad__trunk *trunk, pgrad__gradients *gradients)
 {
     pgrad_model *model = trunk->model;
     for (uint32_t i = model->config.n_layers; i > 0; i--) {
-        PGRAD__TRY(pgrad__check_cancel(model->context));
-        PGRAD__TRY(pgrad__block_backward(trunk, i - 1, &trunk->layers[i - 1]));
+        pgrad__activations *kept = &trunk->layers[i - 1];
+        if (!gradients->begun)
+            PGRAD__TRY(pgrad__check_cancel(model->context));
+        if (trunk->recompute && i < model->config.n_layers) /* the last one is still there */
+            PGRAD__TRY(pgrad__block_recompute(trunk, i - 1, kept));
+        PGRAD__TRY(pgrad__block_backward(trunk, i - 1, kept));
+        PGRAD__TRY(pgrad__gradients_layer_done(gradients, i - 1));
     }
     pgrad__tensor *positions = model->stem->positions;
     pgrad__embedding_backward(model->context, &model->stem->embedding->grad_matrix,
                               positions == NULL ? NULL : positions->grad, trunk->tokens,
                               trunk->positions, trunk->n_rows, trunk->d_stream);
-    return PGRAD_OK;
+    return pgrad__gradients_stem_done(gradients);
+}
+
+/* Nothing to go back for: gradients stay as they are, and are used all the same. */
+static pgrad_status use_gradients(pgrad__gradients *gradients)
+{
+    for (uint32_t i = gradients->model->config.n_layers; i > 0; i--)
+        PGRAD__TRY(pgrad__gradients_layer_done(gradients, i - 1));
+    return pgrad__gradients_stem_done(gradients);
+}
+
+static pgrad_status go_back(pgrad__batch_pass *plan, const pgrad__backward *how)
+{
+    pgrad__trunk *trunk = &plan->trunk;
+    PGRAD__TRY(
+        pgrad__head_backward(&plan->head, how->loss, how->user, trunk->d_stream, trunk->n_rows));
+    if (plan->head.n_kept == 0)
+        return use_gradients(&plan->gradients);
+    pgrad__trunk_drop(trunk, &plan->head);
+    return pgrad__trunk_backward(trunk, &plan->gradients);
 }
 
 pgrad_status pgrad__model_backward(pgrad_model *model, pgrad__pass *pass, const pgrad__batch *batch,
-                                   pgrad__loss_fn loss, void *user)
+                                   const pgrad__backward *how)
 {
-    pgrad__batch_pass plan;
-    int all_zero;
     if (model->frozen)
         return pgrad__fail(PGRAD_E_STATE, "a frozen model has no gradients");
     if (batch->n_targets == 0)
         return PGRAD_OK;
-    PGRAD__TRY(pgrad__batch_pass_plan(&plan, model, pass, batch, 1, 1));
+    pgrad__batch_pass plan = {
+        .trunk = {.keep = 1, .recompute = how->recompute},
+        .gradients = {.model = model, .update = how->update, .user = how->update_user},
+        .with_logits = 1,
+        .borrow = how->update != NULL && !model->has_gradients};
+    if (!plan.borrow)
+        PGRAD__TRY(pgrad__gradients_allocate(model));
+    PGRAD__TRY(pgrad__batch_pass_plan(&plan, model, pass, batch));
     PGRAD__TRY(pgrad__trunk_forward(&plan.trunk));
     pgrad__head_gather(&plan.head, plan.trunk.output);
-    PGRAD__TRY(pgrad__head_backward(&plan.head, loss, user, plan.trunk.d_stream, plan.trunk.n_rows,
-                                    &all_zero));
-    return all_zero ? PGRAD_OK : pgrad__trunk_backward(&plan.trunk);
+    pgrad__gradients_begin(&plan.gradients);
+    pgrad_status status = go_back(&plan, how);
+    pgrad__gradients_end(&plan.gradients);
+    return status;
 }

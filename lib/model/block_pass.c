@@ -203,16 +203,22 @@ static void activate(const pgrad__trunk *trunk, const pgrad__activations *kept)
                                   trunk->hidden);
 }
 
-static pgrad_status mlp_forward(pgrad__trunk *trunk, uint32_t index, pgrad__activations *kept,
-                                float *output)
+static pgrad_status mlp_expand(pgrad__trunk *trunk, uint32_t index, pgrad__activations *kept)
 {
     pgrad_model *model = trunk->model;
     const pgrad__layer *layer = &model->layers[index];
-    size_t embd = model->config.n_embd, ff = model->config.n_ff;
     pgrad__norm_forward(model, &layer->mlp_norm, kept->middle, trunk->n_rows, trunk->normed,
                         kept->mean[1], kept->rstd[1]);
-    PGRAD__TRY(linears_forward(trunk, layer->expand, n_expand(model), trunk->normed, embd,
-                               kept->expand, ff, 0));
+    return linears_forward(trunk, layer->expand, n_expand(model), trunk->normed,
+                           model->config.n_embd, kept->expand, model->config.n_ff, 0);
+}
+
+static pgrad_status mlp_forward(pgrad__trunk *trunk, uint32_t index, pgrad__activations *kept,
+                                float *output)
+{
+    const pgrad__layer *layer = &trunk->model->layers[index];
+    size_t embd = trunk->model->config.n_embd, ff = trunk->model->config.n_ff;
+    PGRAD__TRY(mlp_expand(trunk, index, kept));
     activate(trunk, kept);
     if (output != kept->middle)
         memcpy(output, kept->middle, trunk->n_rows * embd * sizeof(float));
@@ -252,6 +258,12 @@ pgrad_status pgrad__block_forward(pgrad__trunk *trunk, uint32_t layer, pgrad__ac
 {
     PGRAD__TRY(attention_forward(trunk, layer, kept));
     return mlp_forward(trunk, layer, kept, output);
+}
+
+pgrad_status pgrad__block_recompute(pgrad__trunk *trunk, uint32_t layer, pgrad__activations *kept)
+{
+    PGRAD__TRY(attention_forward(trunk, layer, kept));
+    return mlp_expand(trunk, layer, kept);
 }
 
 pgrad_status pgrad__block_backward(pgrad__trunk *trunk, uint32_t layer, pgrad__activations *kept)

@@ -32,11 +32,11 @@ void pgrad__pass_free(pgrad__pass *pass)
 
 /* ---- the trunk ---- */
 
+/* All of a layer but its input. */
 static void lay_out_layer(const pgrad__trunk *trunk, pgrad__arena *arena, pgrad__activations *kept)
 {
     const pgrad__config *config = &trunk->model->config;
     size_t n = trunk->n_rows, row = n * sizeof(float);
-    kept->input = pgrad__arena_take(arena, config->n_embd, row);
     kept->middle = trunk->keep ? pgrad__arena_take(arena, config->n_embd, row) : kept->input;
     for (size_t i = 0; i < 2; i++) {
         kept->mean[i] = pgrad__arena_take(arena, 1, row);
@@ -49,34 +49,54 @@ static void lay_out_layer(const pgrad__trunk *trunk, pgrad__arena *arena, pgrad_
     kept->expand[1] = config->gated ? pgrad__arena_take(arena, config->n_ff, row) : NULL;
 }
 
+static void lay_out_layers(pgrad__trunk *trunk, pgrad__arena *arena)
+{
+    const pgrad__config *config = &trunk->model->config;
+    uint32_t n = trunk->keep ? config->n_layers : 1;
+    pgrad__activations kept = {0};
+    trunk->layers = pgrad__arena_take(arena, n, sizeof *trunk->layers);
+    for (uint32_t i = 0; i < n; i++) {
+        kept.input = pgrad__arena_take(arena, config->n_embd, trunk->n_rows * sizeof(float));
+        if (i == 0 || !trunk->recompute)
+            lay_out_layer(trunk, arena, &kept);
+        if (trunk->layers != NULL)
+            trunk->layers[i] = kept;
+    }
+}
+
+/* What only a backward pass needs. */
+static void lay_out_backward(pgrad__trunk *trunk, pgrad__arena *arena)
+{
+    const pgrad__config *config = &trunk->model->config;
+    size_t n = trunk->n_rows, row = n * sizeof(float), query = pgrad__query_width(config);
+    trunk->d_stream = pgrad__arena_take(arena, config->n_embd, row);
+    trunk->d_normed = pgrad__arena_take(arena, config->n_embd, row);
+    trunk->d_hidden = pgrad__arena_take(arena, query > config->n_ff ? query : config->n_ff, row);
+    trunk->d_qkv = pgrad__arena_take(arena, pgrad__qkv_width(config), row);
+    trunk->kept_tokens = pgrad__arena_take(arena, n, sizeof *trunk->kept_tokens);
+    trunk->kept_sequences =
+        pgrad__arena_take(arena, trunk->n_sequences, sizeof *trunk->kept_sequences);
+    trunk->kept_index = pgrad__arena_take(arena, trunk->n_sequences, sizeof *trunk->kept_index);
+}
+
 void pgrad__trunk_lay_out(pgrad__trunk *trunk, pgrad__arena *arena)
 {
     const pgrad__config *config = &trunk->model->config;
     size_t n = trunk->n_rows, row = n * sizeof(float);
-    uint32_t n_kept = trunk->keep ? config->n_layers : 1;
     trunk->positions = pgrad__arena_take(arena, n, sizeof *trunk->positions);
     trunk->spans = pgrad__arena_take(arena, trunk->n_spans, sizeof *trunk->spans);
     trunk->runs = pgrad__arena_take(arena, trunk->n_runs, sizeof *trunk->runs);
     trunk->first_page = pgrad__arena_take(arena, trunk->n_spans, sizeof *trunk->first_page);
     trunk->pages = pgrad__arena_take(arena, trunk->n_pages, sizeof *trunk->pages);
     trunk->page_scratch = pgrad__arena_take(arena, trunk->page_scratch_floats, sizeof(float));
-    trunk->layers = pgrad__arena_take(arena, n_kept, sizeof *trunk->layers);
-    for (uint32_t i = 0; i < n_kept; i++) {
-        pgrad__activations measured;
-        lay_out_layer(trunk, arena, trunk->layers == NULL ? &measured : &trunk->layers[i]);
-    }
+    lay_out_layers(trunk, arena);
     trunk->output = pgrad__arena_take(arena, trunk->keep ? config->n_embd : 0, row);
     if (!trunk->keep && trunk->layers != NULL)
         trunk->output = trunk->layers[0].input;
     trunk->normed = pgrad__arena_take(arena, config->n_embd, row);
     trunk->hidden = pgrad__arena_take(arena, config->n_ff, row);
-    if (!trunk->keep)
-        return;
-    size_t query = pgrad__query_width(config);
-    trunk->d_stream = pgrad__arena_take(arena, config->n_embd, row);
-    trunk->d_normed = pgrad__arena_take(arena, config->n_embd, row);
-    trunk->d_hidden = pgrad__arena_take(arena, query > config->n_ff ? query : config->n_ff, row);
-    trunk->d_qkv = pgrad__arena_take(arena, pgrad__qkv_width(config), row);
+    if (trunk->keep)
+        lay_out_backward(trunk, arena);
 }
 
 void pgrad__trunk_set_pages(pgrad__trunk *trunk)
@@ -172,6 +192,9 @@ static void lay_out_batch(pgrad__arena *arena, void *user)
     pgrad__batch_pass *plan = user;
     pgrad__trunk_lay_out(&plan->trunk, arena);
     pgrad__head_lay_out(&plan->head, arena, plan->with_logits, plan->trunk.keep);
+    size_t floats = plan->borrow ? pgrad__gradients_borrowed(plan->trunk.model) : 0;
+    float *block = pgrad__arena_take(arena, floats, sizeof(float));
+    plan->gradients.block = plan->borrow ? block : NULL;
 }
 
 /* Pages in front of a sequence that it shares with its prefix: the full ones. */
@@ -233,43 +256,53 @@ static void fill_trunk(pgrad__trunk *trunk, const pgrad__batch *batch)
     memset(trunk->page_scratch, 0, trunk->page_scratch_floats * sizeof(float));
 }
 
-pgrad_status pgrad__batch_pass_plan(pgrad__batch_pass *plan, pgrad_model *model, pgrad__pass *pass,
-                                    const pgrad__batch *batch, int with_logits, int keep)
+/* Everything about the batch but what its arrays hold. */
+static void measure_batch(pgrad__trunk *trunk, const pgrad__batch *batch)
 {
-    PGRAD__TRY(check_batch(model, batch));
-    *plan = (pgrad__batch_pass){.with_logits = with_logits};
-    pgrad__trunk *trunk = &plan->trunk;
-    trunk->model = model;
-    trunk->pass = pass;
     trunk->tokens = batch->tokens;
     trunk->n_rows = batch->n_rows;
     trunk->sequences = batch->sequences;
     trunk->n_sequences = batch->n_sequences;
     trunk->n_spans = batch->n_sequences;
     trunk->n_runs = batch->n_sequences;
+    trunk->n_pages = 0;
     size_t own_pages = 0;
     for (size_t i = 0; i < batch->n_sequences; i++) {
         trunk->n_runs += pgrad__n_prefix(batch->sequences, i) % PGRAD__KEY_TILE > 0;
         trunk->n_pages += all_pages(batch, i);
         own_pages += all_pages(batch, i) - shared_pages(batch, i);
     }
-    trunk->page_scratch_floats = own_pages * page_floats(model) + PGRAD__SLACK;
-    trunk->keep = keep;
+    trunk->page_scratch_floats = own_pages * page_floats(trunk->model) + PGRAD__SLACK;
+}
+
+void pgrad__trunk_set_batch(pgrad__trunk *trunk, const pgrad__batch *batch)
+{
+    measure_batch(trunk, batch);
+    fill_trunk(trunk, batch);
+}
+
+pgrad_status pgrad__batch_pass_plan(pgrad__batch_pass *plan, pgrad_model *model, pgrad__pass *pass,
+                                    const pgrad__batch *batch)
+{
+    PGRAD__TRY(check_batch(model, batch));
+    plan->trunk.model = model;
+    plan->trunk.pass = pass;
+    measure_batch(&plan->trunk, batch);
     plan->head.model = model;
     plan->head.pass = pass;
     plan->head.batch = batch;
     PGRAD__TRY(pgrad__arena_plan(&pass->arena, lay_out_batch, plan));
-    fill_trunk(trunk, batch);
+    fill_trunk(&plan->trunk, batch);
     return PGRAD_OK;
 }
 
 pgrad_status pgrad__model_score(pgrad_model *model, pgrad__pass *pass, const pgrad__batch *batch,
                                 float *logprob, float *entropy)
 {
-    pgrad__batch_pass plan;
+    pgrad__batch_pass plan = {.with_logits = 1};
     if (batch->n_targets == 0)
         return PGRAD_OK;
-    PGRAD__TRY(pgrad__batch_pass_plan(&plan, model, pass, batch, 1, 0));
+    PGRAD__TRY(pgrad__batch_pass_plan(&plan, model, pass, batch));
     PGRAD__TRY(pgrad__trunk_forward(&plan.trunk));
     pgrad__head_gather(&plan.head, plan.trunk.output);
     return pgrad__head_score(&plan.head, logprob, entropy);
@@ -278,10 +311,10 @@ pgrad_status pgrad__model_score(pgrad_model *model, pgrad__pass *pass, const pgr
 pgrad_status pgrad__model_forward_logits(pgrad_model *model, pgrad__pass *pass,
                                          const pgrad__batch *batch, float *logits)
 {
-    pgrad__batch_pass plan;
+    pgrad__batch_pass plan = {0};
     if (batch->n_targets == 0)
         return PGRAD_OK;
-    PGRAD__TRY(pgrad__batch_pass_plan(&plan, model, pass, batch, 0, 0));
+    PGRAD__TRY(pgrad__batch_pass_plan(&plan, model, pass, batch));
     PGRAD__TRY(pgrad__trunk_forward(&plan.trunk));
     pgrad__head_gather(&plan.head, plan.trunk.output);
     return pgrad__head_logits(&plan.head, 0, batch->n_targets, logits);

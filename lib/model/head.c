@@ -5,19 +5,19 @@
 #include <string.h>
 
 #include "base/fail.h"
+#include "model/arch.h"
 
-/* Bytes of logits held at a time, and the fewest rows whatever the vocabulary. */
+/* Bytes of logits held at a time, whatever the vocabulary: six rows of the largest. */
 #define LOGITS_BUDGET ((size_t)96 << 20)
-#define MIN_CHUNK 64
+
+_Static_assert(PGRAD__MAX_VOCAB * sizeof(float) <= LOGITS_BUDGET, "a row of logits");
 
 /* Rows of a chunk: of the vocabulary alone, whole row blocks where they fit, so that where a chunk
  * ends says nothing about the order of sums over rows. */
 static size_t chunk_rows(uint32_t n_vocab)
 {
     size_t rows = LOGITS_BUDGET / ((size_t)n_vocab * sizeof(float));
-    if (rows >= PGRAD__ROW_BLOCK)
-        return rows - rows % PGRAD__ROW_BLOCK;
-    return rows < MIN_CHUNK ? MIN_CHUNK : rows - rows % MIN_CHUNK;
+    return rows < PGRAD__ROW_BLOCK ? rows : rows - rows % PGRAD__ROW_BLOCK;
 }
 
 void pgrad__head_lay_out(pgrad__head_pass *head, pgrad__arena *arena, int with_logits,
@@ -43,6 +43,9 @@ void pgrad__head_lay_out(pgrad__head_pass *head, pgrad__arena *arena, int with_l
         return;
     head->d_logprob = pgrad__arena_take(arena, 1, row);
     head->entropy_weight = pgrad__arena_take(arena, 1, row);
+    head->inverse_tau = pgrad__arena_take(arena, 1, row);
+    head->targets = pgrad__arena_take(arena, head->chunk, sizeof *head->targets);
+    head->kept_rows = pgrad__arena_take(arena, n, sizeof *head->kept_rows);
     head->d_normed = pgrad__arena_take(arena, config->n_embd, n * sizeof(float));
 }
 
@@ -91,61 +94,89 @@ pgrad_status pgrad__head_score(pgrad__head_pass *head, float *logprob, float *en
     return PGRAD_OK;
 }
 
-static int all_zero_values(const float *x, size_t n)
+/* Puts what the backward pass needs of a target to the place of an earlier one. */
+static void move_target(pgrad__head_pass *head, size_t from, size_t to)
 {
-    for (size_t i = 0; i < n; i++) {
-        if (!(x[i] == 0.0f)) /* a NaN is not zero */
-            return 0;
-    }
-    return 1;
+    size_t embd = head->model->config.n_embd;
+    if (from == to)
+        return;
+    memcpy(head->gathered + to * embd, head->gathered + from * embd, embd * sizeof(float));
+    memcpy(head->normed + to * embd, head->normed + from * embd, embd * sizeof(float));
+    head->mean[to] = head->mean[from];
+    head->rstd[to] = head->rstd[from];
 }
 
-/* dz in the place of z; d_normed = W^T dz; dW += dz^T normed. */
-static pgrad_status chunk_backward(pgrad__head_pass *head, size_t first, size_t n)
+/* Moves the targets of a chunk with a derivative to its front, and behind those kept before;
+ * returns how many they are. A NaN is not zero. */
+static size_t keep_targets(pgrad__head_pass *head, size_t first, size_t n)
+{
+    const pgrad__batch *batch = head->batch;
+    size_t vocab = head->model->config.n_vocab, kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (head->d_logprob[i] == 0.0f && head->entropy_weight[i] == 0.0f)
+            continue;
+        if (kept != i)
+            memcpy(head->logits + kept * vocab, head->logits + i * vocab, vocab * sizeof(float));
+        head->lse[kept] = head->lse[i];
+        head->entropy[kept] = head->entropy[i];
+        head->d_logprob[kept] = head->d_logprob[i];
+        head->entropy_weight[kept] = head->entropy_weight[i];
+        head->inverse_tau[kept] = batch->inverse_tau[first + i];
+        head->targets[kept] = batch->targets[first + i];
+        head->kept_rows[head->n_kept + kept] = batch->target_rows[first + i];
+        move_target(head, first + i, head->n_kept + kept);
+        kept++;
+    }
+    return kept;
+}
+
+/* dz in the place of z; d_normed = W^T dz; dW += dz^T normed; for the n targets behind n_kept. */
+static pgrad_status chunk_backward(pgrad__head_pass *head, size_t n)
 {
     const pgrad_model *model = head->model;
-    const pgrad__batch *batch = head->batch;
     pgrad__tensor *weight = model->stem->head;
-    size_t vocab = model->config.n_vocab, embd = model->config.n_embd;
-    pgrad__softmax_grad(model->context, head->logits, vocab, n, vocab, batch->inverse_tau + first,
-                        batch->targets + first, head->lse, head->entropy, head->d_logprob,
+    size_t vocab = model->config.n_vocab, embd = model->config.n_embd, at = head->n_kept * embd;
+    pgrad__softmax_grad(model->context, head->logits, vocab, n, vocab, head->inverse_tau,
+                        head->targets, head->lse, head->entropy, head->d_logprob,
                         head->entropy_weight);
     PGRAD__TRY(pgrad__matmul_grad_input(model->context, &head->pass->workspace, head->logits, vocab,
-                                        n, &weight->matrix, head->d_normed + first * embd, embd,
-                                        0));
+                                        n, &weight->matrix, head->d_normed + at, embd, 0));
     return pgrad__matmul_grad_weight(model->context, &head->pass->workspace, head->logits, vocab,
-                                     head->normed + first * embd, embd, n, &weight->grad_matrix);
+                                     head->normed + at, embd, n, &weight->grad_matrix);
+}
+
+/* From d_normed through the final norm to the rows of d_stream. */
+static void output_backward(pgrad__head_pass *head, float *d_stream, size_t n_rows)
+{
+    const pgrad_model *model = head->model;
+    size_t embd = model->config.n_embd, n = head->n_kept;
+    /* normed has done its part and takes the gradient at the gathered rows. */
+    memset(head->normed, 0, n * embd * sizeof(float));
+    pgrad__norm_backward(model, &model->stem->norm, head->d_normed, head->gathered, n, head->mean,
+                         head->rstd, head->normed);
+    memset(d_stream, 0, n_rows * embd * sizeof(float));
+    for (size_t i = 0; i < n; i++) { /* several may have one row */
+        float *row = d_stream + head->kept_rows[i] * embd;
+        for (size_t d = 0; d < embd; d++)
+            row[d] += head->normed[i * embd + d];
+    }
 }
 
 pgrad_status pgrad__head_backward(pgrad__head_pass *head, pgrad__loss_fn loss, void *user,
-                                  float *d_stream, size_t n_rows, int *all_zero)
+                                  float *d_stream, size_t n_rows)
 {
-    const pgrad_model *model = head->model;
-    size_t embd = model->config.n_embd, total = head->batch->n_targets;
-    *all_zero = 1;
+    size_t total = head->batch->n_targets;
+    head->n_kept = 0;
     for (size_t first = 0; first < total; first += head->chunk) {
         size_t n = total - first < head->chunk ? total - first : head->chunk;
         PGRAD__TRY(chunk_forward(head, first, n, head->logprob, head->entropy));
         PGRAD__TRY(loss(user, first, n, head->logprob, head->entropy, head->d_logprob,
                         head->entropy_weight));
-        if (all_zero_values(head->d_logprob, n) && all_zero_values(head->entropy_weight, n)) {
-            memset(head->d_normed + first * embd, 0, n * embd * sizeof(float));
-            continue;
-        }
-        *all_zero = 0;
-        PGRAD__TRY(chunk_backward(head, first, n));
+        size_t kept = keep_targets(head, first, n);
+        PGRAD__TRY(chunk_backward(head, kept));
+        head->n_kept += kept;
     }
-    if (*all_zero)
-        return PGRAD_OK;
-    /* normed has done its part and takes the gradient at the gathered rows. */
-    memset(head->normed, 0, total * embd * sizeof(float));
-    pgrad__norm_backward(model, &model->stem->norm, head->d_normed, head->gathered, total,
-                         head->mean, head->rstd, head->normed);
-    memset(d_stream, 0, n_rows * embd * sizeof(float));
-    for (size_t i = 0; i < total; i++) { /* several may have one row */
-        float *row = d_stream + head->batch->target_rows[i] * embd;
-        for (size_t d = 0; d < embd; d++)
-            row[d] += head->normed[i * embd + d];
-    }
+    if (head->n_kept > 0)
+        output_backward(head, d_stream, n_rows);
     return PGRAD_OK;
 }

@@ -28,7 +28,7 @@ typedef struct pgrad__tensor {
     pgrad__matrix matrix; /* MATRIX*: data is `data` */
     pgrad__matrix grad_matrix;
     float *data; /* floats of it, slack excluded */
-    float *grad; /* the same layout; NULL in a frozen model */
+    float *grad; /* the same layout; NULL before the first backward pass: gradients.h */
     size_t floats;
 } pgrad__tensor;
 
@@ -49,6 +49,7 @@ struct pgrad_model {
     float *rope_cos, *rope_sin;  /* [n_context, head_dim / 2], NULL without rope */
     uint32_t n_context;
     int frozen;
+    int has_gradients; /* memory of its own for all of them */
     uint64_t weight_version;
     const pgrad__kernels *kernels;
 };
@@ -102,10 +103,29 @@ typedef pgrad_status (*pgrad__loss_fn)(void *user, size_t first, size_t n, const
                                        const float *entropy, float *d_logprob,
                                        float *entropy_weight);
 
+/* Updates tensor `index` of the model from its gradient. Called on the calling thread. */
+typedef pgrad_status (*pgrad__update_fn)(void *user, uint32_t index);
+
+/* What a backward pass is to do. */
+typedef struct pgrad__backward {
+    pgrad__loss_fn loss;
+    void *user;    /* of loss */
+    int recompute; /* 1: of each layer only the input is kept, the rest computed again: same bits */
+    pgrad__update_fn update; /* NULL, or called for each tensor as soon as its gradient is complete,
+                                which is then used up. Memory for the gradients of the whole model
+                                is not taken, where there is none yet */
+    void *update_user;
+} pgrad__backward;
+
 /* Forward, loss and backward; adds to the gradients. Head and loss run in chunks of rows, so the
- * [n_targets, n_vocab] matrix never exists. The caller holds the model's write lock. */
+ * [n_targets, n_vocab] matrix never exists. Rows without a derivative are left out of the backward
+ * pass. The caller holds the model's write lock. */
 pgrad_status pgrad__model_backward(pgrad_model *model, pgrad__pass *pass, const pgrad__batch *batch,
-                                   pgrad__loss_fn loss, void *user);
+                                   const pgrad__backward *how);
+
+/* Takes memory for the gradients of all tensors, zero, unless it is there. */
+pgrad_status pgrad__gradients_allocate(pgrad_model *model);
+void pgrad__gradients_zero(pgrad_model *model);
 
 /* ---- decoding over a cache (kv_cache.c, decode.c) ---- */
 

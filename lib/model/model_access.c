@@ -80,7 +80,10 @@ static pgrad_status read_tensor(pgrad_model *model, const char *name, int gradie
                            name, (unsigned long long)elements, capacity);
     }
     PGRAD__TRY(pgrad__lock_read(&model->lock, "model"));
-    pgrad__tensor_get_rows(model, tensor, gradient, 0, pgrad__tensor_rows(tensor), out);
+    if (gradient && !model->has_gradients)
+        memset(out, 0, (size_t)elements * sizeof *out);
+    else
+        pgrad__tensor_get_rows(model, tensor, gradient, 0, pgrad__tensor_rows(tensor), out);
     pgrad__unlock_read(&model->lock);
     *n = (size_t)elements;
     return PGRAD_OK;
@@ -124,13 +127,6 @@ pgrad_status pgrad_model_tensor_write(pgrad_model *model, const char *name, cons
     return status;
 }
 
-static void zero_tensor(void *argument, size_t task, uint32_t worker)
-{
-    pgrad_model *model = argument;
-    (void)worker;
-    memset(model->tensors[task].grad, 0, model->tensors[task].floats * sizeof(float));
-}
-
 pgrad_status pgrad_model_zero_grad(pgrad_model *model)
 {
     if (model == NULL)
@@ -141,7 +137,7 @@ pgrad_status pgrad_model_zero_grad(pgrad_model *model)
     PGRAD__TRY(pgrad__enter(model->context, &scope));
     pgrad_status status = pgrad__lock_write(&model->lock, "model");
     if (status == PGRAD_OK) {
-        pgrad__parallel(model->context, model->n_tensors, zero_tensor, model);
+        pgrad__gradients_zero(model);
         pgrad__unlock_write(&model->lock);
     }
     pgrad__leave(&scope);

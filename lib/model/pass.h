@@ -5,6 +5,7 @@
 
 #include "model/arena.h"
 #include "model/block.h"
+#include "model/gradients.h"
 
 struct pgrad__pass {
     pgrad_context *context;
@@ -43,6 +44,7 @@ typedef struct pgrad__trunk {
     float *page_scratch;      /* of passes that keep no cache */
     size_t page_scratch_floats;
     int keep;                   /* 1: activations of each layer stay */
+    int recompute;              /* with keep: only `input` of each, all share the rest */
     pgrad__activations *layers; /* [n_layers], or [1] */
     float *output;              /* [n_rows, E] of the last layer */
     float *normed;              /* [n_rows, E] scratch */
@@ -54,6 +56,10 @@ typedef struct pgrad__trunk {
     float *d_qkv;    /* [n_rows, (H + 2 K) hd] */
     const pgrad__attention_sequence *sequences;
     size_t n_sequences;
+    /* the rows and sequences that drop.c leaves */
+    pgrad_token *kept_tokens;                  /* [n_rows] */
+    pgrad__attention_sequence *kept_sequences; /* [n_sequences] */
+    uint32_t *kept_index;                      /* [n_sequences] 1 + its number among the kept; 0 */
 } pgrad__trunk;
 
 /* ---- head.c ---- */
@@ -69,7 +75,12 @@ typedef struct pgrad__head_pass {
     float *mean, *rstd;
     float *logits;                                               /* [chunk, V] */
     float *logprob, *lse, *entropy, *d_logprob, *entropy_weight; /* [chunk] */
-    float *d_normed;                                             /* [n_targets, E] backward */
+    /* backward: targets with a derivative move to the front, of a chunk and of all */
+    float *inverse_tau;   /* [chunk] */
+    pgrad_token *targets; /* [chunk] */
+    uint32_t *kept_rows;  /* [n_targets] their rows in the trunk */
+    size_t n_kept;
+    float *d_normed; /* [n_targets, E] */
 } pgrad__head_pass;
 
 /* with_logits: a chunk of them and what goes with it, for head_score and head_backward. */
@@ -80,10 +91,10 @@ void pgrad__head_gather(pgrad__head_pass *head, const float *output);
 /* logits [n, V] of target rows first .. */
 pgrad_status pgrad__head_logits(pgrad__head_pass *head, size_t first, size_t n, float *logits);
 pgrad_status pgrad__head_score(pgrad__head_pass *head, float *logprob, float *entropy);
-/* Adds to the head's and the final norm's gradients and writes the gradient at the trunk's output;
- * *all_zero: every derivative was zero, and nothing was written. */
+/* Adds to the head's and the final norm's gradients and writes the gradient at the trunk's output,
+ * unless n_kept is 0 at the end: every derivative was zero. */
 pgrad_status pgrad__head_backward(pgrad__head_pass *head, pgrad__loss_fn loss, void *user,
-                                  float *d_stream, size_t n_rows, int *all_zero);
+                                  float *d_stream, size_t n_rows);
 
 /* ---- the trunk ---- */
 
@@ -100,8 +111,8 @@ static inline size_t pgrad__query_width(const pgrad__config *config)
 
 pgrad__attention_shape pgrad__layer_attention(const pgrad__config *config, uint32_t layer);
 
-/* Hands out the trunk's arrays; model, n_rows, n_spans, n_runs, n_pages, page_scratch_floats and
- * keep are set. */
+/* Hands out the trunk's arrays; model, n_rows, n_spans, n_runs, n_pages, page_scratch_floats, keep
+ * and recompute are set. */
 void pgrad__trunk_lay_out(pgrad__trunk *trunk, pgrad__arena *arena);
 
 /* Says where page i of span s is: pages[first_page[s] + i] are set; puts them into the spans and
@@ -112,10 +123,22 @@ void pgrad__trunk_set_pages(pgrad__trunk *trunk);
 typedef struct pgrad__batch_pass {
     pgrad__trunk trunk;
     pgrad__head_pass head;
+    pgrad__gradients gradients;
     int with_logits;
+    int borrow; /* 1: room for gradients that are used up at once */
 } pgrad__batch_pass;
+
+/* Sets plan->trunk, head and gradients.block; with_logits, borrow, trunk.keep and trunk.recompute
+ * are set. */
 pgrad_status pgrad__batch_pass_plan(pgrad__batch_pass *plan, pgrad_model *model, pgrad__pass *pass,
-                                    const pgrad__batch *batch, int with_logits, int keep);
+                                    const pgrad__batch *batch);
+
+/* Puts the trunk's spans and pages to a batch that is no larger than the planned one. */
+void pgrad__trunk_set_batch(pgrad__trunk *trunk, const pgrad__batch *batch);
+
+/* Takes out of a trunk that has gone forward, before it goes back, the sequences that none of the
+ * head's kept rows needs (drop.c). */
+void pgrad__trunk_drop(pgrad__trunk *trunk, const pgrad__head_pass *head);
 
 /* Checks ids against the vocabulary: E_INVALID naming the index. */
 pgrad_status pgrad__check_tokens(const pgrad_model *model, const pgrad_token *tokens, size_t n);
@@ -124,11 +147,13 @@ pgrad_status pgrad__check_tokens(const pgrad_model *model, const pgrad_token *to
  * of each layer. */
 pgrad_status pgrad__trunk_forward(pgrad__trunk *trunk);
 /* From d_stream, the gradient at the last layer's output, down to the embedding. */
-pgrad_status pgrad__trunk_backward(pgrad__trunk *trunk);
+pgrad_status pgrad__trunk_backward(pgrad__trunk *trunk, pgrad__gradients *gradients);
 
 /* One layer; block_pass.c. `output` may be the layer's middle, or separate rows. */
 pgrad_status pgrad__block_forward(pgrad__trunk *trunk, uint32_t layer, pgrad__activations *kept,
                                   float *output);
+/* Fills `kept` again from its input, as far as the backward pass needs it. */
+pgrad_status pgrad__block_recompute(pgrad__trunk *trunk, uint32_t layer, pgrad__activations *kept);
 /* d_stream: in, the gradient at the output; out, at the input. Overwrites kept->expand. */
 pgrad_status pgrad__block_backward(pgrad__trunk *trunk, uint32_t layer, pgrad__activations *kept);
 

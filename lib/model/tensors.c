@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "base/pool.h"
+#include "model/gradients.h"
 
 /* ---- which tensors there are ---- */
 
@@ -133,18 +134,15 @@ pgrad_status pgrad__tensors_plan(pgrad_model *model)
 
 /* ---- memory ---- */
 
-/* What must be zero: gradients, lanes behind the last output of a matrix, slack. The rest of the
- * weights is written before it is read. */
+/* What must be zero: lanes behind the last output of a matrix, slack. The rest of the weights is
+ * written before it is read. */
 static void zero_tensor(void *argument, size_t index, uint32_t worker)
 {
     const pgrad_model *model = argument;
     const pgrad__tensor *tensor = &model->tensors[index];
-    size_t end = tensor->floats + PGRAD__SLACK,
-           panel = (size_t)tensor->matrix.n_in * model->kernels->wide;
+    size_t panel = (size_t)tensor->matrix.n_in * model->kernels->wide;
     (void)worker;
     memset(tensor->data + (tensor->floats - panel), 0, (panel + PGRAD__SLACK) * sizeof(float));
-    if (tensor->grad != NULL)
-        memset(tensor->grad, 0, end * sizeof(float));
 }
 
 pgrad_status pgrad__tensors_allocate(pgrad_model *model)
@@ -154,10 +152,6 @@ pgrad_status pgrad__tensors_allocate(pgrad_model *model)
         size_t floats = tensor->floats + PGRAD__SLACK;
         PGRAD__TRY(pgrad__alloc(model->context, floats, sizeof(float), &tensor->data));
         tensor->matrix.data = tensor->data;
-        if (model->frozen)
-            continue;
-        PGRAD__TRY(pgrad__alloc(model->context, floats, sizeof(float), &tensor->grad));
-        tensor->grad_matrix.data = tensor->grad;
     }
     pgrad__parallel(model->context, model->n_tensors, zero_tensor, model);
     return PGRAD_OK;
@@ -165,8 +159,8 @@ pgrad_status pgrad__tensors_allocate(pgrad_model *model)
 
 void pgrad__tensors_free(pgrad_model *model)
 {
+    pgrad__gradients_free(model);
     for (uint32_t i = 0; i < model->n_tensors; i++) {
-        pgrad__free(model->context, model->tensors[i].grad);
         pgrad__free(model->context, model->tensors[i].data);
         pgrad__free(model->context, model->tensors[i].name);
     }

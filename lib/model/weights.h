@@ -8,8 +8,7 @@
 
 /* Makes model->tensors, layers and stem from the config: names and shapes, no weights yet. */
 pgrad_status pgrad__tensors_plan(pgrad_model *model);
-/* Their memory, padding zeroed, the weights themselves yet to be filled; gradients, zero, unless
- * the model is frozen. */
+/* Their memory, padding zeroed, the weights themselves yet to be filled. */
 pgrad_status pgrad__tensors_allocate(pgrad_model *model);
 void pgrad__tensors_free(pgrad_model *model);
 

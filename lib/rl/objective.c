@@ -7,6 +7,7 @@
 #include "base/params_check.h"
 #include "rl/loss.h"
 #include "rl/metrics.h"
+#include "rl/optimizer.h"
 
 /* ---- life ---- */
 
@@ -369,7 +370,7 @@ static void fill_report(const pgrad_objective *objective, const totals *sum, dou
 
 static pgrad_status run_micro_batches(pgrad_objective *objective, const pgrad_rollout *rollout,
                                       const counts *c, double entropy_weight, uint32_t n_micro,
-                                      totals *sum)
+                                      pgrad__tensor_updates *updates, totals *sum)
 {
     pgrad_model *model = objective->model;
     uint64_t done = 0;
@@ -381,12 +382,33 @@ static pgrad_status run_micro_batches(pgrad_objective *objective, const pgrad_ro
         PGRAD__TRY(pgrad__progress(model->context, "backward", done, (uint64_t)c->tokens));
         PGRAD__TRY(pgrad__batch_build(&objective->builder, rollout, objective->chosen + first,
                                       end - first, is_supervised(objective)));
-        PGRAD__TRY(pgrad__model_backward(model, objective->pass, &objective->builder.batch,
-                                         loss_of_targets, &micro));
+        const int update = updates != NULL && end == c->n_chosen;
+        const pgrad__backward how = {.loss = loss_of_targets,
+                                     .user = &micro,
+                                     .recompute = (int)objective->params.recompute,
+                                     .update = update ? pgrad__tensor_updates_one : NULL,
+                                     .update_user = updates};
+        PGRAD__TRY(pgrad__model_backward(model, objective->pass, &objective->builder.batch, &how));
         done += objective->builder.batch.n_targets;
         first = end;
     }
-    return pgrad__progress(model->context, "backward", done, done);
+    /* Weights that are updated are not to be taken back by a progress function. */
+    return updates != NULL ? PGRAD_OK : pgrad__progress(model->context, "backward", done, done);
+}
+
+/* The micro-batches, and with an optimizer their step. */
+static pgrad_status run(pgrad_objective *objective, const pgrad_rollout *rollout, const counts *c,
+                        double entropy_weight, uint32_t n_micro, pgrad_optimizer *optimizer,
+                        totals *sum, pgrad_step_report *report)
+{
+    pgrad__tensor_updates updates;
+    if (optimizer == NULL)
+        return run_micro_batches(objective, rollout, c, entropy_weight, n_micro, NULL, sum);
+    PGRAD__TRY(pgrad__tensor_updates_begin(optimizer, objective->model, &updates));
+    pgrad_status status =
+        run_micro_batches(objective, rollout, c, entropy_weight, n_micro, &updates, sum);
+    pgrad__tensor_updates_end(&updates, status, report);
+    return status;
 }
 
 static pgrad_status backward(pgrad_objective *objective, const pgrad_rollout *rollout,
@@ -409,8 +431,8 @@ static pgrad_status backward(pgrad_objective *objective, const pgrad_rollout *ro
     totals sum = {.ratio_min = INFINITY, .ratio_max = -INFINITY};
     PGRAD__TRY(pgrad__lock_write(&objective->model->lock, "objective_backward: the model"));
     pgrad_status status =
-        run_micro_batches(objective, rollout, &c,
-                          objective->params.entropy_coefficient / entropy_tokens, n_micro, &sum);
+        run(objective, rollout, &c, objective->params.entropy_coefficient / entropy_tokens, n_micro,
+            params->optimizer, &sum, report);
     pgrad__unlock_write(&objective->model->lock);
     PGRAD__TRY(status);
     if (report != NULL)

@@ -138,6 +138,12 @@ pgrad_status pgrad_optimizer_set_lr(pgrad_optimizer *optimizer, double learning_
 
 /* ---- the update ---- */
 
+static double gradient_squares(const pgrad_model *model, const pgrad__tensor *tensor)
+{
+    return is_matrix(tensor) ? pgrad__matrix_sumsq(model->context, &tensor->grad_matrix)
+                             : pgrad__vector_sumsq(model->context, tensor->grad, tensor->floats);
+}
+
 /* n = sqrt(sum g^2) over all tensors, in their order. */
 static double gradient_norm(const pgrad_model *model, const pgrad__tensor **not_finite)
 {
@@ -145,9 +151,7 @@ static double gradient_norm(const pgrad_model *model, const pgrad__tensor **not_
     *not_finite = NULL;
     for (uint32_t i = 0; i < model->n_tensors; i++) {
         const pgrad__tensor *tensor = &model->tensors[i];
-        double squares = is_matrix(tensor)
-                             ? pgrad__matrix_sumsq(model->context, &tensor->grad_matrix)
-                             : pgrad__vector_sumsq(model->context, tensor->grad, tensor->floats);
+        double squares = gradient_squares(model, tensor);
         if (!isfinite(squares) && *not_finite == NULL)
             *not_finite = tensor;
         sum += squares;
@@ -255,9 +259,16 @@ static int is_safe(const pgrad_optimizer *optimizer, const update *u)
     return adam_is_safe(&u->adam[0], reach, u->norm) && adam_is_safe(&u->adam[1], reach, u->norm);
 }
 
-static float at_least(float a, float b)
+static int is_finite(const pgrad__reach *reach)
 {
-    return a > b ? a : b;
+    return isfinite(reach->theta) && isfinite(reach->m) && isfinite(reach->v);
+}
+
+static void extend(pgrad__reach *all, const pgrad__reach *reach)
+{
+    all->theta = reach->theta > all->theta ? reach->theta : all->theta;
+    all->m = reach->m > all->m ? reach->m : all->m;
+    all->v = reach->v > all->v ? reach->v : all->v;
 }
 
 /* All tensors once; the reach of all of them. */
@@ -268,15 +279,13 @@ static pgrad_status go_over(pgrad_optimizer *optimizer, const update *u, int wri
     *all = (pgrad__reach){0};
     for (uint32_t i = 0; i < model->n_tensors; i++) {
         const pgrad__reach reach = update_tensor(optimizer, u, i, write);
-        if (!isfinite(reach.theta) || !isfinite(reach.m) || !isfinite(reach.v))
+        if (!is_finite(&reach))
             return pgrad__fail(write ? PGRAD_E_INTERNAL : PGRAD_E_NUMERIC,
                                "optimizer_step: the update of tensor '%s' is not finite "
                                "(learning rate %g); %s",
                                model->tensors[i].name, u->learning_rate,
                                write ? "against the proof" : "nothing was changed");
-        all->theta = at_least(all->theta, reach.theta);
-        all->m = at_least(all->m, reach.m);
-        all->v = at_least(all->v, reach.v);
+        extend(all, &reach);
     }
     return PGRAD_OK;
 }
@@ -300,6 +309,7 @@ static pgrad_status step(pgrad_optimizer *optimizer, pgrad_step_report *report)
     const pgrad__tensor *not_finite;
     pgrad_step_report part;
     pgrad_step_report_init(&part, sizeof part);
+    PGRAD__TRY(pgrad__gradients_allocate(optimizer->model));
     double norm = gradient_norm(optimizer->model, &not_finite);
     if (not_finite != NULL)
         return pgrad__fail(PGRAD_E_NUMERIC,
@@ -338,4 +348,79 @@ pgrad_status pgrad_optimizer_step(pgrad_optimizer *optimizer, pgrad_step_report 
     }
     pgrad__leave(&scope);
     return status;
+}
+
+/* ---- tensor by tensor, inside a backward pass ---- */
+
+pgrad_status pgrad__tensor_updates_begin(pgrad_optimizer *optimizer, const pgrad_model *model,
+                                         pgrad__tensor_updates *updates)
+{
+    const pgrad_optimizer_params *params = &optimizer->params;
+    if (optimizer->model != model)
+        return pgrad__fail(PGRAD_E_INVALID, "backward.optimizer: it is another model's");
+    if (!isinf(params->max_grad_norm))
+        return pgrad__fail(PGRAD_E_INVALID,
+                           "optimizer.max_grad_norm: expected infinity for an optimizer given to "
+                           "backward, found %g",
+                           params->max_grad_norm);
+    *updates = (pgrad__tensor_updates){
+        .optimizer = optimizer,
+        .t = optimizer->step + 1,
+        .learning_rate = params->learning_rate * pgrad__schedule_factor(params, optimizer->step),
+    };
+    return pgrad__calloc(optimizer->context, model->n_tensors, sizeof(double), &updates->squares);
+}
+
+pgrad_status pgrad__tensor_updates_one(void *user, uint32_t index)
+{
+    pgrad__tensor_updates *updates = user;
+    const pgrad_optimizer *optimizer = updates->optimizer;
+    const pgrad__tensor *tensor = &optimizer->model->tensors[index];
+    const char *what = NULL;
+    updates->squares[index] = gradient_squares(optimizer->model, tensor);
+    update u = {.learning_rate = updates->learning_rate,
+                .norm = sqrt(updates->squares[index]),
+                .grad_scale = 1.0f,
+                .t = updates->t};
+    set_rules(&optimizer->params, &u);
+    pgrad__reach reach = {0};
+    if (!isfinite(updates->squares[index]))
+        what = "gradient";
+    else if (!is_safe(optimizer, &u))
+        reach = update_tensor(optimizer, &u, index, 0);
+    if (what == NULL && !is_finite(&reach))
+        what = "update";
+    if (what != NULL)
+        return pgrad__fail(PGRAD_E_NUMERIC,
+                           "objective_backward: the %s of tensor '%s' is not finite; %u tensors of "
+                           "the layers above it are updated already",
+                           what, tensor->name, updates->n_done);
+    reach = update_tensor(optimizer, &u, index, 1);
+    extend(&updates->reach, &reach);
+    updates->n_done++;
+    return PGRAD_OK;
+}
+
+void pgrad__tensor_updates_end(pgrad__tensor_updates *updates, pgrad_status status,
+                               pgrad_step_report *report)
+{
+    pgrad_optimizer *optimizer = updates->optimizer;
+    pgrad_step_report part;
+    double sum = 0.0;
+    for (uint32_t i = 0; i < optimizer->model->n_tensors; i++)
+        sum += updates->squares[i];
+    pgrad__free(optimizer->context, updates->squares);
+    if (updates->n_done > 0)
+        optimizer->model->weight_version++;
+    if (status != PGRAD_OK)
+        return;
+    optimizer->step++;
+    optimizer->reach = updates->reach;
+    optimizer->reach_version = optimizer->model->weight_version;
+    pgrad_step_report_init(&part, sizeof part);
+    part.step = optimizer->step;
+    part.grad_norm = sqrt(sum);
+    part.learning_rate = updates->learning_rate;
+    if (report != NULL)
+        pgrad__report_merge(report, &part);
 }

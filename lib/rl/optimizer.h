@@ -19,4 +19,24 @@ struct pgrad_optimizer {
     uint64_t dry_runs;            /* updates the bounds did not suffice for */
 };
 
+/* One update, tensor by tensor, as gradients are complete. The caller holds the model's write lock
+ * from begin to end. */
+typedef struct pgrad__tensor_updates {
+    pgrad_optimizer *optimizer;
+    uint64_t t;
+    double learning_rate;
+    double *squares;    /* [n_tensors] of the gradients */
+    pgrad__reach reach; /* of what was written */
+    uint32_t n_done;
+} pgrad__tensor_updates;
+
+/* E_INVALID for an optimizer of another model, or one that clips. */
+pgrad_status pgrad__tensor_updates_begin(pgrad_optimizer *optimizer, const pgrad_model *model,
+                                         pgrad__tensor_updates *updates);
+/* A pgrad__update_fn; `user` is the updates. E_NUMERIC: this tensor stays as it was. */
+pgrad_status pgrad__tensor_updates_one(void *user, uint32_t index);
+/* Counts the step when `status` is OK, and fills the report. */
+void pgrad__tensor_updates_end(pgrad__tensor_updates *updates, pgrad_status status,
+                               pgrad_step_report *report);
+
 #endif

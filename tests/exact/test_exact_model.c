@@ -281,7 +281,8 @@ START_TEST(scored_and_trained)
     OK(pgrad__model_score(f.model, f.pass, &b.batch, scored, NULL));
     /* The first importance ratio is exactly 1: backward's log-probabilities are the same. */
     mean_loss loss = {b.batch.n_targets, 0.0};
-    OK(pgrad__model_backward(f.model, f.pass, &b.batch, mean_loss_fn, &loss));
+    OK(pgrad__model_backward(f.model, f.pass, &b.batch,
+                             &(pgrad__backward){.loss = mean_loss_fn, .user = &loss}));
     double sum = 0.0;
     for (size_t i = 0; i < b.batch.n_targets; i++)
         sum -= (double)scored[i];
@@ -309,7 +310,7 @@ START_TEST(zero_derivatives_leave_zero)
     begin(&f, models[_i], PGRAD_KERNELS_AUTO, 2);
     test_batch b = {0};
     batch_add(&b, f.tokens, f.length);
-    OK(pgrad__model_backward(f.model, f.pass, &b.batch, zero_loss, NULL));
+    OK(pgrad__model_backward(f.model, f.pass, &b.batch, &(pgrad__backward){.loss = zero_loss}));
     for (uint32_t i = 0; i < f.model->n_tensors; i++) {
         for (size_t j = 0; j < f.model->tensors[i].floats; j++)
             ck_assert(f.model->tensors[i].grad[j] == 0.0f);
@@ -403,7 +404,8 @@ START_TEST(warm_passes_allocate_nothing)
     for (int i = 0; i < 2; i++) {
         OK(pgrad_context_get_info(f.context, i == 0 ? &before : &after));
         mean_loss loss = {b.batch.n_targets, 0.0};
-        OK(pgrad__model_backward(f.model, f.pass, &b.batch, mean_loss_fn, &loss));
+        OK(pgrad__model_backward(f.model, f.pass, &b.batch,
+                             &(pgrad__backward){.loss = mean_loss_fn, .user = &loss}));
         OK(pgrad__model_score(f.model, f.pass, &b.batch, scores, NULL));
         decode_in_chunks(&f, 16);
     }

@@ -157,7 +157,8 @@ static inline double run_backward(pgrad_model *model, pgrad__pass *pass, const t
     mean_loss loss = {b->batch.n_targets, 0.0};
     OK(pgrad_model_zero_grad(model));
     OK(pgrad__lock_write(&model->lock, "test"));
-    OK(pgrad__model_backward(model, pass, &b->batch, mean_loss_fn, &loss));
+    OK(pgrad__model_backward(model, pass, &b->batch,
+                             &(pgrad__backward){.loss = mean_loss_fn, .user = &loss}));
     pgrad__unlock_write(&model->lock);
     return loss.sum / (double)loss.n_targets;
 }

@@ -521,7 +521,7 @@ START_TEST(context_of_params)
     batch_add(&b, (pgrad_token[]){1, 2, 3}, 3);
     OK(pgrad__pass_create(model, &pass));
     FAILS(PGRAD_E_STATE, "frozen",
-          pgrad__model_backward(model, pass, &b.batch, mean_loss_fn, NULL));
+          pgrad__model_backward(model, pass, &b.batch, &(pgrad__backward){.loss = mean_loss_fn}));
     pgrad__pass_free(pass);
     free(out);
     pgrad_model_free(model);

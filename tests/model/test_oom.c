@@ -27,7 +27,8 @@ static pgrad_status work(pgrad_context *context, const char *name, long try)
     if (status == PGRAD_OK)
         status = pgrad__pass_create(model, &pass);
     if (status == PGRAD_OK)
-        status = pgrad__model_backward(model, pass, &b.batch, mean_loss_fn, &loss);
+        status = pgrad__model_backward(model, pass, &b.batch,
+                                       &(pgrad__backward){.loss = mean_loss_fn, .user = &loss});
     if (status == PGRAD_OK)
         status = pgrad__kv_cache_create(model, 2, &cache);
     if (status == PGRAD_OK)

@@ -36,7 +36,7 @@ static void teardown(void)
 static double set_gradients(double scale)
 {
     double squares = 0.0;
-    ck_assert_int_eq(pgrad_model_zero_grad(model), PGRAD_OK);
+    ck_assert_int_eq(pgrad__gradients_allocate(model), PGRAD_OK);
     for (uint32_t i = 0; i < model->n_tensors; i++) {
         pgrad__tensor *tensor = &model->tensors[i];
         for (size_t k = 0; k < tensor->floats; k++)
