@@ -6,7 +6,8 @@
 #   sh tests/bench/run.sh gemm_packed allocations some figures
 #
 # limit is measured in the same run where there is one: the best rate of BLIS's own sgemm over its kernel sets
-# (gemm, train), the packed products alone (decode), the bandwidth of a plain loop (optimizer), the figure to stay under (load, step_rss, size, open).
+# (gemm, train, head), the packed products alone (decode), the bandwidth of a plain loop (optimizer), the figure to
+# stay under (load, step_rss, size, open).
 # Status 1: a program failed. Status 2: a name is unknown.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -16,9 +17,11 @@ cd "$(dirname "$0")/../.."
 programs='
 gemm   gemm_packed
 decode decode_b32 allocations
-train  train_step allocations
+train  train_step train_step_recompute allocations
 optimizer optimizer_step_f32 optimizer_step_bf16 optimizer_step_q8
+head   head_step_32768 head_step_131072 head_step_262144 head_step_1048576
 load   load step_rss
+memory step_rss_default step_rss_recompute step_rss_in_backward step_rss_both
 size   size
 open   open
 '
@@ -72,6 +75,8 @@ run_train() { "$bench/bench_train"; }
 
 run_optimizer() { "$bench/bench_optimizer"; }
 
+run_head() { "$bench/bench_head"; }
+
 run_load() {
     if [ -f "$model" ]; then
         "$bench/bench_load" "$model"
@@ -80,6 +85,16 @@ run_load() {
             echo "{\"name\":\"$name\",\"skipped\":\"no $model: sh tests/fetch_models.sh\"}"
         done
     fi
+}
+
+run_memory() {
+    for mode in default recompute in_backward both; do
+        if [ -f "$model" ]; then
+            "$bench/bench_memory" "$model" "$mode" || return
+        else
+            echo "{\"name\":\"step_rss_$mode\",\"skipped\":\"no $model: sh tests/fetch_models.sh\"}"
+        fi
+    done
 }
 
 run_size() {
@@ -108,7 +123,7 @@ run() { # PROGRAM, names asked for
         report "$program" "$@" || status=1
 }
 
-if wanted gemm || wanted train; then
+if wanted gemm || wanted train || wanted head; then
     run peak
     PGRAD_BENCH_PEAK=$(sort -n "$work/rates" 2>/dev/null | tail -n 1)
     export PGRAD_BENCH_PEAK="${PGRAD_BENCH_PEAK:-0}"

@@ -238,6 +238,51 @@ START_TEST(nothing_to_learn)
 }
 END_TEST
 
+/* What an optimizer must be, and what is left when an update is not finite. */
+START_TEST(refusals)
+{
+    world w = begin_world(configs[_i]);
+    setting s = {.kernel_set = PGRAD_KERNELS_AUTO};
+    pgrad_rollout *rollout = make_rollout(&w, GROUP, GROUPS, 24, 0);
+    make_sequences(&w, &s, rollout);
+    pgrad_model *other = make_model(w.context, configs[_i]);
+    pgrad_objective *objective = NULL;
+    pgrad_optimizer *optimizer = NULL, *clipping = NULL, *strange = NULL;
+    pgrad_optimizer_params params;
+    pgrad_optimizer_params_init(&params, sizeof params);
+    OK(pgrad_objective_create(w.model, NULL, &objective));
+    OK(pgrad_optimizer_create(w.model, &params, &clipping));
+    params.max_grad_norm = INFINITY;
+    OK(pgrad_optimizer_create(other, &params, &strange));
+    params.learning_rate = 1e300; /* the first matrix overflows */
+    OK(pgrad_optimizer_create(w.model, &params, &optimizer));
+    pgrad_backward_params how;
+    pgrad_backward_params_init(&how, sizeof how);
+    how.optimizer = clipping;
+    FAILS(PGRAD_E_INVALID, "optimizer.max_grad_norm",
+          pgrad_objective_backward(objective, rollout, NULL, 0, &how, NULL));
+    how.optimizer = strange;
+    FAILS(PGRAD_E_INVALID, "backward.optimizer",
+          pgrad_objective_backward(objective, rollout, NULL, 0, &how, NULL));
+    how.optimizer = optimizer;
+    FAILS(PGRAD_E_NUMERIC, "updated already", pgrad_objective_backward(objective, rollout, NULL, 0, &how, NULL));
+    ck_assert(!w.model->has_gradients && w.model->tensors[0].grad == NULL);
+    /* Everything can be used again. */
+    pgrad_step_report report;
+    pgrad_step_report_init(&report, sizeof report);
+    OK(pgrad_optimizer_set_lr(optimizer, 1e-3));
+    OK(pgrad_objective_backward(objective, rollout, NULL, 0, &how, &report));
+    ck_assert_uint_eq(report.step, 1);
+    pgrad_optimizer_free(optimizer);
+    pgrad_optimizer_free(strange);
+    pgrad_optimizer_free(clipping);
+    pgrad_objective_free(objective);
+    pgrad_rollout_free(rollout);
+    pgrad_model_free(other);
+    end_world(&w);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("exact_memory");
@@ -247,6 +292,7 @@ int main(void)
     tcase_add_loop_test(tests, updates_inside_backward, 0, 2 * N_CONFIGS);
     tcase_add_loop_test(tests, dropped_sequences, 0, 2 * N_CONFIGS);
     tcase_add_loop_test(tests, nothing_to_learn, 0, N_CONFIGS);
+    tcase_add_loop_test(tests, refusals, 0, N_CONFIGS);
     suite_add_tcase(suite, tests);
     return run_suite(suite);
 }

@@ -3,6 +3,14 @@
 #include "../failing_allocator.h"
 #include "model_test.h"
 
+/* An update that touches nothing. */
+static pgrad_status count_update(void *user, uint32_t index)
+{
+    (void)index;
+    ++*(uint32_t *)user;
+    return PGRAD_OK;
+}
+
 static const char *folder;
 
 /* Everything the model does once. */
@@ -26,6 +34,17 @@ static pgrad_status work(pgrad_context *context, const char *name, long try)
     status = pgrad_model_load(context, data_path(path, name), NULL, &model);
     if (status == PGRAD_OK)
         status = pgrad__pass_create(model, &pass);
+    uint32_t n_updates = 0;
+    if (status == PGRAD_OK) {
+        status = pgrad__model_backward(model, pass, &b.batch,
+                                       &(pgrad__backward){.loss = mean_loss_fn,
+                                                          .user = &loss,
+                                                          .recompute = 1,
+                                                          .update = count_update,
+                                                          .update_user = &n_updates});
+        ck_assert_uint_eq(n_updates, status == PGRAD_OK ? model->n_tensors : 0);
+        ck_assert(!model->has_gradients && model->tensors[0].grad == NULL);
+    }
     if (status == PGRAD_OK)
         status = pgrad__model_backward(model, pass, &b.batch,
                                        &(pgrad__backward){.loss = mean_loss_fn, .user = &loss});
