@@ -1,8 +1,48 @@
-/* A training step of GPT-2 124M, 4 x 256 tokens, the head at every position: [train_step];
- * allocations of a step after the first. */
+/* A training step of GPT-2 124M, 4 x 256 tokens, the head at every position: [train_step]; allocations of
+ * a step after the first; the same with recomputed layers, [train_step_recompute], and what a pass holds
+ * both ways, [train_activations]. */
 #include "gpt2.h"
 
 enum { SEQUENCES = 4, TOKENS = 256, ROUNDS = 3 };
+
+static uint64_t memory_now(pgrad_context *context)
+{
+    pgrad_context_info info = {.struct_size = sizeof info};
+    CHECK(pgrad_context_get_info(context, &info));
+    return info.memory_now;
+}
+
+static double one_step(pgrad_model *model, pgrad_objective *objective, pgrad_optimizer *optimizer,
+                       const pgrad_rollout *rollout)
+{
+    double started = bench_now();
+    CHECK(pgrad_model_zero_grad(model));
+    CHECK(pgrad_objective_backward(objective, rollout, NULL, 0, NULL, NULL));
+    CHECK(pgrad_optimizer_step(optimizer, NULL));
+    return bench_now() - started;
+}
+
+/* The same steps by an objective that recomputes; the model has its gradients. */
+static void recompute(pgrad_context *context, pgrad_model *model, pgrad_optimizer *optimizer,
+                      const pgrad_rollout *rollout)
+{
+    pgrad_objective_params params;
+    pgrad_objective *objective;
+    double times[ROUNDS];
+    const uint64_t before = memory_now(context);
+    pgrad_objective_params_init(&params, sizeof params);
+    params.loss = PGRAD_LOSS_SUPERVISED;
+    params.recompute = 1;
+    CHECK(pgrad_objective_create(model, &params, &objective));
+    (void)one_step(model, objective, optimizer, rollout);
+    for (int round = 0; round < ROUNDS; round++)
+        times[round] = one_step(model, objective, optimizer, rollout);
+    const double work = 6.0 * GPT2_MATRIX_WEIGHTS * SEQUENCES * TOKENS;
+    bench_print(context, "train_step_recompute", work / bench_median(times, ROUNDS) * 1e-9, "GFLOP/s",
+                bench_peak());
+    bench_print(context, "train_activations_recompute", (double)(memory_now(context) - before), "bytes", 0.0);
+    pgrad_objective_free(objective);
+}
 
 int main(void)
 {
@@ -37,12 +77,9 @@ int main(void)
     for (int round = -1; round < ROUNDS; round++) {
         pgrad_context_info before = {.struct_size = sizeof before}, after = before;
         CHECK(pgrad_context_get_info(context, &before));
-        double started = bench_now();
-        CHECK(pgrad_model_zero_grad(model));
-        CHECK(pgrad_objective_backward(objective, rollout, NULL, 0, NULL, NULL));
-        CHECK(pgrad_optimizer_step(optimizer, NULL));
+        double seconds = one_step(model, objective, optimizer, rollout);
         if (round >= 0)
-            times[round] = bench_now() - started;
+            times[round] = seconds;
         CHECK(pgrad_context_get_info(context, &after));
         allocations = after.n_allocations - before.n_allocations;
     }
@@ -51,8 +88,11 @@ int main(void)
     bench_print(context, "train_step", work / seconds * 1e-9, "GFLOP/s", bench_peak());
     bench_print(context, "train_step_speed", SEQUENCES * TOKENS / seconds, "tokens/s", 0.0);
     bench_print(context, "allocations_step", (double)allocations, "calls per step", 0.0);
-    pgrad_optimizer_free(optimizer);
+    const uint64_t with = memory_now(context);
     pgrad_objective_free(objective);
+    bench_print(context, "train_activations", (double)(with - memory_now(context)), "bytes", 0.0);
+    recompute(context, model, optimizer, rollout);
+    pgrad_optimizer_free(optimizer);
     pgrad_rollout_free(rollout);
     pgrad_model_free(model);
     pgrad_context_free(context);
