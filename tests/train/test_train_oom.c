@@ -5,6 +5,8 @@
 
 #include <policygrad.h>
 
+#include "model/gradients.h"
+
 static const char CONFIG[] =
     "{\"model_type\":\"gpt2\",\"vocab_size\":64,\"n_positions\":64,\"n_embd\":16,\"n_layer\":2,\"n_head\":2,"
     "\"activation_function\":\"gelu_new\",\"initializer_range\":0.3}";
@@ -352,6 +354,7 @@ START_TEST(every_allocation_of_train)
         pgrad_status status = train(metrics, &report);
         int failed = state.left <= 0;
         state.left = -1;
+        pgrad__gradients_free(model); /* they stay with the model otherwise */
         ck_assert_msg(state.live == live, "allocation %ld: %ld blocks lost", n, state.live - live);
         (void)read_weights(after);
         ck_assert_msg((memcmp(before, after, count * sizeof *before) == 0) == (report.steps == 0),
@@ -377,6 +380,7 @@ START_TEST(metrics_on_a_full_disk)
         return;
     FAILS(PGRAD_E_IO, "/dev/full", train("/dev/full", &report));
     ck_assert_uint_eq(report.stopped, PGRAD_STOPPED_ERROR);
+    pgrad__gradients_free(model);
     ck_assert_int_eq(state.live, live);
     OK(train(NULL, &report));
 }
