@@ -1,7 +1,6 @@
 """libpolicygrad through ctypes."""
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import pathlib
@@ -12,22 +11,6 @@ import policygrad as pg  # noqa: E402
 
 from common import Phases, learned_ids, main, now, prompts_of, reward_of  # noqa: E402
 
-STORAGE = {"f32": 0, "bf16": 1, "q8_0": 2}
-EVENT_TOKEN = 1
-
-
-class Event(ctypes.Structure):
-    _fields_ = [("struct_size", ctypes.c_size_t), ("kind", ctypes.c_uint32)]
-
-
-class GenerateParams(ctypes.Structure):
-    _fields_ = [("struct_size", ctypes.c_size_t), ("event", ctypes.c_void_p), ("user", ctypes.c_void_p),
-                ("max_seconds", ctypes.c_double)]
-
-
-EventFunction = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.POINTER(Event))
-
-
 def context_of(case: dict) -> pg.Context:
     return pg.Context(os.environ.get("POLICYGRAD_LIBRARY"), n_threads=case["threads"])
 
@@ -37,7 +20,7 @@ def model_of(case: dict, context: pg.Context) -> pg.Model:
         return pg.Model.create(context, json.dumps(case["config"]), 1)
     storage = case.get("storage", "f32")
     return pg.Model.load(context, case["model"], **({} if storage == "f32" else {
-        "storage": STORAGE[storage], "frozen": 1}))
+        "storage": storage, "frozen": 1}))
 
 
 def prompts_for(case: dict, n_vocab: int) -> list:
@@ -48,9 +31,7 @@ def prompts_for(case: dict, n_vocab: int) -> list:
 
 
 def set_reward(rollout: pg.Rollout, i: int) -> None:
-    value = (ctypes.c_float * 1)(reward_of([int(token) for token in rollout.tokens(i)]))
-    pg._check(pg._library.pgrad_rollout_set_array(rollout.pointer, ctypes.c_uint32(pg.REWARDS), ctypes.c_uint32(i),
-                                                  value, ctypes.c_size_t(1)))
+    rollout.set_array(pg.REWARDS, i, reward_of([int(token) for token in rollout.tokens(i)]))
 
 
 def describe(context: pg.Context, model: pg.Model) -> dict:
@@ -90,7 +71,7 @@ def grpo(case: dict) -> dict:
     tokens = sum(len(rollout.tokens(i)) for i in range(len(rollout)))
     assert tokens == len(ids) * case["group"] * new, tokens
     return {"seconds": seconds, "phases": dict(phases), "tokens": tokens,
-            "micro_batches": report.numbers().get("n_micro_batches"), **describe(context, model)}
+            "micro_batches": report.numbers().get("num_micro_batches"), **describe(context, model)}
 
 
 def generate(case: dict) -> dict:
@@ -105,26 +86,22 @@ def generate(case: dict) -> dict:
     rollout = pg.Rollout(model, None, group_size=1, max_prompts=len(ids), max_new_tokens=case["new_tokens"],
                          max_prompt_tokens=case["prompt_tokens"])
     sampler = pg.Sampler(context, seed=1, min_new_tokens=case["new_tokens"])
-    prefilled, last = [], [0.0]
+    prefilled = []
 
-    def on_event(user, handle, event):
-        if event.contents.kind == EVENT_TOKEN and len(prefilled) < len(ids):
+    def on_event(kind, sequence, token, text):
+        if kind == 1 and len(prefilled) < len(ids):
             prefilled.append(now())
-        return 1
+        return True
 
-    callback = EventFunction(on_event)
-    params = GenerateParams(ctypes.sizeof(GenerateParams))
-    pg._library.pgrad_generate_params_init(ctypes.byref(params), ctypes.c_size_t(ctypes.sizeof(params)))
-    params.event = ctypes.cast(callback, ctypes.c_void_p)
     for _ in range(1 + case.get("warm", 1)):
         prefilled.clear()
         rollout.clear()
         for prompt in ids:
             rollout.add_prompt(prompt)
         started = now()
-        pg._check(pg._library.pgrad_rollout_generate(rollout.pointer, sampler.pointer, ctypes.byref(params)))
-        last[0] = now()
-    return {"seconds": last[0] - started, "prefill": prefilled[-1] - started, "decode": last[0] - prefilled[-1],
+        rollout.generate(sampler, on_event)
+        last = now()
+    return {"seconds": last - started, "prefill": prefilled[-1] - started, "decode": last - prefilled[-1],
             "tokens": len(ids) * case["new_tokens"], **describe(context, model)}
 
 
@@ -135,9 +112,7 @@ def train(case: dict) -> dict:
                          max_new_tokens=case["tokens"], batch_size=1)
     for ids in learned_ids(case):
         group = rollout.add_prompt(ids[:1])
-        pg._check(pg._library.pgrad_rollout_add_sequence(
-            rollout.pointer, ctypes.c_uint32(group), (ctypes.c_int32 * case["tokens"])(*ids[1:]),
-            ctypes.c_size_t(case["tokens"]), None))
+        rollout.add_sequence(group, ids[1:])
     objective = pg.Objective(model, loss=2)
     optimizer = pg.Optimizer(model, learning_rate=1e-6)
     for _ in range(1 + case.get("warm", 1)):
