@@ -151,6 +151,8 @@ class GenerateParams(ctypes.Structure):
         ("event", c_void_p),
         ("user", c_void_p),
         ("max_seconds", c_double),
+        ("speculate", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 
@@ -179,6 +181,17 @@ class SequenceInfo(ctypes.Structure):
         ("reward", c_double),
         ("sampled", c_uint32),
         ("reserved", c_uint32),
+    ]
+
+
+class RolloutInfo(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("prompt_tokens_computed", c_uint64),
+        ("prompt_tokens_reused", c_uint64),
+        ("drafted_tokens", c_uint64),
+        ("accepted_tokens", c_uint64),
+        ("kept_tokens", c_uint64),
     ]
 
 
@@ -249,6 +262,7 @@ STRUCTURES = {
     "prompt": PromptParams,
     "generate": GenerateParams,
     "sequence_info": SequenceInfo,
+    "rollout_info": RolloutInfo,
     "prompts": Prompts,
     "train": TrainParams,
     "train_report": TrainReport,
@@ -681,6 +695,12 @@ class RolloutView:
     def data(self, group: int, key: str) -> Optional[str]:
         """The text kept with a prompt under a key."""
         return self._string("pgrad_rollout_data", c_uint32(group), key.encode())
+
+    def info(self) -> RolloutInfo:
+        """What the last generate computed, took over and drafted."""
+        out = RolloutInfo(ctypes.sizeof(RolloutInfo))
+        _check(_library.pgrad_rollout_get_info(self.live, byref(out)))
+        return out
 
     def sequence(self, i: int) -> SequenceInfo:
         out = SequenceInfo(ctypes.sizeof(SequenceInfo))

@@ -31,7 +31,9 @@ typedef struct pgrad_rollout_params {
     uint32_t max_prompt_tokens; /* default 256; never more than the model's context */
     uint32_t max_new_tokens;    /* default 64 */
     uint32_t batch_size;        /* sequences decoded at once; 0: all of them, at most 64 */
-    uint32_t reserved;
+    uint32_t prefix_cache_tokens; /* room of the key-value cache beyond what decoding may need, for
+                                     the beginnings of earlier sequences; default 0: what decoding
+                                     does not need at the moment keeps them too */
 } pgrad_rollout_params;
 
 /* Writes the size and the defaults, no more than size bytes. */
@@ -113,7 +115,17 @@ typedef struct pgrad_generate_params {
     pgrad_event_fn event; /* NULL: none */
     void *user;
     double max_seconds; /* stop in order after this, finished sequences kept; infinity: the default */
+    uint32_t speculate; /* PGRAD_SPECULATE_*; the same tokens, with the same bits, either way */
+    uint32_t reserved;
 } pgrad_generate_params;
+
+/* Drafts from the sequence itself: where its last tokens came before, those that followed them there
+ * are computed together with the next one, and kept as far as sampling draws just them. */
+enum {
+    PGRAD_SPECULATE_OFF = 0,
+    PGRAD_SPECULATE_ON = 1,  /* wherever there is a draft */
+    PGRAD_SPECULATE_AUTO = 2 /* where enough of a sequence's drafts come true; the default */
+};
 
 /* Writes the size and the defaults, no more than size bytes. */
 PGRAD_API void pgrad_generate_params_init(pgrad_generate_params *params, size_t size);
@@ -143,13 +155,29 @@ PGRAD_API pgrad_status pgrad_rollout_set_data(pgrad_rollout *rollout, uint32_t g
                                               const char *text, size_t length);
 
 /* Generates group_size completions for every prompt that has none. A prompt is computed once for its
- * group. The model must not change meanwhile. Reports progress as "generate" in tokens.
+ * group, and the beginning it shares with another prompt, or with an earlier prompt and its
+ * completion, in whole pages of 64 tokens, once for all of them: as long as the weights stay the same
+ * and the cache has room, also over calls. The model must not change meanwhile. Reports progress as
+ * "generate" in tokens.
  * Errors: E_STATE (no prompt); E_INVALID (a token of the sampler's lists outside the vocabulary);
  * E_NUMERIC (logits not finite, with sequence and position);
  * E_CANCELLED, E_CALLBACK, E_DEADLINE: finished completions are kept, the others have
  * PGRAD_FINISH_NONE. */
 PGRAD_API pgrad_status pgrad_rollout_generate(pgrad_rollout *rollout, pgrad_sampler *sampler,
                                               const pgrad_generate_params *params);
+
+/* What the last call of generate did. */
+typedef struct pgrad_rollout_info {
+    size_t struct_size;
+    uint64_t prompt_tokens_computed; /* prompt tokens that went through the model */
+    uint64_t prompt_tokens_reused;   /* whose keys and values were there already */
+    uint64_t drafted_tokens;         /* drafts that went through the model beside the next token */
+    uint64_t accepted_tokens;        /* of them: those that came true, each a pass saved */
+    uint64_t kept_tokens;            /* positions in the cache that a later prompt can begin with */
+} pgrad_rollout_info;
+
+/* Tells what the last call of generate did. Set out->struct_size first. Errors: E_INVALID. */
+PGRAD_API pgrad_status pgrad_rollout_get_info(const pgrad_rollout *rollout, pgrad_rollout_info *out);
 
 /* Adds a completion that was not sampled here (supervised, replayed) to a group. It counts against
  * group_size. Errors: E_INVALID, E_LIMIT. */

@@ -10,6 +10,7 @@ static const char *const CONTEXT_KERNEL_SET[] = {"auto", "generic", "haswell",
                                                  "skx",  "armv8a",  NULL};
 static const char *const SAVE_DTYPE[] = {"f32", "bf16", NULL};
 static const char *const SEQUENCE_FINISH[] = {"none", "stop", "string", "length", NULL};
+static const char *const GENERATE_SPECULATE[] = {"off", "on", "auto", NULL};
 static const char *const ADVANTAGE_ESTIMATOR[] = {"none", "ema",     "batch_mean", "rloo",
                                                   "grpo", "dr_grpo", NULL};
 static const char *const OBJECTIVE_LOSS[] = {"reinforce", "ppo_clip", "supervised", NULL};
@@ -67,7 +68,8 @@ static const pgrad__field ROLLOUT_FIELDS[] = {
           "of one completion"),
     FIELD(U32, pgrad_rollout_params, batch_size, 0.0, 0.0, 65536.0, 0, 0, NULL,
           "sequences decoded at once, 0: all, at most 64"),
-    FIELD(RESERVED, pgrad_rollout_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
+    FIELD(U32, pgrad_rollout_params, prefix_cache_tokens, 0.0, 0.0, 16777216.0, 0, 0, NULL,
+          "cache room beyond what decoding needs, for beginnings of sequences"),
 };
 
 static const pgrad__field PROMPT_FIELDS[] = {
@@ -92,6 +94,9 @@ static const pgrad__field GENERATE_FIELDS[] = {
     FIELD(POINTER, pgrad_generate_params, user, 0.0, 0.0, 0.0, 0, 0, NULL, "its first argument"),
     FIELD(F64, pgrad_generate_params, max_seconds, INFINITY, 0.0, INFINITY, 0, 0, NULL,
           "stop in order after this"),
+    FIELD(CHOICE, pgrad_generate_params, speculate, 2.0, 0.0, 2.0, 0, 0, GENERATE_SPECULATE,
+          "drafts from the sequence itself"),
+    FIELD(RESERVED, pgrad_generate_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
 };
 
 static const pgrad__field SAMPLER_FIELDS[] = {
@@ -274,6 +279,7 @@ const pgrad__params_table pgrad__params_tables[] = {
     PLAIN(context_info),
     PLAIN(model_info),
     PLAIN(sequence_info),
+    PLAIN(rollout_info),
     PLAIN(event),
     PLAIN(prompts),
     PLAIN(step_report),

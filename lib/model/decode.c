@@ -1,6 +1,8 @@
 #include "model/kv_cache.h"
 #include "model/pass.h"
 
+#include <string.h>
+
 #include "base/fail.h"
 
 /* The trunk over the spans' new tokens, and the head over the wanted rows. */
@@ -39,6 +41,9 @@ static pgrad_status check_span(const pgrad_model *model, const pgrad__kv_cache *
             return pgrad__fail(PGRAD_E_INTERNAL, "span %zu: page %u of %u", index, span->pages[i],
                                cache->n_pages);
     }
+    if (span->n_logits > span->n_tokens)
+        return pgrad__fail(PGRAD_E_INTERNAL, "span %zu: logits of %u tokens of %u", index,
+                           span->n_logits, span->n_tokens);
     if ((size_t)span->n_shared_pages * PGRAD__KEY_TILE > span->first_position)
         return pgrad__fail(PGRAD_E_INTERNAL, "span %zu: %u shared pages in front of position %u",
                            index, span->n_shared_pages, span->first_position);
@@ -65,8 +70,8 @@ static void fill_plan(decode_plan *plan, const pgrad__kv_cache *cache,
             plan->tokens[row] = span->tokens[j];
             trunk->positions[row] = span->first_position + j;
         }
-        if (span->want_logits)
-            plan->wanted[wanted++] = (uint32_t)(row - 1);
+        for (uint32_t j = span->n_logits; j > 0; j--)
+            plan->wanted[wanted++] = (uint32_t)(row - j);
     }
     pgrad__trunk_set_pages(trunk);
     trunk->tokens = plan->tokens;
@@ -85,7 +90,7 @@ pgrad_status pgrad__model_decode(pgrad_model *model, pgrad__pass *pass, pgrad__k
         PGRAD__TRY(check_span(model, cache, &spans[i], i));
         plan.trunk.n_rows += spans[i].n_tokens;
         plan.trunk.n_pages += span_pages(&spans[i]);
-        plan.n_wanted += spans[i].want_logits != 0;
+        plan.n_wanted += spans[i].n_logits;
     }
     plan.trunk.page_layer_stride = cache->layer_floats;
     plan.batch.n_targets = plan.n_wanted;
@@ -97,4 +102,39 @@ pgrad_status pgrad__model_decode(pgrad_model *model, pgrad__pass *pass, pgrad__k
         return PGRAD_OK;
     pgrad__head_gather(&plan.head, plan.trunk.output);
     return pgrad__head_logits(&plan.head, 0, plan.n_wanted, logits);
+}
+
+/* ---- forgetting ---- */
+
+typedef struct forget_plan {
+    size_t n_pages, width;
+    float **pages;
+    float *zero; /* a row of keys or values */
+} forget_plan;
+
+static void lay_out_forget(pgrad__arena *arena, void *user)
+{
+    forget_plan *plan = user;
+    plan->pages = pgrad__arena_take(arena, plan->n_pages, sizeof *plan->pages);
+    plan->zero = pgrad__arena_take(arena, plan->width, sizeof *plan->zero);
+}
+
+pgrad_status pgrad__model_forget(pgrad_model *model, pgrad__pass *pass, pgrad__kv_cache *cache,
+                                 const uint32_t *pages, uint32_t first, uint32_t n)
+{
+    const pgrad__config *config = &model->config;
+    forget_plan plan = {.n_pages = ((size_t)first + n + PGRAD__KEY_TILE - 1) / PGRAD__KEY_TILE,
+                        .width = (size_t)config->n_kv_heads * config->head_dim};
+    PGRAD__TRY(pgrad__arena_plan(&pass->arena, lay_out_forget, &plan));
+    memset(plan.zero, 0, plan.width * sizeof *plan.zero);
+    for (size_t i = 0; i < plan.n_pages; i++)
+        plan.pages[i] = pgrad__kv_cache_page(cache, pages[i]);
+    const pgrad__kv_run run = {.n_rows = n, .first_position = first, .pages = plan.pages};
+    for (uint32_t layer = 0; layer < config->n_layers; layer++) {
+        const pgrad__attention_shape shape = pgrad__layer_attention(config, layer);
+        pgrad__kv_store(model->context, &shape, plan.zero, plan.zero, 0, &run, 1);
+        for (size_t i = 0; i < plan.n_pages; i++)
+            plan.pages[i] += cache->layer_floats;
+    }
+    return PGRAD_OK;
 }

@@ -1,9 +1,11 @@
 #include "model/pass.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "base/os.h"
 
 /* ---- passes ---- */
 
@@ -15,6 +17,7 @@ pgrad_status pgrad__pass_create(pgrad_model *model, pgrad__pass **out)
     pass->context = model->context;
     pass->arena.context = model->context;
     pass->workspace.context = model->context;
+    pass->deadline = INFINITY;
     *out = pass;
     return PGRAD_OK;
 }
@@ -28,6 +31,18 @@ void pgrad__pass_free(pgrad__pass *pass)
     pgrad__arena_free(&pass->arena);
     pgrad__free(context, pass);
     pgrad_context_free(context);
+}
+
+void pgrad__pass_set_deadline(pgrad__pass *pass, double deadline)
+{
+    pass->deadline = deadline;
+}
+
+static pgrad_status check_deadline(const pgrad__pass *pass)
+{
+    if (pass->deadline < INFINITY && pgrad__os_seconds() >= pass->deadline)
+        return pgrad__fail(PGRAD_E_DEADLINE, "the time of the pass is over");
+    return PGRAD_OK;
 }
 
 /* ---- the trunk ---- */
@@ -129,6 +144,7 @@ pgrad_status pgrad__trunk_forward(pgrad__trunk *trunk)
                              trunk->positions, trunk->n_rows, trunk->layers[0].input);
     for (uint32_t i = 0; i < model->config.n_layers; i++) {
         PGRAD__TRY(pgrad__check_cancel(model->context));
+        PGRAD__TRY(check_deadline(trunk->pass));
         int last = i + 1 == model->config.n_layers;
         pgrad__activations *kept = &trunk->layers[trunk->keep ? i : 0];
         float *output = trunk->keep && !last ? trunk->layers[i + 1].input : trunk->output;

@@ -92,6 +92,11 @@ void pgrad__kv_cache_share(pgrad__kv_cache *cache, uint32_t page)
     cache->references[page]++;
 }
 
+uint32_t pgrad__kv_cache_references(const pgrad__kv_cache *cache, uint32_t page)
+{
+    return cache->references[page];
+}
+
 void pgrad__kv_cache_release(pgrad__kv_cache *cache, uint32_t page)
 {
     if (--cache->references[page] == 0)

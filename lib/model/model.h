@@ -86,6 +86,9 @@ typedef struct pgrad__batch {
 typedef struct pgrad__pass pgrad__pass;
 pgrad_status pgrad__pass_create(pgrad_model *model, pgrad__pass **out);
 void pgrad__pass_free(pgrad__pass *pass);
+/* Forward passes end with E_DEADLINE, between two layers, when this time of pgrad__os_seconds has
+ * come; infinity: never. */
+void pgrad__pass_set_deadline(pgrad__pass *pass, double deadline);
 
 /* Forward only: logprob and entropy [n_targets], either may be NULL. The model may be another one
  * than the pass was made for, of any shape. Cancel is looked at between layers. */
@@ -139,6 +142,7 @@ uint32_t pgrad__kv_cache_available(const pgrad__kv_cache *cache);
 /* Takes a zeroed page; E_INTERNAL when none is free (the caller plans). */
 pgrad_status pgrad__kv_cache_take(pgrad__kv_cache *cache, uint32_t *page);
 void pgrad__kv_cache_share(pgrad__kv_cache *cache, uint32_t page);
+uint32_t pgrad__kv_cache_references(const pgrad__kv_cache *cache, uint32_t page);
 void pgrad__kv_cache_release(pgrad__kv_cache *cache, uint32_t page);
 /* Takes a page with a copy of another's contents: the border page of a shared prompt. */
 pgrad_status pgrad__kv_cache_copy(pgrad__kv_cache *cache, uint32_t from, uint32_t *page);
@@ -151,12 +155,19 @@ typedef struct pgrad__decode_span {
     const uint32_t *pages; /* page numbers of positions 0 .. first_position + n_tokens - 1 */
     uint32_t group;        /* see pgrad__attention_span: spans with shared prompt pages, 0: none */
     uint32_t n_shared_pages;
-    int want_logits; /* of the last token */
+    uint32_t n_logits; /* of the last so many tokens */
 } pgrad__decode_span;
 
 /* Runs the spans' tokens, stores their keys and values, and writes the logits of the wanted rows,
- * in span order, [n_wanted, n_vocab]. */
+ * in span order, [n_wanted, n_vocab]. A span may begin behind pages that another one of the same
+ * call fills. Cancel and the pass's deadline are looked at between
+ * layers. */
 pgrad_status pgrad__model_decode(pgrad_model *model, pgrad__pass *pass, pgrad__kv_cache *cache,
                                  const pgrad__decode_span *spans, size_t n_spans, float *logits);
+
+/* Zeroes the keys and values of n positions from `first` on: those of drafts that did not come true
+ * and were not finite, which a probability of zero does not hide. */
+pgrad_status pgrad__model_forget(pgrad_model *model, pgrad__pass *pass, pgrad__kv_cache *cache,
+                                 const uint32_t *pages, uint32_t first, uint32_t n);
 
 #endif

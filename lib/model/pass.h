@@ -11,6 +11,7 @@ struct pgrad__pass {
     pgrad_context *context;
     pgrad__arena arena;
     pgrad__workspace workspace;
+    double deadline; /* by pgrad__os_seconds: a forward pass ends then */
 };
 
 /* What a layer leaves for its backward pass. A pass that only goes forward has one of these for all

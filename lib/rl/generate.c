@@ -1,6 +1,5 @@
-/* Continuous batching: prompts are computed once for their group and shared by its completions; a
- * slot whose sequence finished takes the next one at once. Which slot a sequence gets changes
- * nothing of it. */
+/* Continuous batching: a slot whose sequence finished takes the next one at once. Which slot a
+ * sequence gets, and what else a pass computes, changes nothing of it. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,8 +11,6 @@
 #include "base/pool.h"
 #include "rl/generator.h"
 
-enum { PREFILL_ROWS = 512 }; /* tokens of a pass over a prompt */
-
 uint32_t pgrad__token_limit(const pgrad__generation *g, uint32_t group)
 {
     const pgrad_rollout *rollout = g->rollout;
@@ -24,212 +21,100 @@ uint32_t pgrad__token_limit(const pgrad__generation *g, uint32_t group)
     return limit < room ? limit : room;
 }
 
-/* Between passes: progress, cancel, deadline. */
-static pgrad_status go_on(const pgrad__generation *g)
+pgrad__token_chain pgrad__chain_of(const pgrad_rollout *rollout, uint32_t group,
+                                   const pgrad_token *tokens, size_t n_tokens)
+{
+    const pgrad__group *of = &rollout->groups[group];
+    return (pgrad__token_chain){.part = {rollout->prompts + of->prompt_offset, tokens},
+                                .n = {of->n_prompt, n_tokens}};
+}
+
+static pgrad_status time_over(const pgrad__generation *g)
+{
+    return pgrad__fail(PGRAD_E_DEADLINE, "generate: %g seconds are over", g->params.max_seconds);
+}
+
+pgrad_status pgrad__generation_go_on(const pgrad__generation *g)
 {
     PGRAD__TRY(pgrad__progress(g->rollout->context, "generate", g->n_done, g->n_total));
-    if (pgrad__os_seconds() - g->started >= g->params.max_seconds)
-        return pgrad__fail(PGRAD_E_DEADLINE, "generate: %g seconds are over",
-                           g->params.max_seconds);
-    return PGRAD_OK;
+    return pgrad__os_seconds() - g->started >= g->params.max_seconds ? time_over(g) : PGRAD_OK;
 }
 
-/* ---- drawing the rows of a batch ---- */
-
-typedef struct draw_job {
-    const pgrad__generation *g;
-    const float *logits;
-    size_t stride; /* between the rows of two draws; 0: all draw from one row */
-    int by_slot;   /* row i is of the sequence in slot i, else of sequence first_sequence + i */
-    uint32_t first_sequence;
-    pgrad__drawn *out;
-} draw_job;
-
-static uint32_t sequence_of(const draw_job *job, size_t row)
-{
-    return job->by_slot ? job->g->generator->slots[row].sequence
-                        : job->first_sequence + (uint32_t)row;
-}
-
-static void draw_task(void *argument, size_t row, uint32_t worker)
-{
-    const draw_job *job = argument;
-    const pgrad_rollout *rollout = job->g->rollout;
-    const struct pgrad__generator *generator = job->g->generator;
-    const uint32_t i = sequence_of(job, row);
-    const pgrad__sequence *sequence = &rollout->sequences[i];
-    const pgrad__group *group = &rollout->groups[sequence->group];
-    const int barred = sequence->n_tokens < job->g->sampler->params.min_new_tokens;
-    pgrad__draw draw = {
-        .logits = job->logits + row * job->stride,
-        .sequence = sequence->number,
-        .position = (uint64_t)group->n_prompt + sequence->n_tokens,
-        .has_token = generator->has_token,
-        .history = {rollout->prompts + group->prompt_offset, pgrad__rollout_ids(rollout, i)},
-        .n_history = {group->n_prompt, sequence->n_tokens},
-        .barred = job->g->ends,
-        .n_barred = barred ? job->g->n_ends : 0,
-    };
-    job->out[row] = pgrad__sampler_draw(job->g->sampler, rollout->model->kernels,
-                                        &generator->scratch[worker], &draw);
-}
-
-static pgrad_status draw_rows(const draw_job *job, size_t n)
-{
-    char what[80];
-    draw_job copy = *job;
-    pgrad__parallel(job->g->rollout->context, n, draw_task, &copy);
-    for (size_t row = 0; row < n; row++) {
-        if (job->out[row].failure == PGRAD__DRAW_OK)
-            continue;
-        uint32_t i = sequence_of(job, row);
-        const pgrad__sequence *sequence = &job->g->rollout->sequences[i];
-        (void)snprintf(what, sizeof what, "generate: sequence %u, position %u", i,
-                       job->g->rollout->groups[sequence->group].n_prompt + sequence->n_tokens);
-        return pgrad__draw_fail(job->out[row].failure, job->logits + row * job->stride,
-                                job->g->rollout->model->config.n_vocab, what);
-    }
-    return PGRAD_OK;
-}
-
-/* ---- prompts ----
- * A group's prompt and forced prefix are computed once. A prefix goes in token by token, since what
- * the model thinks of each is recorded; all of it is the same for the whole group, so it is written
- * to every sequence. */
-
-static pgrad_status take_pages(pgrad__kv_cache *cache, uint32_t *pages, uint32_t *n_pages,
-                               size_t positions)
+pgrad_status pgrad__take_pages(struct pgrad__generator *generator, uint32_t *pages,
+                               uint32_t *n_pages, size_t positions)
 {
     while ((size_t)*n_pages * PGRAD__KEY_TILE < positions) {
-        PGRAD__TRY(pgrad__kv_cache_take(cache, &pages[*n_pages]));
+        PGRAD__TRY(pgrad__prefix_cache_take(&generator->prefixes, &pages[*n_pages]));
         (*n_pages)++;
     }
     return PGRAD_OK;
 }
 
-static uint32_t min_u32(uint32_t a, uint32_t b)
+/* Pages of a pass that failed were kept before it: nobody may take them over. */
+pgrad_status pgrad__generation_decode(pgrad__generation *g, size_t n_spans)
 {
-    return a < b ? a : b;
+    struct pgrad__generator *generator = g->generator;
+    const pgrad_status status =
+        pgrad__model_decode(g->rollout->model, generator->pass, generator->cache, generator->spans,
+                            n_spans, generator->logits);
+    if (status == PGRAD_OK)
+        pgrad__prefix_cache_computed(&generator->prefixes);
+    else
+        pgrad__prefix_cache_clear(&generator->prefixes);
+    return status == PGRAD_E_DEADLINE ? time_over(g) : status;
 }
 
-/* Forced token t of a group, from the logits of the position before it. */
-static void record_forced(pgrad__generation *g, const pgrad__prefilled *p, uint32_t t,
-                          const float *logits)
+/* ---- draws ---- */
+
+typedef struct draw_job {
+    const pgrad__generation *g;
+    pgrad__drawn *out;
+} draw_job;
+
+static void draw_task(void *argument, size_t index, uint32_t worker)
 {
-    pgrad_rollout *rollout = g->rollout;
-    const uint32_t n_vocab = rollout->model->config.n_vocab;
-    const float inverse_tau = (float)(1.0 / rollout->sequences[p->first_sequence].temperature);
-    pgrad__drawn drawn = {.token = rollout->prompts[rollout->groups[p->group].prefix_offset + t]};
-    pgrad__softmax_stats(rollout->context, logits, n_vocab, 1, n_vocab, &inverse_tau, &drawn.token,
-                         &drawn.logprob, NULL, &drawn.entropy);
-    drawn.logprob_sampled = drawn.logprob;
-    for (uint32_t k = 0; k < p->n_total; k++)
-        pgrad__record_token(rollout, p->first_sequence + k, &drawn, 1);
+    const draw_job *job = argument;
+    const pgrad_rollout *rollout = job->g->rollout;
+    const struct pgrad__generator *generator = job->g->generator;
+    const pgrad__draw_row *row = &generator->draw_rows[index];
+    const pgrad__sequence *sequence = &rollout->sequences[row->sequence];
+    const pgrad__group *group = &rollout->groups[sequence->group];
+    const uint32_t n_tokens = sequence->n_tokens + row->ahead;
+    const int barred = n_tokens < job->g->sampler->params.min_new_tokens;
+    pgrad__draw draw = {
+        .logits = row->logits,
+        .sequence = sequence->number,
+        .position = (uint64_t)group->n_prompt + n_tokens,
+        .has_token = generator->has_token,
+        .history = {rollout->prompts + group->prompt_offset,
+                    pgrad__rollout_ids(rollout, row->sequence)},
+        .n_history = {group->n_prompt, n_tokens},
+        .barred = job->g->ends,
+        .n_barred = barred ? job->g->n_ends : 0,
+    };
+    job->out[index] = pgrad__sampler_draw(job->g->sampler, rollout->model->kernels,
+                                          &generator->scratch[worker], &draw);
 }
 
-/* What comes after the positions in the cache: a forced token, or the first ones drawn. */
-static pgrad_status settle_prompt(pgrad__generation *g, pgrad__prefilled *p, const float *logits)
+void pgrad__draw_all(pgrad__generation *g, size_t n, pgrad__drawn *out)
 {
-    const pgrad__group *group = &g->rollout->groups[p->group];
-    const uint32_t limit = pgrad__token_limit(g, p->group), t = p->n_positions - group->n_prompt;
-    if (t < group->n_prefix) {
-        record_forced(g, p, t, logits);
-        p->ready = t + 1 == limit; /* nothing is left to sample */
+    draw_job job = {g, out};
+    pgrad__parallel(g->rollout->context, n, draw_task, &job);
+}
+
+pgrad_status pgrad__check_drawn(const pgrad__generation *g, const pgrad__draw_row *row,
+                                const pgrad__drawn *drawn)
+{
+    const pgrad__sequence *sequence = &g->rollout->sequences[row->sequence];
+    char what[80];
+    if (drawn->failure == PGRAD__DRAW_OK)
         return PGRAD_OK;
-    }
-    draw_job job = {.g = g,
-                    .logits = logits,
-                    .first_sequence = p->first_sequence,
-                    .out = g->generator->first + p->first_sequence};
-    p->ready = 1;
-    return draw_rows(&job, p->n_total);
-}
-
-/* The next tokens of a prompt, or the next one of a prefix. */
-static pgrad_status prompt_span(pgrad__generation *g, pgrad__prefilled *p, uint32_t room,
-                                pgrad__decode_span *span)
-{
-    const pgrad_rollout *rollout = g->rollout;
-    const pgrad__group *group = &rollout->groups[p->group];
-    const uint32_t at = p->n_positions;
-    const int in_prompt = at < group->n_prompt;
-    const uint32_t n = in_prompt ? min_u32(group->n_prompt - at, room) : 1;
-    PGRAD__TRY(take_pages(g->generator->cache, p->pages, &p->n_pages, (size_t)at + n));
-    *span = (pgrad__decode_span){
-        .tokens = rollout->prompts + (in_prompt ? group->prompt_offset + at
-                                                : group->prefix_offset + (at - group->n_prompt)),
-        .n_tokens = n,
-        .first_position = at,
-        .pages = p->pages,
-        .want_logits = at + n >= group->n_prompt};
-    p->n_positions += n;
-    return PGRAD_OK;
-}
-
-/* One pass over prompts from index `first` on that are not ready; *any is 0 when all are. */
-static pgrad_status prefill_pass(pgrad__generation *g, uint32_t first, int *any)
-{
-    struct pgrad__generator *generator = g->generator;
-    const size_t n_vocab = g->rollout->model->config.n_vocab;
-    uint32_t rows = 0, n = 0, last = first;
-    for (; last < generator->n_prefilled && rows < PREFILL_ROWS; last++) {
-        if (generator->prefilled[last].ready)
-            continue;
-        PGRAD__TRY(
-            prompt_span(g, &generator->prefilled[last], PREFILL_ROWS - rows, &generator->spans[n]));
-        rows += generator->spans[n++].n_tokens;
-    }
-    *any = n > 0;
-    PGRAD__TRY(pgrad__model_decode(g->rollout->model, generator->pass, generator->cache,
-                                   generator->spans, n, generator->logits));
-    const float *logits = generator->logits;
-    for (uint32_t i = first, k = 0; i < last; i++) {
-        if (generator->prefilled[i].ready)
-            continue;
-        if (!generator->spans[k++].want_logits)
-            continue;
-        PGRAD__TRY(settle_prompt(g, &generator->prefilled[i], logits));
-        logits += n_vocab;
-    }
-    return PGRAD_OK;
-}
-
-/* Computes the prompts of as many groups as fill the free slots, several to a pass. */
-static pgrad_status prefill(pgrad__generation *g)
-{
-    struct pgrad__generator *generator = g->generator;
-    const pgrad_rollout *rollout = g->rollout;
-    const uint32_t n_free = generator->batch_size - generator->n_active,
-                   first = generator->n_prefilled;
-    for (uint32_t planned = 0; planned < n_free && g->next_prefill < rollout->n_sequences;) {
-        pgrad__prefilled *p = &generator->prefilled[generator->n_prefilled++];
-        const uint32_t group = rollout->sequences[g->next_prefill].group;
-        *p = (pgrad__prefilled){.group = group,
-                                .n_total = rollout->groups[group].n_sequences,
-                                .first_sequence = g->next_prefill,
-                                .pages = p->pages};
-        g->next_prefill += p->n_total;
-        planned += p->n_total;
-    }
-    for (int any = 1; any;) {
-        PGRAD__TRY(go_on(g));
-        PGRAD__TRY(prefill_pass(g, first, &any));
-    }
-    return PGRAD_OK;
+    (void)snprintf(what, sizeof what, "generate: sequence %u, position %u", row->sequence,
+                   g->rollout->groups[sequence->group].n_prompt + sequence->n_tokens);
+    return pgrad__draw_fail(drawn->failure, row->logits, g->rollout->model->config.n_vocab, what);
 }
 
 /* ---- slots ---- */
-
-static void release_prefilled(struct pgrad__generator *generator)
-{
-    pgrad__prefilled done = generator->prefilled[0];
-    for (uint32_t i = 0; i < done.n_pages; i++)
-        pgrad__kv_cache_release(generator->cache, done.pages[i]);
-    generator->n_prefilled--;
-    for (uint32_t i = 0; i < generator->n_prefilled; i++)
-        generator->prefilled[i] = generator->prefilled[i + 1];
-    generator->prefilled[generator->n_prefilled].pages = done.pages; /* room for a later group */
-}
 
 /* Full pages of the prompt are shared, the border page is copied: the sequence writes behind the
  * prompt. */
@@ -242,7 +127,8 @@ static pgrad_status share_prompt(struct pgrad__generator *generator, const pgrad
         slot->pages[slot->n_pages++] = p->pages[i];
     }
     if (full < p->n_pages) {
-        PGRAD__TRY(pgrad__kv_cache_copy(generator->cache, p->pages[full], &slot->pages[full]));
+        PGRAD__TRY(
+            pgrad__prefix_cache_copy(&generator->prefixes, p->pages[full], &slot->pages[full]));
         slot->n_pages++;
     }
     slot->n_shared_pages = full;
@@ -255,7 +141,7 @@ static pgrad_status start_sequence(pgrad__generation *g, int *finished)
 {
     struct pgrad__generator *generator = g->generator;
     if (generator->n_prefilled == 0)
-        PGRAD__TRY(prefill(g));
+        PGRAD__TRY(pgrad__prefill(g));
     pgrad__prefilled *p = &generator->prefilled[0];
     pgrad__slot *slot = &generator->slots[generator->n_active++];
     const uint32_t i = g->next_sequence++, group = p->group;
@@ -263,9 +149,10 @@ static pgrad_status start_sequence(pgrad__generation *g, int *finished)
     slot->n_pages = 0;
     slot->stop_state = 0;
     pgrad__strbuf_clear(&slot->text);
+    pgrad__draft_reset(slot);
     PGRAD__TRY(share_prompt(generator, p, slot));
     if (++p->n_started == p->n_total)
-        release_prefilled(generator);
+        pgrad__release_prefilled(generator);
     PGRAD__TRY(pgrad__slot_push_prefix(g, slot));
     if (g->rollout->sequences[i].n_tokens == pgrad__token_limit(g, group)) {
         *finished = 1;
@@ -287,46 +174,148 @@ static pgrad_status fill_slots(pgrad__generation *g)
     return PGRAD_OK;
 }
 
-/* Feeds the last token of every slot and leaves the logits of what comes next. */
-static pgrad_status feed(pgrad__generation *g)
+/* ---- attention over common pages ---- */
+
+/* Slots one after another whose attention to their first pages is one product. */
+typedef struct shared_run {
+    uint32_t first, n;
+    uint32_t n_pages; /* the same ones in all of them */
+} shared_run;
+
+static uint32_t common_pages(const struct pgrad__generator *generator, const shared_run *a,
+                             const shared_run *b)
+{
+    const uint32_t *in_a = generator->slots[a->first].pages,
+                   *in_b = generator->slots[b->first].pages;
+    uint32_t n = 0;
+    while (n < a->n_pages && n < b->n_pages && in_a[n] == in_b[n])
+        n++;
+    return n;
+}
+
+/* Pages that are read for one slot only because of the run. */
+static uint64_t saved_pages(const shared_run *run)
+{
+    return (uint64_t)(run->n - 1) * run->n_pages;
+}
+
+static void set_run(struct pgrad__generator *generator, const shared_run *run)
+{
+    for (uint32_t k = run->first; k < run->first + run->n; k++) {
+        generator->spans[k].group = run->first + 1;
+        generator->spans[k].n_shared_pages = run->n_pages;
+    }
+}
+
+/* The slots of a group share its prompt; groups are joined over what their prompts have in common
+ * where that saves more. */
+static void share_attention(const pgrad__generation *g)
+{
+    struct pgrad__generator *generator = g->generator;
+    const pgrad__sequence *sequences = g->rollout->sequences;
+    const pgrad__slot *slots = generator->slots;
+    shared_run run = {0, 0, 0};
+    for (uint32_t k = 0; k < generator->n_active;) {
+        shared_run next = {.first = k, .n_pages = slots[k].n_shared_pages};
+        while (k < generator->n_active &&
+               sequences[slots[k].sequence].group == sequences[slots[next.first].sequence].group)
+            k++;
+        next.n = k - next.first;
+        if (run.n > 0) {
+            const shared_run both = {run.first, run.n + next.n,
+                                     common_pages(generator, &run, &next)};
+            if (both.n_pages > 0 && saved_pages(&both) >= saved_pages(&run) + saved_pages(&next)) {
+                run = both;
+                continue;
+            }
+            set_run(generator, &run);
+        }
+        run = next;
+    }
+    set_run(generator, &run);
+}
+
+/* ---- a step ---- */
+
+/* Feeds the last token of every slot and what is drafted behind it, and leaves the logits of all
+ * these rows; *n_rows of them. */
+static pgrad_status feed(pgrad__generation *g, uint32_t *n_rows)
 {
     const pgrad_rollout *rollout = g->rollout;
     struct pgrad__generator *generator = g->generator;
+    const size_t n_vocab = rollout->model->config.n_vocab;
+    uint32_t n = 0, extra = PGRAD__MAX_EXTRA_ROWS;
     for (uint32_t k = 0; k < generator->n_active; k++) {
         pgrad__slot *slot = &generator->slots[k];
         const pgrad__sequence *sequence = &rollout->sequences[slot->sequence];
-        PGRAD__TRY(take_pages(generator->cache, slot->pages, &slot->n_pages,
-                              (size_t)slot->n_positions + 1));
+        const uint32_t n_draft = pgrad__draft(g, slot, extra, generator->n_active);
+        PGRAD__TRY(pgrad__take_pages(generator, slot->pages, &slot->n_pages,
+                                     (size_t)slot->n_positions + 1 + n_draft));
         generator->spans[k] = (pgrad__decode_span){
             .tokens = pgrad__rollout_ids(rollout, slot->sequence) + sequence->n_tokens - 1,
-            .n_tokens = 1,
+            .n_tokens = 1 + n_draft,
             .first_position = slot->n_positions,
             .pages = slot->pages,
-            .group = sequence->group + 1,
-            .n_shared_pages = slot->n_shared_pages,
-            .want_logits = 1};
-        slot->n_positions++;
+            .n_logits = 1 + n_draft};
+        for (uint32_t j = 0; j <= n_draft; j++, n++)
+            generator->draw_rows[n] =
+                (pgrad__draw_row){slot->sequence, j, generator->logits + n * n_vocab};
+        extra -= n_draft;
+        generator->info.drafted_tokens += n_draft;
     }
-    return pgrad__model_decode(rollout->model, generator->pass, generator->cache, generator->spans,
-                               generator->n_active, generator->logits);
+    share_attention(g);
+    *n_rows = n;
+    return pgrad__generation_decode(g, generator->n_active);
 }
 
-/* One token for every active slot; those that finish make room, the others keep their order. */
+/* What a draft left in the slot's pages is not finite: a probability of zero does not hide that
+ * from the positions in front. It is taken away, and the sequence goes on without drafts. */
+static pgrad_status take_draft_back(pgrad__generation *g, pgrad__slot *slot, uint32_t n_rows)
+{
+    slot->draft_end = 0;
+    slot->without_drafts = 1;
+    return pgrad__model_forget(g->rollout->model, g->generator->pass, g->generator->cache,
+                               slot->pages, slot->n_positions, n_rows);
+}
+
+/* Pushes what was drawn from a slot's rows, n from `first` on, as long as the next row was computed
+ * from it. A failure among drafted rows counts when it comes without them. */
+static pgrad_status push_drawn(pgrad__generation *g, pgrad__slot *slot, uint32_t first, uint32_t n,
+                               int *finished)
+{
+    struct pgrad__generator *generator = g->generator;
+    const uint32_t end = first + n;
+    int goes_on = 1;
+    *finished = 0;
+    for (uint32_t row = first; row < end && !*finished; row++) {
+        const pgrad__drawn *drawn = &generator->drawn[row];
+        if (drawn->failure != PGRAD__DRAW_OK && n > 1)
+            return take_draft_back(g, slot, end - row);
+        if (!goes_on)
+            continue;
+        PGRAD__TRY(pgrad__check_drawn(g, &generator->draw_rows[row], drawn));
+        goes_on = pgrad__draft_came_true(g, slot, drawn->token);
+        generator->info.accepted_tokens += goes_on && row + 1 < end;
+        slot->n_positions++;
+        PGRAD__TRY(pgrad__slot_push(g, slot, drawn, finished));
+    }
+    return PGRAD_OK;
+}
+
+/* At least one token for every active slot; those that finish make room, the others keep their
+ * order. */
 static pgrad_status decode_step(pgrad__generation *g)
 {
     struct pgrad__generator *generator = g->generator;
     const uint32_t n = generator->n_active;
-    PGRAD__TRY(feed(g));
-    draw_job job = {.g = g,
-                    .logits = generator->logits,
-                    .stride = g->rollout->model->config.n_vocab,
-                    .by_slot = 1,
-                    .out = generator->drawn};
-    PGRAD__TRY(draw_rows(&job, n));
-    uint32_t kept = 0;
+    uint32_t n_rows, kept = 0, row = 0;
+    PGRAD__TRY(feed(g, &n_rows));
+    pgrad__draw_all(g, n_rows, generator->drawn);
     for (uint32_t k = 0; k < n; k++) {
+        const uint32_t of_slot = generator->spans[k].n_tokens;
         int finished;
-        PGRAD__TRY(pgrad__slot_push(g, &generator->slots[k], &generator->drawn[k], &finished));
+        PGRAD__TRY(push_drawn(g, &generator->slots[k], row, of_slot, &finished));
+        row += of_slot;
         if (finished)
             continue;
         if (kept != k) {
@@ -406,27 +395,38 @@ static void take_back(const pgrad__generation *g, pgrad_sampler *sampler, size_t
     rollout->text_length = text_length;
 }
 
-/* Texts of the sequences that were under way, empty where there is no memory for one; decoders hold
- * nothing back into the next call. */
+/* Pages go back. Texts of the sequences that were under way, empty where there is no memory for
+ * one; decoders hold nothing back into the next call. */
 static void stop_slots(pgrad__generation *g)
 {
-    for (uint32_t i = 0; i < g->generator->n_active; i++) {
-        pgrad__slot *slot = &g->generator->slots[i];
-        if (g->rollout->sequences[slot->sequence].finish == PGRAD_FINISH_NONE)
-            (void)pgrad__slot_stop(g, slot);
-    }
+    for (uint32_t i = 0; i < g->generator->n_active; i++)
+        (void)pgrad__slot_stop(g, &g->generator->slots[i]);
     g->generator->n_active = 0;
+    while (g->generator->n_prefilled > 0)
+        pgrad__release_prefilled(g->generator);
 }
 
 static pgrad_status run(pgrad__generation *g)
 {
     for (;;) {
-        PGRAD__TRY(go_on(g));
+        PGRAD__TRY(pgrad__generation_go_on(g));
         PGRAD__TRY(fill_slots(g));
         if (g->generator->n_active == 0)
             return pgrad__progress(g->rollout->context, "generate", g->n_total, g->n_total);
         PGRAD__TRY(decode_step(g));
     }
+}
+
+/* What is kept was computed with the weights of the call before. */
+static void begin(pgrad__generation *g)
+{
+    struct pgrad__generator *generator = g->generator;
+    const uint64_t version = g->rollout->model->weight_version;
+    generator->info = (pgrad_rollout_info){0};
+    pgrad__pass_set_deadline(generator->pass, g->started + g->params.max_seconds);
+    if (generator->prefixes.weight_version != version)
+        pgrad__prefix_cache_clear(&generator->prefixes);
+    generator->prefixes.weight_version = version;
 }
 
 static pgrad_status generate(pgrad_rollout *rollout, pgrad_sampler *sampler,
@@ -445,13 +445,13 @@ static pgrad_status generate(pgrad_rollout *rollout, pgrad_sampler *sampler,
     PGRAD__TRY(check_room(rollout));
     PGRAD__TRY(collect_ends(&g));
     make_sequences(&g, sampler);
-    pgrad__kv_cache_reset(g.generator->cache);
-    g.generator->n_active = g.generator->n_prefilled = 0;
+    begin(&g);
     rollout->generating = 1;
     pgrad_status status = run(&g);
     char message[512];
     pgrad__message_get(message);
     stop_slots(&g);
+    g.generator->info.kept_tokens = (uint64_t)g.generator->prefixes.n_kept * PGRAD__KEY_TILE;
     rollout->generating = 0;
     const int stopped =
         status == PGRAD_E_CANCELLED || status == PGRAD_E_CALLBACK || status == PGRAD_E_DEADLINE;
@@ -487,4 +487,13 @@ pgrad_status pgrad_rollout_generate(pgrad_rollout *rollout, pgrad_sampler *sampl
     }
     pgrad__leave(&scope);
     return status;
+}
+
+pgrad_status pgrad_rollout_get_info(const pgrad_rollout *rollout, pgrad_rollout_info *out)
+{
+    if (rollout == NULL || out == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "rollout_get_info: %s is NULL",
+                           rollout == NULL ? "rollout" : "out");
+    return pgrad__struct_write("rollout_info", &rollout->generator->info,
+                               sizeof rollout->generator->info, out);
 }

@@ -84,9 +84,12 @@ static pgrad_status make_scratch(pgrad_rollout *rollout)
     struct pgrad__generator *g = rollout->generator;
     const uint32_t n_vocab = rollout->model->config.n_vocab;
     PGRAD__TRY(pgrad__calloc(g->context, g->batch_size, sizeof *g->spans, &g->spans));
-    PGRAD__TRY(
-        pgrad__alloc(g->context, (size_t)g->batch_size * n_vocab, sizeof(float), &g->logits));
-    PGRAD__TRY(pgrad__alloc(g->context, g->batch_size, sizeof *g->drawn, &g->drawn));
+    const size_t n_rows = (size_t)g->batch_size + PGRAD__MAX_EXTRA_ROWS;
+    const size_t n_draws =
+        n_rows > rollout->params.group_size ? n_rows : rollout->params.group_size;
+    PGRAD__TRY(pgrad__alloc(g->context, n_rows * n_vocab, sizeof(float), &g->logits));
+    PGRAD__TRY(pgrad__alloc(g->context, n_draws, sizeof *g->draw_rows, &g->draw_rows));
+    PGRAD__TRY(pgrad__alloc(g->context, n_rows, sizeof *g->drawn, &g->drawn));
     PGRAD__TRY(pgrad__alloc(g->context, rollout->max_sequences, sizeof *g->first, &g->first));
     const uint32_t n_workers = pgrad__n_workers(g->context);
     PGRAD__TRY(pgrad__calloc(g->context, n_workers, sizeof *g->scratch, &g->scratch));
@@ -104,11 +107,13 @@ static pgrad_status make_cache(pgrad_rollout *rollout)
     const size_t longest = (size_t)params->max_prompt_tokens + params->max_new_tokens;
     const uint32_t n_context = rollout->model->n_context;
     g->max_pages = pages_for(longest < n_context ? longest : n_context);
-    const uint64_t pages = ((uint64_t)g->batch_size + 1) * g->max_pages;
+    const uint64_t pages =
+        ((uint64_t)g->batch_size + 1) * g->max_pages + pages_for(params->prefix_cache_tokens);
     if (pages > UINT32_MAX / 2)
         return pgrad__fail(PGRAD_E_LIMIT, "rollout: a cache of %llu pages is too large",
                            (unsigned long long)pages);
-    return pgrad__kv_cache_create(rollout->model, (uint32_t)pages, &g->cache);
+    PGRAD__TRY(pgrad__kv_cache_create(rollout->model, (uint32_t)pages, &g->cache));
+    return pgrad__prefix_cache_init(&g->prefixes, g->context, g->cache, (uint32_t)pages);
 }
 
 static pgrad_status add_end(struct pgrad__generator *g, pgrad_token token)
@@ -168,6 +173,7 @@ void pgrad__generator_free(pgrad_rollout *rollout)
     }
     for (uint32_t i = 0; i < g->n_scratch; i++)
         pgrad__draw_scratch_free(&g->scratch[i], g->context);
+    pgrad__prefix_cache_free(&g->prefixes);
     pgrad__kv_cache_free(g->cache);
     pgrad__pass_free(g->pass);
     pgrad__free(g->context, g->slots);
@@ -175,6 +181,7 @@ void pgrad__generator_free(pgrad_rollout *rollout)
     pgrad__free(g->context, g->page_numbers);
     pgrad__free(g->context, g->spans);
     pgrad__free(g->context, g->logits);
+    pgrad__free(g->context, g->draw_rows);
     pgrad__free(g->context, g->drawn);
     pgrad__free(g->context, g->first);
     pgrad__free(g->context, g->scratch);

@@ -4,6 +4,7 @@
 #define PGRAD_RL_GENERATOR_H
 
 #include "base/strbuf.h"
+#include "rl/prefix_cache.h"
 #include "rl/rollout.h"
 #include "rl/sampler.h"
 
@@ -17,6 +18,10 @@ typedef struct pgrad__slot {
     uint32_t stop_state;     /* in the sampler's stop strings */
     pgrad_decoder *decoder;  /* NULL without a tokenizer */
     pgrad__strbuf text;
+    uint32_t draft_end; /* drafted ids stand in the sequence's own array from n_tokens up to here */
+    uint32_t drafted, accepted; /* of late */
+    int speculates;             /* drafts go through the model */
+    int without_drafts;         /* one of this sequence's was not finite */
 } pgrad__slot;
 
 /* A group whose prompt, forced prefix included, is in the cache. */
@@ -29,10 +34,20 @@ typedef struct pgrad__prefilled {
     uint32_t *pages;
 } pgrad__prefilled;
 
+/* A row of logits to draw from: for the token `ahead` places behind a sequence's last one. */
+typedef struct pgrad__draw_row {
+    uint32_t sequence, ahead;
+    const float *logits;
+} pgrad__draw_row;
+
+/* Rows of a decoding step beside the next token of every slot. */
+#define PGRAD__MAX_EXTRA_ROWS 24
+
 struct pgrad__generator {
     pgrad_context *context;
     uint32_t batch_size, max_pages; /* slots; pages of the longest sequence */
     pgrad__kv_cache *cache;
+    pgrad__prefix_cache prefixes;
     pgrad__pass *pass;
     pgrad__slot *slots; /* the first n_active are in use, in the order of their sequences */
     uint32_t n_active;
@@ -40,14 +55,16 @@ struct pgrad__generator {
     uint32_t n_prefilled, max_prefilled;
     uint32_t *page_numbers; /* of all slots and prefilled groups */
     pgrad__decode_span *spans;
-    float *logits;       /* [batch_size, n_vocab] */
-    pgrad__drawn *drawn; /* [batch_size] */
-    pgrad__drawn *first; /* [max_sequences] each sequence's first token, drawn at prefill */
+    float *logits;              /* [batch_size + MAX_EXTRA_ROWS, n_vocab] */
+    pgrad__draw_row *draw_rows; /* [the same, or group_size] */
+    pgrad__drawn *drawn;        /* [batch_size + MAX_EXTRA_ROWS] */
+    pgrad__drawn *first;        /* [max_sequences] each sequence's first token, drawn at prefill */
     pgrad__draw_scratch *scratch; /* [n_workers] */
     uint32_t n_scratch;
     uint8_t *has_token; /* [n_vocab], NULL: every id has one */
     pgrad_token *ends;  /* end tokens of tokenizer and model, then the sampler's of this call */
     size_t n_own_ends, n_ends, ends_capacity;
+    pgrad_rollout_info info; /* of the last call */
 };
 
 pgrad_status pgrad__generator_create(pgrad_rollout *rollout);
@@ -71,19 +88,55 @@ typedef struct pgrad__generation {
     uint64_t n_done, n_total; /* tokens, for progress */
 } pgrad__generation;
 
+/* ---- generate.c ---- */
+
 /* Most tokens of a completion of this group. */
 uint32_t pgrad__token_limit(const pgrad__generation *g, uint32_t group);
+/* Prompt and completion of sequence i, its first n_tokens. */
+pgrad__token_chain pgrad__chain_of(const pgrad_rollout *rollout, uint32_t group,
+                                   const pgrad_token *tokens, size_t n_tokens);
+/* Between passes: progress, cancel, deadline. */
+pgrad_status pgrad__generation_go_on(const pgrad__generation *g);
+/* Takes pages until there is room for so many positions. */
+pgrad_status pgrad__take_pages(struct pgrad__generator *generator, uint32_t *pages,
+                               uint32_t *n_pages, size_t positions);
+/* pgrad__model_decode over the generator's spans. */
+pgrad_status pgrad__generation_decode(pgrad__generation *g, size_t n_spans);
+/* Draws for the generator's first n draw_rows, into out. */
+void pgrad__draw_all(pgrad__generation *g, size_t n, pgrad__drawn *out);
+/* The error of a draw that failed. */
+pgrad_status pgrad__check_drawn(const pgrad__generation *g, const pgrad__draw_row *row,
+                                const pgrad__drawn *drawn);
 
-/* slots.c: writes a token into its sequence's arrays. */
+/* ---- prefill.c ---- */
+
+/* Computes the prompts of as many groups as fill the free slots, several to a pass. */
+pgrad_status pgrad__prefill(pgrad__generation *g);
+/* Gives the pages of the first prefilled group back, whose sequences have started. */
+void pgrad__release_prefilled(struct pgrad__generator *generator);
+
+/* ---- speculate.c ---- */
+
+/* Of a slot that begins a sequence. */
+void pgrad__draft_reset(pgrad__slot *slot);
+/* Drafted ids to feed behind the slot's last one, at most `room`; n_active slots are at work. */
+uint32_t pgrad__draft(const pgrad__generation *g, pgrad__slot *slot, uint32_t room,
+                      uint32_t n_active);
+/* Tells of the token drawn next, before it is recorded; 1 when it is the drafted one. */
+int pgrad__draft_came_true(const pgrad__generation *g, pgrad__slot *slot, pgrad_token token);
+
+/* ---- slots.c ---- */
+
+/* Writes a token into its sequence's arrays. */
 void pgrad__record_token(pgrad_rollout *rollout, uint32_t i, const pgrad__drawn *drawn, int forced);
 /* Puts a drawn token into its sequence; *finished when it ended there. */
 pgrad_status pgrad__slot_push(pgrad__generation *g, pgrad__slot *slot, const pgrad__drawn *drawn,
                               int *finished);
 /* Tells of the forced tokens, which are in the arrays already. */
 pgrad_status pgrad__slot_push_prefix(pgrad__generation *g, pgrad__slot *slot);
-/* Gives the slot's pages back and settles the sequence's text. */
+/* Keeps the slot's full pages, gives all of them back and settles the sequence's text. */
 pgrad_status pgrad__slot_finish(pgrad__generation *g, pgrad__slot *slot, uint32_t finish);
-/* Settles the text of a sequence that was stopped. */
+/* Gives the pages back and settles the text of a sequence that was stopped. */
 pgrad_status pgrad__slot_stop(pgrad__generation *g, pgrad__slot *slot);
 
 #endif

@@ -164,12 +164,30 @@ static pgrad_status settle_text(pgrad__generation *g, pgrad__slot *slot, int wit
     return keep_text(g->rollout, slot, &g->rollout->sequences[slot->sequence]);
 }
 
-pgrad_status pgrad__slot_finish(pgrad__generation *g, pgrad__slot *slot, uint32_t finish)
+static void release_pages(const pgrad__generation *g, pgrad__slot *slot)
 {
-    pgrad__sequence *sequence = &g->rollout->sequences[slot->sequence];
     for (uint32_t i = 0; i < slot->n_pages; i++)
         pgrad__kv_cache_release(g->generator->cache, slot->pages[i]);
     slot->n_pages = 0;
+}
+
+/* The beginning of a later turn of the conversation. */
+static void keep_pages(const pgrad__generation *g, pgrad__slot *slot)
+{
+    const pgrad__sequence *sequence = &g->rollout->sequences[slot->sequence];
+    const pgrad__token_chain chain =
+        pgrad__chain_of(g->rollout, sequence->group, pgrad__rollout_ids(g->rollout, slot->sequence),
+                        sequence->n_tokens);
+    pgrad__prefix_cache_keep(&g->generator->prefixes, &chain, slot->pages,
+                             slot->n_positions / PGRAD__KEY_TILE);
+    pgrad__prefix_cache_computed(&g->generator->prefixes);
+}
+
+pgrad_status pgrad__slot_finish(pgrad__generation *g, pgrad__slot *slot, uint32_t finish)
+{
+    pgrad__sequence *sequence = &g->rollout->sequences[slot->sequence];
+    keep_pages(g, slot);
+    release_pages(g, slot);
     PGRAD__TRY(settle_text(g, slot, finish != PGRAD_FINISH_STRING));
     sequence->finish = finish;
     pgrad_event event = {.struct_size = sizeof event,
@@ -185,5 +203,8 @@ pgrad_status pgrad__slot_finish(pgrad__generation *g, pgrad__slot *slot, uint32_
 
 pgrad_status pgrad__slot_stop(pgrad__generation *g, pgrad__slot *slot)
 {
+    release_pages(g, slot);
+    if (g->rollout->sequences[slot->sequence].finish != PGRAD_FINISH_NONE)
+        return PGRAD_OK;
     return settle_text(g, slot, 1);
 }

@@ -103,7 +103,7 @@ static void decode_in_chunks(fixture *f, size_t chunk)
                                    .n_tokens = (uint32_t)n,
                                    .first_position = (uint32_t)first,
                                    .pages = pages,
-                                   .want_logits = 1};
+                                   .n_logits = 1};
         OK(pgrad__model_decode(f->model, f->pass, f->cache, &span, 1, row));
         same_bits("decoded", row, f->whole + (first + n - 1) * f->vocab, f->vocab);
     }
@@ -148,7 +148,7 @@ START_TEST(decoded_together)
                                             .n_tokens = 1,
                                             .first_position = (uint32_t)(start[s] + step),
                                             .pages = &pages[s],
-                                            .want_logits = s % 3 != 1};
+                                            .n_logits = s % 3 != 1};
         OK(pgrad__model_decode(f.model, f.pass, f.cache, spans, N, rows));
         size_t row = 0;
         for (size_t s = 0; s < N; s++) {
@@ -204,7 +204,7 @@ START_TEST(shared_prompt)
                                             .pages = pages[g],
                                             .group = step == 1 ? 0 : 7,
                                             .n_shared_pages = step == 1 ? 0 : (uint32_t)n_full,
-                                            .want_logits = 1};
+                                            .n_logits = 1};
         OK(pgrad__model_decode(f.model, f.pass, f.cache, spans, G, rows));
         for (size_t g = 0; g < G; g++) {
             OK(pgrad_model_logits(f.model, sequence[g], n_prompt + step + 1, PGRAD_LOGITS_LAST,
@@ -237,7 +237,7 @@ START_TEST(old_pages_do_not_show)
     float *row = malloc(40 * f.vocab * sizeof *row);
     embedding[0] = (float)NAN; /* of token 0 */
     OK(pgrad__kv_cache_take(f.cache, &page));
-    pgrad__decode_span span = {.tokens = zero, .n_tokens = 40, .pages = &page, .want_logits = 1};
+    pgrad__decode_span span = {.tokens = zero, .n_tokens = 40, .pages = &page, .n_logits = 1};
     OK(pgrad__model_decode(f.model, f.pass, f.cache, &span, 1, row));
     ck_assert(isnan(row[0]));
     test_batch b = {0};
@@ -249,7 +249,7 @@ START_TEST(old_pages_do_not_show)
     for (size_t n = 1; n < 6; n++) {
         OK(pgrad__kv_cache_take(f.cache, &page));
         span = (pgrad__decode_span){
-            .tokens = f.tokens, .n_tokens = (uint32_t)n, .pages = &page, .want_logits = 1};
+            .tokens = f.tokens, .n_tokens = (uint32_t)n, .pages = &page, .n_logits = 1};
         OK(pgrad__model_decode(f.model, f.pass, f.cache, &span, 1, row));
         same_bits("page again", row, f.whole + (n - 1) * f.vocab, f.vocab);
         pgrad__kv_cache_release(f.cache, page);

@@ -150,7 +150,7 @@ static void decode_in_chunks(const world *w, const pgrad_token *tokens, size_t n
                                        .n_tokens = (uint32_t)count,
                                        .first_position = (uint32_t)first,
                                        .pages = pages,
-                                       .want_logits = 1};
+                                       .n_logits = 1};
             OK(pgrad__model_decode(w->model, pass, cache, &span, 1, row));
             same_bits("through the cache", row, whole + (first + count - 1) * N_VOCAB, N_VOCAB);
         }

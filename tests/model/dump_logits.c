@@ -42,7 +42,7 @@ static int decode(pgrad_model *model, const pgrad_token *prompt, size_t n, float
     for (uint32_t i = 0; i < n_pages && !status; i++)
         status = pgrad__kv_cache_take(cache, &pages[i]) != PGRAD_OK;
     pgrad__decode_span span = {
-        .tokens = prompt, .n_tokens = (uint32_t)n, .pages = pages, .want_logits = 1};
+        .tokens = prompt, .n_tokens = (uint32_t)n, .pages = pages, .n_logits = 1};
     for (size_t i = 0; i < N_NEW && !status; i++) {
         status = pgrad__model_decode(model, pass, cache, &span, 1, logits) != PGRAD_OK;
         out[i] = highest(logits, model->config.n_vocab);

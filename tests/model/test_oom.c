@@ -29,7 +29,7 @@ static pgrad_status work(pgrad_context *context, const char *name, long try)
     mean_loss loss = {9, 0.0};
     pgrad_token tokens[10] = {5, 9, 2, 77, 31, 8, 60, 12, 1, 3};
     batch_add(&b, tokens, 10);
-    pgrad__decode_span span = {.tokens = tokens, .n_tokens = 10, .pages = &page, .want_logits = 1};
+    pgrad__decode_span span = {.tokens = tokens, .n_tokens = 10, .pages = &page, .n_logits = 1};
     snprintf(target, sizeof target, "%s/saved%ld", folder, try);
     status = pgrad_model_load(context, data_path(path, name), NULL, &model);
     if (status == PGRAD_OK)

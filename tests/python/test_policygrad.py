@@ -75,7 +75,9 @@ class Test(unittest.TestCase):
                 pg.Sampler(self.context, seed=3) as sampler, \
                 pg.Reward(self.context, lambda text: None if "red" in text else 1.0) as reward:
             rollout.add_prompt(self.tokenizer.encode("paint it red:"), asked="red")
-            rollout.generate(sampler)
+            rollout.generate(sampler, speculate="off")
+            self.assertGreater(rollout.info().prompt_tokens_computed, 0)
+            self.assertEqual(rollout.info().drafted_tokens, 0)
             reward.apply(rollout)
             for i in range(len(rollout)):
                 self.assertEqual("red" in rollout.text(i), rollout.sequence(i).reward != rollout.sequence(i).reward)
