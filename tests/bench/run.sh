@@ -6,8 +6,9 @@
 #   sh tests/bench/run.sh gemm_packed allocations some figures
 #
 # limit is measured in the same run where there is one: the best rate of BLIS's own sgemm over its kernel sets
-# (gemm, train, head), the packed products alone (decode), the bandwidth of a plain loop (optimizer), the figure to
-# stay under (load, step_rss, size, open).
+# (gemm, train, head), the packed products alone (decode), the same without drafts (speculate), the step
+# (sampler_share), the bandwidth of a plain loop (optimizer), the figure to stay under (load, step_rss,
+# step_predicted, size, open).
 # Status 1: a program failed. Status 2: a name is unknown.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -16,8 +17,9 @@ cd "$(dirname "$0")/../.."
 # run_PROGRAM below.
 programs='
 gemm   gemm_packed
-decode decode_b32 allocations
-train  train_step train_step_recompute allocations
+decode decode_b32 decode_b64 sampler_share allocations
+speculate decode_speculative
+train  train_step train_step_recompute step_predicted allocations
 optimizer optimizer_step_f32 optimizer_step_bf16 optimizer_step_q8
 head   head_step_32768 head_step_131072 head_step_262144 head_step_1048576
 load   load step_rss
@@ -70,6 +72,14 @@ run_peak() {
 run_gemm() { "$bench/bench_gemm"; }
 
 run_decode() { "$bench/bench_decode"; }
+
+run_speculate() {
+    if [ -f "$model" ]; then
+        "$bench/bench_speculate" "$model" 2>"$work/drafts"
+    else
+        echo "{\"name\":\"decode_speculative\",\"skipped\":\"no $model: sh tests/fetch_models.sh\"}"
+    fi
+}
 
 run_train() { "$bench/bench_train"; }
 
