@@ -66,6 +66,8 @@ typedef struct pgrad_step_report {
     uint32_t reserved;
     pgrad_named_value named[32]; /* "rewards/NAME/mean", "rewards/NAME/std" */
     double eval_reward;        /* greedy mean reward on eval_prompts after this step, where it was time */
+    double seconds_predicted; /* trainer: of the whole step, told before it began; from the fourth step of
+                                 a run on */
 } pgrad_step_report;
 
 /* Sets the size, and every number to NaN. */

@@ -45,7 +45,7 @@ typedef struct pgrad_train_params {
     uint32_t max_new_tokens;    /* default 64 */
     uint32_t epochs_per_step;   /* optimizer steps per rollout, default 1; more needs PPO_CLIP */
     double learning_rate;       /* where no optimizer is given; default 1e-5 */
-    double max_seconds;         /* default infinity */
+    double max_seconds;         /* ends the run in order, see pgrad_train; default infinity */
     double target_reward;       /* ends when the mean reward of target_window steps reaches it;
                                    default infinity */
     uint64_t target_window;     /* default 10 */
@@ -93,7 +93,10 @@ typedef struct pgrad_train_report {
 
 /* Trains model on prompts. A step whose update is not finite is skipped; three in a row end the run
  * with E_NUMERIC. Reports progress as "train" in steps.
- * With max_seconds the step under way is finished. Host handles are kept alive for the run.
+ * With max_seconds no step is begun that is predicted to take longer than what is left (from the
+ * fourth on: seconds_predicted), and a rollout that the time ends in is dropped, its numbers of sequences
+ * given back: weights and sampler are those after the last whole step. From the rewards on a step is
+ * finished. Host handles are kept alive for the run.
  * Errors: E_INVALID and E_LIMIT, naming the prompt or field; E_MISMATCH (an objective or optimizer of
  * another model, another context); and those of the calls it wraps; out (may be NULL) is filled in any case. */
 PGRAD_API pgrad_status pgrad_train(pgrad_model *model, pgrad_tokenizer *tokenizer,

@@ -47,6 +47,7 @@ static const metric METRICS[] = {
     {AT(seconds), "step_time"},
     {AT(seconds_generate), "step_time/generate"},
     {AT(seconds_train), "step_time/train"},
+    {AT(seconds_predicted), "step_time/predicted"},
     {AT(tokens_per_second), "tokens_per_second"},
     {AT(eval_reward), "eval_reward"},
 };

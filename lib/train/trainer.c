@@ -23,6 +23,7 @@
 #include "rl/reward.h"
 #include "rl/sampler.h"
 #include "train/evaluate.h"
+#include "train/predict.h"
 
 enum { MAX_REFUSED_IN_A_ROW = 3 };
 
@@ -47,6 +48,7 @@ typedef struct run {
     double *window; /* rewards of the last target_window steps */
     uint64_t n_rewards;
     uint32_t refused_in_a_row;
+    pgrad__predictor predictor;
     double started;
     pgrad_train_report report;
 } run;
@@ -178,16 +180,48 @@ static void free_run(run *r)
 
 /* ---- one step ---- */
 
-/* clear, add_prompt, generate, (score), reward, advantage. */
-static pgrad_status roll_out(run *r, pgrad_step_report *report)
+static double seconds_left(const run *r)
 {
-    double started = pgrad__os_seconds();
+    return r->params.max_seconds - (pgrad__os_seconds() - r->started);
+}
+
+static uint64_t updates_of_step(const run *r)
+{
+    const uint64_t left = r->params.steps - r->report.steps;
+    return left < r->params.epochs_per_step ? left : r->params.epochs_per_step;
+}
+
+/* clear, add_prompt; *n_tokens of the prompts. */
+static pgrad_status take_prompts(run *r, size_t *n_tokens)
+{
+    *n_tokens = 0;
     pgrad_rollout_clear(r->rollout);
-    for (uint32_t i = 0; i < r->params.prompts_per_step; i++)
+    for (uint32_t i = 0; i < r->params.prompts_per_step; i++) {
+        size_t n;
         PGRAD__TRY(
             pgrad__prompt_set_add(&r->prompts, pgrad__prompt_set_next(&r->prompts), r->rollout));
-    PGRAD__TRY(pgrad_rollout_generate(r->rollout, r->params.sampler, NULL));
-    report->seconds_generate = pgrad__os_seconds() - started;
+        (void)pgrad_rollout_prompt(r->rollout, i, &n);
+        *n_tokens += n;
+    }
+    return PGRAD_OK;
+}
+
+/* generate, until the run's time is over: then the step is as if it had not begun. */
+static pgrad_status generate(run *r, int *in_time)
+{
+    const uint64_t first = pgrad_sampler_next_sequence(r->params.sampler);
+    const double left = seconds_left(r);
+    pgrad_generate_params params;
+    pgrad_generate_params_init(&params, sizeof params);
+    params.max_seconds = left > 0.0 ? left : 0.0;
+    const pgrad_status status = pgrad_rollout_generate(r->rollout, r->params.sampler, &params);
+    *in_time = status != PGRAD_E_DEADLINE;
+    return *in_time ? status : pgrad_sampler_set_next_sequence(r->params.sampler, first);
+}
+
+/* (score), reward, advantage. */
+static pgrad_status judge(run *r, pgrad_step_report *report)
+{
     if (needs_reference(r))
         PGRAD__TRY(pgrad_rollout_score(r->rollout, r->params.reference, PGRAD_REFERENCE));
     PGRAD__TRY(pgrad_reward_apply(r->reward, r->rollout));
@@ -278,16 +312,44 @@ static int is_due(const run *r, uint64_t before, uint64_t every)
     return every > 0 && r->report.steps / every > before / every;
 }
 
+static void remember_times(run *r, const pgrad_step_report *report, size_t n_prompt_tokens,
+                           uint64_t n_updates)
+{
+    const pgrad__step_times times = {.prompt_tokens = (double)n_prompt_tokens,
+                                     .completion_tokens = report->n_tokens,
+                                     .n_updates = (double)n_updates,
+                                     .generate = report->seconds_generate,
+                                     .train = report->seconds_train,
+                                     .other = report->seconds - report->seconds_generate -
+                                              report->seconds_train};
+    pgrad__predictor_add(&r->predictor, &times);
+}
+
 static pgrad_status one_step(run *r, int *stop)
 {
     const double started = pgrad__os_seconds();
-    const uint64_t before = r->report.steps;
+    const uint64_t before = r->report.steps, n_updates = updates_of_step(r);
+    size_t n_prompt_tokens;
+    int in_time;
     pgrad_step_report report;
     pgrad_step_report_init(&report, sizeof report);
-    PGRAD__TRY(roll_out(r, &report));
+    PGRAD__TRY(take_prompts(r, &n_prompt_tokens));
+    report.seconds_predicted =
+        pgrad__predictor_seconds(&r->predictor, (double)n_prompt_tokens, (double)n_updates);
+    in_time = !(report.seconds_predicted > seconds_left(r)); /* a NaN says nothing */
+    if (in_time)
+        PGRAD__TRY(generate(r, &in_time));
+    if (!in_time) {
+        r->report.stopped = PGRAD_STOPPED_SECONDS;
+        *stop = 1;
+        return PGRAD_OK;
+    }
+    report.seconds_generate = pgrad__os_seconds() - started;
+    PGRAD__TRY(judge(r, &report));
     PGRAD__TRY(learn(r, &report));
     report.step = r->report.steps;
     report.seconds = pgrad__os_seconds() - started;
+    remember_times(r, &report, n_prompt_tokens, n_updates);
     if (report.seconds_generate > 0.0)
         report.tokens_per_second = report.n_tokens / report.seconds_generate;
     if (isnan(r->report.first_reward))
@@ -325,7 +387,7 @@ static pgrad_status loop(run *r)
             r->report.stopped = PGRAD_STOPPED_STEPS;
             break;
         }
-        if (pgrad__os_seconds() - r->started >= r->params.max_seconds) {
+        if (seconds_left(r) <= 0.0) {
             r->report.stopped = PGRAD_STOPPED_SECONDS;
             break;
         }

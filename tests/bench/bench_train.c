@@ -1,9 +1,68 @@
 /* A training step of GPT-2 124M, 4 x 256 tokens, the head at every position: [train_step]; allocations of
  * a step after the first; the same with recomputed layers, [train_step_recompute], and what a pass holds
- * both ways, [train_activations]. */
+ * both ways, [train_activations]; how far a run's predictions of its steps are off, [step_predicted]. */
 #include "gpt2.h"
 
-enum { SEQUENCES = 4, TOKENS = 256, ROUNDS = 3 };
+enum { SEQUENCES = 4, TOKENS = 256, ROUNDS = 3, PREDICTED = 7 };
+
+typedef struct errors {
+    double off[PREDICTED];
+    size_t n;
+} errors;
+
+static int32_t on_step(void *user, const pgrad_step_report *report, const pgrad_rollout *rollout)
+{
+    errors *e = user;
+    (void)rollout;
+    if (report->seconds_predicted > 0.0 && e->n < PREDICTED) {
+        const double off = report->seconds_predicted / report->seconds - 1.0;
+        e->off[e->n++] = off < 0.0 ? -off : off;
+    }
+    return 1;
+}
+
+static int32_t even(void *user, const pgrad_rollout *rollout, uint32_t first, uint32_t count,
+                    pgrad_scores *scores)
+{
+    (void)user;
+    for (uint32_t i = 0; i < count; i++)
+        pgrad_scores_data(scores)[i] =
+            pgrad_rollout_tokens(rollout, first + i, NULL)[0] % 2 == 0 ? 1.0f : 0.0f;
+    return (int32_t)count;
+}
+
+/* The median over the steps behind the third; to stay under 0.15. */
+static void predicted_steps(pgrad_context *context, pgrad_model *model)
+{
+    pgrad_token ids[4][64];
+    const pgrad_token *of_prompts[4];
+    size_t n_ids[4];
+    errors e = {.n = 0};
+    pgrad_prompts prompts;
+    pgrad_train_params params;
+    pgrad_reward *reward;
+    for (size_t k = 0; k < 4; k++) {
+        n_ids[k] = 64 - 8 * k;
+        of_prompts[k] = ids[k];
+        for (size_t i = 0; i < 64; i++)
+            ids[k][i] = (pgrad_token)((k * 7919 + i * 104729) % 50000);
+    }
+    pgrad_prompts_init(&prompts, sizeof prompts);
+    prompts.n = 4;
+    prompts.ids = of_prompts;
+    prompts.n_ids = n_ids;
+    CHECK(pgrad_reward_create(context, "even", even, NULL, NULL, &reward));
+    pgrad_train_params_init(&params, sizeof params);
+    params.steps = 3 + PREDICTED;
+    params.prompts_per_step = 2;
+    params.group_size = 4;
+    params.max_new_tokens = 16;
+    params.report = on_step;
+    params.report_user = &e;
+    CHECK(pgrad_train(model, NULL, reward, &prompts, &params, NULL));
+    bench_print(context, "step_predicted", bench_median(e.off, e.n), "relative error", 0.15);
+    pgrad_reward_free(reward);
+}
 
 static uint64_t memory_now(pgrad_context *context)
 {
@@ -94,6 +153,7 @@ int main(void)
     recompute(context, model, optimizer, rollout);
     pgrad_optimizer_free(optimizer);
     pgrad_rollout_free(rollout);
+    predicted_steps(context, model);
     pgrad_model_free(model);
     pgrad_context_free(context);
     return 0;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "model/model.h"
@@ -127,6 +128,69 @@ START_TEST(stops)
 }
 END_TEST
 
+/* Lets the time of a run go by as soon as its rollout has begun. */
+static int32_t dawdle(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    const double *until = user;
+    struct timespec at;
+    (void)done;
+    (void)total;
+    do
+        clock_gettime(CLOCK_MONOTONIC, &at);
+    while (strcmp(what, "generate") == 0 && (double)at.tv_sec + 1e-9 * (double)at.tv_nsec < *until);
+    return 1;
+}
+
+/* The step is as if it had not begun: weights, sampler, and no reward was asked for. */
+START_TEST(the_time_ends_in_a_rollout)
+{
+    setting s = make(2);
+    pgrad_sampler *sampler = NULL;
+    pgrad_model_info before = {.struct_size = sizeof before}, after = before;
+    struct timespec at;
+    ck_assert_int_eq(pgrad_sampler_create(s.context, NULL, &sampler), PGRAD_OK);
+    ck_assert_int_eq(pgrad_sampler_set_next_sequence(sampler, 70), PGRAD_OK);
+    s.params.sampler = sampler;
+    s.params.max_seconds = 0.4;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    double until = (double)at.tv_sec + 1e-9 * (double)at.tv_nsec + 0.5;
+    ck_assert_int_eq(pgrad_context_set_progress(s.context, dawdle, &until), PGRAD_OK);
+    ck_assert_int_eq(pgrad_model_get_info(s.model, &before), PGRAD_OK);
+    pgrad_train_report report = run(&s, PGRAD_OK);
+    ck_assert_int_eq(pgrad_model_get_info(s.model, &after), PGRAD_OK);
+    ck_assert_uint_eq(report.stopped, PGRAD_STOPPED_SECONDS);
+    ck_assert_uint_eq(report.steps, 0);
+    ck_assert(isnan(report.first_reward));
+    ck_assert_uint_eq(pgrad_sampler_next_sequence(sampler), 70);
+    ck_assert_uint_eq(after.weight_version, before.weight_version);
+    pgrad_sampler_free(sampler);
+    drop(&s);
+}
+END_TEST
+
+static int32_t see_prediction(void *user, const pgrad_step_report *report,
+                              const pgrad_rollout *rollout)
+{
+    uint32_t *told = user;
+    (void)rollout;
+    ck_assert_int_eq(isnan(report->seconds_predicted) != 0, report->step <= 3);
+    *told += !isnan(report->seconds_predicted) && report->seconds_predicted > 0.0;
+    return 1;
+}
+
+START_TEST(steps_are_predicted_from_the_fourth_on)
+{
+    setting s = make(2);
+    uint32_t told = 0;
+    s.params.steps = 6;
+    s.params.report = see_prediction;
+    s.params.report_user = &told;
+    (void)run(&s, PGRAD_OK);
+    ck_assert_uint_eq(told, 3);
+    drop(&s);
+}
+END_TEST
+
 static char *read_all(const char *path, size_t *size)
 {
     FILE *file = fopen(path, "r");
@@ -141,8 +205,9 @@ static char *read_all(const char *path, size_t *size)
 static void drop_times(char *text)
 {
     static const char *const KEYS[] = {"\"step_time\":", "\"step_time/generate\":",
-                                       "\"step_time/train\":", "\"tokens_per_second\":"};
-    for (size_t k = 0; k < 4; k++)
+                                       "\"step_time/train\":", "\"tokens_per_second\":",
+                                       "\"step_time/predicted\":"};
+    for (size_t k = 0; k < 5; k++)
         for (char *at = strstr(text, KEYS[k]); at != NULL; at = strstr(at + 1, KEYS[k])) {
             char *from = at + strlen(KEYS[k]), *end = from + strcspn(from, ",}");
             memmove(from, end, strlen(end) + 1);
@@ -501,6 +566,8 @@ int main(void)
     TCase *cases = tcase_create("trainer");
     tcase_set_timeout(cases, 120);
     tcase_add_test(cases, stops);
+    tcase_add_test(cases, the_time_ends_in_a_rollout);
+    tcase_add_test(cases, steps_are_predicted_from_the_fourth_on);
     tcase_add_test(cases, two_runs_are_alike);
     tcase_add_test(cases, evaluation_touches_nothing);
     tcase_add_test(cases, three_refusals_end_the_run);
