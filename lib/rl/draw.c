@@ -135,21 +135,57 @@ static void take_first(const float *w, uint32_t *heap, size_t n)
     sift_down(w, heap, n - 1, 0);
 }
 
-/* top_k, then top_p of what is left: weights of all others become 0. A heap gives the largest one
- * by one, so the vocabulary is never sorted as a whole. */
+/* Ids of weights above the threshold, ascending. */
+static size_t gather(const float *w, uint32_t n_vocab, float threshold, uint32_t *ids)
+{
+    size_t n = 0;
+    for (uint32_t j = 0; j < n_vocab; j++) {
+        ids[n] = j;
+        n += w[j] > threshold;
+    }
+    return n;
+}
+
+/* 1 when the gathered ones hold all that is kept: more than top_k, or surely more mass than top_p.
+ */
+static int enough(const pgrad_sampler_params *params, const float *w, const uint32_t *ids, size_t n,
+                  double total)
+{
+    double sum = 0.0;
+    if (params->top_k != 0 && n > params->top_k)
+        return 1;
+    for (size_t i = 0; params->top_p < 1.0 && i < n; i++)
+        sum += (double)w[ids[i]];
+    return params->top_k == 0 && sum > params->top_p * total * (1.0 + 1e-9);
+}
+
+/* Gathers the candidates: large weights (the largest is 1), in most rows few; *threshold is what
+ * they are above. */
+static size_t candidates(const pgrad_sampler_params *params, pgrad__draw_scratch *scratch,
+                         double total, float *threshold)
+{
+    for (*threshold = 0.03125f; *threshold > 1e-8f; *threshold *= 0.03125f) {
+        const size_t n = gather(scratch->weight, scratch->n_vocab, *threshold, scratch->heap);
+        if (enough(params, scratch->weight, scratch->heap, n, total))
+            return n;
+    }
+    *threshold = 0.0f;
+    return gather(scratch->weight, scratch->n_vocab, *threshold, scratch->heap);
+}
+
+/* top_k, then top_p of what is left: weights of all others become 0. A heap of the candidates gives
+ * the largest one by one, so the vocabulary is never sorted as a whole. */
 static void cut_tail(const pgrad_sampler_params *params, pgrad__draw_scratch *scratch, double total)
 {
-    float *w = scratch->weight;
+    float *w = scratch->weight, threshold;
     uint32_t *heap = scratch->heap;
-    size_t n = 0, taken = 0;
-    for (uint32_t j = 0; j < scratch->n_vocab; j++)
-        if (w[j] > 0.0f)
-            heap[n++] = j;
+    const size_t n = candidates(params, scratch, total, &threshold);
+    size_t taken = 0;
     for (size_t i = n / 2; i-- > 0;)
         sift_down(w, heap, n, i);
     const size_t k = params->top_k != 0 && params->top_k < n ? params->top_k : n;
     double mass = total, sum = 0.0;
-    if (k < n) {
+    if (k < n && params->top_k != 0) {
         for (mass = 0.0; taken < k; taken++) {
             take_first(w, heap, n - taken);
             mass += (double)w[heap[n - taken - 1]];
@@ -163,6 +199,8 @@ static void cut_tail(const pgrad_sampler_params *params, pgrad__draw_scratch *sc
         }
         sum += (double)w[heap[n - ++kept]];
     }
+    for (uint32_t j = 0; j < scratch->n_vocab; j++)
+        w[j] = w[j] > threshold ? w[j] : 0.0f;
     for (size_t i = 0; i < n - kept; i++)
         w[heap[i]] = 0.0f;
 }
@@ -255,7 +293,7 @@ static void draw_token(const pgrad_sampler *sampler, const pgrad__kernels *kerne
         changed = 1;
         if (params->top_k != 0 || params->top_p < 1.0)
             cut_tail(params, scratch, total);
-        for (uint32_t j = 0; j < n; j++) /* the largest weight is 1 */
+        for (uint32_t j = 0; params->min_p > 0.0 && j < n; j++) /* the largest weight is 1 */
             if ((double)scratch->weight[j] < params->min_p)
                 scratch->weight[j] = 0.0f;
         total = cumulate(scratch->weight, n, -1.0, NULL);

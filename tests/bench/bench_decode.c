@@ -1,14 +1,17 @@
-/* Decoding with 32 sequences of a GPT-2 124M up to context 256: [decode_b32], against the packed
- * products of the same step alone; and [allocations] of a second rollout. */
+/* Decoding with 32 and 64 sequences of a GPT-2 124M up to context 256: [decode_b32], [decode_b64], against
+ * the packed products of the same step alone; [allocations] of a second rollout; and [sampler_share] of the
+ * step that 32 draws take. */
 #include "base/alloc.h"
 #include "base/context.h"
+#include "base/pool.h"
 #include "gpt2.h"
 #include "kernel/kernel.h"
+#include "rl/sampler.h"
 
-enum { SEQUENCES = 32, PROMPT = 192, NEW = 64, ROUNDS = 3 };
+enum { PROMPT = 192, NEW = 64, ROUNDS = 3, VOCABULARY = 50257 };
 
-/* Seconds of the products of one step: 32 rows through every matrix of the model. */
-static double products_alone(pgrad_context *context)
+/* Seconds of the products of one step: n rows through every matrix of the model. */
+static double products_alone(pgrad_context *context, uint32_t n)
 {
     static const uint32_t SHAPES[][2] = {{2304, 768}, {768, 768}, {3072, 768}, {768, 3072}};
     const pgrad__kernels *kernels = pgrad__kernels_of(context);
@@ -23,13 +26,13 @@ static double products_alone(pgrad_context *context)
         CHECK(pgrad__calloc(context, pgrad__matrix_floats(kernels, n_out, n_in), sizeof(float),
                             &weights[i].data));
     }
-    CHECK(pgrad__calloc(context, SEQUENCES * 3072, sizeof(float), &x));
-    CHECK(pgrad__calloc(context, (size_t)SEQUENCES * 50257, sizeof(float), &y));
+    CHECK(pgrad__calloc(context, (size_t)n * 3072, sizeof(float), &x));
+    CHECK(pgrad__calloc(context, (size_t)n * 50257, sizeof(float), &y));
     for (int round = -1; round < 7; round++) {
         double started = bench_now();
         for (int i = 0; i < 49; i++) {
             pgrad__product product = {&weights[i], NULL, y, weights[i].n_out, 0};
-            CHECK(pgrad__matmul(context, &workspace, x, weights[i].n_in, SEQUENCES, &product, 1));
+            CHECK(pgrad__matmul(context, &workspace, x, weights[i].n_in, n, &product, 1));
         }
         if (round >= 0)
             times[round] = bench_now() - started;
@@ -43,7 +46,7 @@ static double products_alone(pgrad_context *context)
 }
 
 typedef struct watch {
-    uint32_t tokens;
+    uint32_t tokens, n_sequences;
     double first, last;
 } watch;
 
@@ -52,7 +55,7 @@ static int32_t on_event(void *user, const pgrad_rollout *rollout, const pgrad_ev
 {
     watch *w = user;
     (void)rollout;
-    if (event->kind == PGRAD_EVENT_TOKEN && ++w->tokens == SEQUENCES)
+    if (event->kind == PGRAD_EVENT_TOKEN && ++w->tokens == w->n_sequences)
         w->first = bench_now();
     w->last = bench_now();
     return 1;
@@ -68,8 +71,8 @@ static void add_prompts(pgrad_rollout *rollout, uint32_t groups)
     }
 }
 
-static double tokens_per_second(pgrad_context *context, pgrad_model *model, uint32_t groups,
-                                int tell)
+static double tokens_per_second(pgrad_context *context, pgrad_model *model, uint32_t n_sequences,
+                                uint32_t groups, int tell)
 {
     pgrad_rollout_params params;
     pgrad_sampler_params sampler_params;
@@ -78,7 +81,7 @@ static double tokens_per_second(pgrad_context *context, pgrad_model *model, uint
     pgrad_sampler *sampler;
     double rates[ROUNDS];
     pgrad_rollout_params_init(&params, sizeof params);
-    params.group_size = SEQUENCES / groups;
+    params.group_size = n_sequences / groups;
     params.max_prompts = groups;
     params.max_prompt_tokens = PROMPT;
     params.max_new_tokens = NEW;
@@ -89,7 +92,7 @@ static double tokens_per_second(pgrad_context *context, pgrad_model *model, uint
     pgrad_generate_params_init(&generate, sizeof generate);
     generate.event = on_event;
     for (int round = -1; round < ROUNDS; round++) {
-        watch w = {0, 0.0, 0.0};
+        watch w = {0, n_sequences, 0.0, 0.0};
         pgrad_context_info before = {.struct_size = sizeof before}, after = before;
         generate.user = &w;
         pgrad_rollout_clear(rollout);
@@ -98,7 +101,7 @@ static double tokens_per_second(pgrad_context *context, pgrad_model *model, uint
         CHECK(pgrad_rollout_generate(rollout, sampler, &generate));
         CHECK(pgrad_context_get_info(context, &after));
         if (round >= 0)
-            rates[round] = (double)(w.tokens - SEQUENCES) / (w.last - w.first);
+            rates[round] = (double)(w.tokens - n_sequences) / (w.last - w.first);
         if (round == ROUNDS - 1 && tell)
             bench_print(context, "allocations_generate",
                         (double)(after.n_allocations - before.n_allocations), "calls per rollout",
@@ -109,14 +112,83 @@ static double tokens_per_second(pgrad_context *context, pgrad_model *model, uint
     return bench_median(rates, ROUNDS);
 }
 
+/* ---- draws ---- */
+
+typedef struct draw_job {
+    const pgrad_sampler *sampler;
+    const pgrad__kernels *kernels;
+    pgrad__draw_scratch *scratch;
+    const float *logits;
+} draw_job;
+
+static void draw_task(void *argument, size_t row, uint32_t worker)
+{
+    const draw_job *job = argument;
+    const pgrad__draw draw = {.logits = job->logits + row * VOCABULARY, .sequence = row};
+    if (pgrad__sampler_draw(job->sampler, job->kernels, &job->scratch[worker], &draw).token < 0)
+        exit(1);
+}
+
+/* Logits of a trained model's spread: a sum of twelve uniform numbers, scaled to a deviation of 2.5. */
+static void fill_logits(float *logits, size_t n)
+{
+    uint64_t state = 1;
+    for (size_t i = 0; i < n; i++) {
+        double sum = -6.0;
+        for (int k = 0; k < 12; k++) {
+            state = state * 6364136223846793005u + 1442695040888963407u;
+            sum += (double)(state >> 11) * 0x1p-53;
+        }
+        logits[i] = (float)(2.5 * sum);
+    }
+}
+
+static void sampler_share(pgrad_context *context, const char *name, uint32_t top_k, double top_p,
+                          double step_seconds)
+{
+    enum { ROWS = 32 };
+    pgrad_sampler_params params;
+    pgrad_sampler *sampler;
+    pgrad__draw_scratch scratch[4];
+    float *logits;
+    double times[7];
+    pgrad_sampler_params_init(&params, sizeof params);
+    params.top_k = top_k;
+    params.top_p = top_p;
+    CHECK(pgrad_sampler_create(context, &params, &sampler));
+    CHECK(pgrad__alloc(context, (size_t)ROWS * VOCABULARY, sizeof(float), &logits));
+    fill_logits(logits, (size_t)ROWS * VOCABULARY);
+    for (uint32_t i = 0; i < pgrad__n_workers(context); i++)
+        CHECK(pgrad__draw_scratch_init(&scratch[i], context, VOCABULARY));
+    draw_job job = {sampler, pgrad__kernels_of(context), scratch, logits};
+    for (int round = -1; round < 7; round++) {
+        const double started = bench_now();
+        pgrad__parallel(context, ROWS, draw_task, &job);
+        if (round >= 0)
+            times[round] = bench_now() - started;
+    }
+    bench_print(context, name, bench_median(times, 7) * 1e3, "ms per step of 32", step_seconds * 1e3);
+    for (uint32_t i = 0; i < pgrad__n_workers(context); i++)
+        pgrad__draw_scratch_free(&scratch[i], context);
+    pgrad__free(context, logits);
+    pgrad_sampler_free(sampler);
+}
+
 int main(void)
 {
     pgrad_context *context = two_threads();
     pgrad_model *model = gpt2_create(context);
-    double limit = SEQUENCES / products_alone(context);
-    bench_print(context, "decode_b32", tokens_per_second(context, model, 4, 1), "tokens/s", limit);
-    bench_print(context, "decode_b32_no_shared_prompt", tokens_per_second(context, model, 32, 0),
-                "tokens/s", limit);
+    const double limit = 32 / products_alone(context, 32);
+    const double rate = tokens_per_second(context, model, 32, 4, 1);
+    bench_print(context, "decode_b32", rate, "tokens/s", limit);
+    bench_print(context, "decode_b32_no_shared_prompt",
+                tokens_per_second(context, model, 32, 32, 0), "tokens/s", limit);
+    const double limit_64 = 64 / products_alone(context, 64);
+    bench_print(context, "decode_b64", tokens_per_second(context, model, 64, 8, 0), "tokens/s",
+                limit_64);
+    sampler_share(context, "sampler_share", 0, 1.0, 32 / rate);
+    sampler_share(context, "sampler_share_top_k", 50, 1.0, 32 / rate);
+    sampler_share(context, "sampler_share_top_p", 0, 0.9, 32 / rate);
     pgrad_model_free(model);
     pgrad_context_free(context);
     return 0;
