@@ -18,7 +18,8 @@ pgrad_status pgrad__draw_scratch_init(pgrad__draw_scratch *scratch, pgrad_contex
     memset(scratch, 0, sizeof *scratch);
     scratch->n_vocab = n_vocab;
     PGRAD__GO(pgrad__alloc(context, n_vocab, sizeof(float), &scratch->weight));
-    PGRAD__GO(pgrad__alloc(context, n_vocab, sizeof(uint32_t), &scratch->heap));
+    for (int i = 0; i < 2; i++)
+        PGRAD__GO(pgrad__alloc(context, n_vocab, sizeof(uint32_t), &scratch->ids[i]));
     PGRAD__GO(pgrad__calloc(context, n_vocab, sizeof(uint32_t), &scratch->seen));
     return PGRAD_OK;
 fail:
@@ -29,7 +30,8 @@ fail:
 void pgrad__draw_scratch_free(pgrad__draw_scratch *scratch, pgrad_context *context)
 {
     pgrad__free(context, scratch->weight);
-    pgrad__free(context, scratch->heap);
+    pgrad__free(context, scratch->ids[0]);
+    pgrad__free(context, scratch->ids[1]);
     pgrad__free(context, scratch->seen);
     memset(scratch, 0, sizeof *scratch);
 }
@@ -87,52 +89,58 @@ static int change_logits(const pgrad_sampler *sampler, pgrad__draw_scratch *scra
     return changed;
 }
 
-/* The largest weight, the lowest id among equals; UINT32_MAX when all are -infinity. */
+/* The largest weight, the lowest id among equals; UINT32_MAX when all are -infinity. Four running
+ * maxima: one alone would wait for each comparison. */
 static uint32_t largest(const float *w, uint32_t n)
 {
-    uint32_t best = UINT32_MAX;
-    float value = -INFINITY;
-    for (uint32_t j = 0; j < n; j++)
-        if (w[j] > value) {
-            value = w[j];
-            best = j;
-        }
-    return best;
+    float lane[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+    uint32_t j = 0;
+    for (; j + 4 <= n; j += 4)
+        for (uint32_t i = 0; i < 4; i++)
+            lane[i] = w[j + i] > lane[i] ? w[j + i] : lane[i];
+    for (; j < n; j++)
+        lane[0] = w[j] > lane[0] ? w[j] : lane[0];
+    for (uint32_t i = 1; i < 4; i++)
+        lane[0] = lane[i] > lane[0] ? lane[i] : lane[0];
+    if (lane[0] == -INFINITY)
+        return UINT32_MAX;
+    for (j = 0; w[j] != lane[0];)
+        j++;
+    return j;
 }
 
 /* ---- cutting the tail ---- */
 
-/* Larger weight first, lower id among equals. */
-static int before(const float *w, uint32_t a, uint32_t b)
+enum { DIGITS = 3, DIGIT_BITS = 10, DIGIT_VALUES = 1 << DIGIT_BITS };
+
+/* Ascends as a weight descends from 1. */
+static uint32_t digit_of(float weight, int digit)
 {
-    return w[a] != w[b] ? w[a] > w[b] : a < b;
+    uint32_t bits;
+    memcpy(&bits, &weight, sizeof bits);
+    return (0x3f800000u - bits) >> (digit * DIGIT_BITS) & (DIGIT_VALUES - 1);
 }
 
-static void sift_down(const float *w, uint32_t *heap, size_t n, size_t i)
+/* Orders n ids, ascending at first, by weight: larger first, lower id among equals. Sorts by one
+ * digit after another, to and fro between the two arrays; returns the one it ends in. */
+static const uint32_t *order(const float *w, uint32_t *const ids[2], size_t n)
 {
-    uint32_t item = heap[i];
-    for (;;) {
-        size_t child = 2 * i + 1;
-        if (child >= n)
-            break;
-        if (child + 1 < n && before(w, heap[child + 1], heap[child]))
-            child++;
-        if (!before(w, heap[child], item))
-            break;
-        heap[i] = heap[child];
-        i = child;
+    uint32_t first[DIGITS][DIGIT_VALUES] = {{0}};
+    for (size_t i = 0; i < n; i++)
+        for (int digit = 0; digit < DIGITS; digit++)
+            first[digit][digit_of(w[ids[0][i]], digit)]++;
+    for (int digit = 0; digit < DIGITS; digit++) {
+        const uint32_t *from = ids[digit % 2];
+        uint32_t *to = ids[(digit + 1) % 2], sum = 0;
+        for (size_t value = 0; value < DIGIT_VALUES; value++) {
+            const uint32_t count = first[digit][value];
+            first[digit][value] = sum;
+            sum += count;
+        }
+        for (size_t i = 0; i < n; i++)
+            to[first[digit][digit_of(w[from[i]], digit)]++] = from[i];
     }
-    heap[i] = item;
-}
-
-/* Takes the first one off a heap and puts it behind its end: the taken ones end up there in order,
- * the first taken last. */
-static void take_first(const float *w, uint32_t *heap, size_t n)
-{
-    uint32_t first = heap[0];
-    heap[0] = heap[n - 1];
-    heap[n - 1] = first;
-    sift_down(w, heap, n - 1, 0);
+    return ids[DIGITS % 2];
 }
 
 /* Ids of weights above the threshold, ascending. */
@@ -165,44 +173,35 @@ static size_t candidates(const pgrad_sampler_params *params, pgrad__draw_scratch
                          double total, float *threshold)
 {
     for (*threshold = 0.03125f; *threshold > 1e-8f; *threshold *= 0.03125f) {
-        const size_t n = gather(scratch->weight, scratch->n_vocab, *threshold, scratch->heap);
-        if (enough(params, scratch->weight, scratch->heap, n, total))
+        const size_t n = gather(scratch->weight, scratch->n_vocab, *threshold, scratch->ids[0]);
+        if (enough(params, scratch->weight, scratch->ids[0], n, total))
             return n;
     }
     *threshold = 0.0f;
-    return gather(scratch->weight, scratch->n_vocab, *threshold, scratch->heap);
+    return gather(scratch->weight, scratch->n_vocab, *threshold, scratch->ids[0]);
 }
 
-/* top_k, then top_p of what is left: weights of all others become 0. A heap of the candidates gives
- * the largest one by one, so the vocabulary is never sorted as a whole. */
+/* top_k, then top_p of what is left: weights of all others become 0. Only candidates are ordered.
+ */
 static void cut_tail(const pgrad_sampler_params *params, pgrad__draw_scratch *scratch, double total)
 {
     float *w = scratch->weight, threshold;
-    uint32_t *heap = scratch->heap;
     const size_t n = candidates(params, scratch, total, &threshold);
-    size_t taken = 0;
-    for (size_t i = n / 2; i-- > 0;)
-        sift_down(w, heap, n, i);
+    const uint32_t *ordered = order(w, scratch->ids, n);
     const size_t k = params->top_k != 0 && params->top_k < n ? params->top_k : n;
     double mass = total, sum = 0.0;
-    if (k < n && params->top_k != 0) {
-        for (mass = 0.0; taken < k; taken++) {
-            take_first(w, heap, n - taken);
-            mass += (double)w[heap[n - taken - 1]];
-        }
-    }
     size_t kept = 0;
-    while (kept < k && !(kept > 0 && sum >= params->top_p * mass)) {
-        if (kept == taken) {
-            take_first(w, heap, n - taken);
-            taken++;
-        }
-        sum += (double)w[heap[n - ++kept]];
+    if (k < n) {
+        mass = 0.0;
+        for (size_t i = 0; i < k; i++)
+            mass += (double)w[ordered[i]];
     }
+    while (kept < k && !(kept > 0 && sum >= params->top_p * mass))
+        sum += (double)w[ordered[kept++]];
     for (uint32_t j = 0; j < scratch->n_vocab; j++)
         w[j] = w[j] > threshold ? w[j] : 0.0f;
-    for (size_t i = 0; i < n - kept; i++)
-        w[heap[i]] = 0.0f;
+    for (size_t i = kept; i < n; i++)
+        w[ordered[i]] = 0.0f;
 }
 
 /* ---- drawing ---- */
