@@ -124,7 +124,7 @@ typedef struct pgrad_generate_params {
 enum {
     PGRAD_SPECULATE_OFF = 0,
     PGRAD_SPECULATE_ON = 1,  /* wherever there is a draft */
-    PGRAD_SPECULATE_AUTO = 2 /* where enough of a sequence's drafts come true; the default */
+    PGRAD_SPECULATE_AUTO = 2 /* while enough come true in all sequences under way; the default */
 };
 
 /* Writes the size and the defaults, no more than size bytes. */

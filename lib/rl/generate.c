@@ -244,11 +244,14 @@ static pgrad_status feed(pgrad__generation *g, uint32_t *n_rows)
     const pgrad_rollout *rollout = g->rollout;
     struct pgrad__generator *generator = g->generator;
     const size_t n_vocab = rollout->model->config.n_vocab;
+    /* Evenly: a batch lasts as long as its slowest slot. */
+    const uint32_t share = PGRAD__MAX_EXTRA_ROWS / generator->n_active;
+    const uint32_t most = pgrad__drafts_pay(g) ? (share > 0 ? share : 1) : 0;
     uint32_t n = 0, extra = PGRAD__MAX_EXTRA_ROWS;
     for (uint32_t k = 0; k < generator->n_active; k++) {
         pgrad__slot *slot = &generator->slots[k];
         const pgrad__sequence *sequence = &rollout->sequences[slot->sequence];
-        const uint32_t n_draft = pgrad__draft(g, slot, extra, generator->n_active);
+        const uint32_t n_draft = pgrad__draft(g, slot, most < extra ? most : extra);
         PGRAD__TRY(pgrad__take_pages(generator, slot->pages, &slot->n_pages,
                                      (size_t)slot->n_positions + 1 + n_draft));
         generator->spans[k] = (pgrad__decode_span){

@@ -119,9 +119,12 @@ void pgrad__release_prefilled(struct pgrad__generator *generator);
 
 /* Of a slot that begins a sequence. */
 void pgrad__draft_reset(pgrad__slot *slot);
-/* Drafted ids to feed behind the slot's last one, at most `room`; n_active slots are at work. */
-uint32_t pgrad__draft(const pgrad__generation *g, pgrad__slot *slot, uint32_t room,
-                      uint32_t n_active);
+/* 1 when drafts are to go through the model in this step. AUTO: when enough of them come true in
+ * all active slots, since a step lasts as long as its rows, and a batch as long as its slowest
+ * slot. */
+int pgrad__drafts_pay(const pgrad__generation *g);
+/* Drafts behind the slot's last id; how many of them to feed, at most `room`. */
+uint32_t pgrad__draft(const pgrad__generation *g, pgrad__slot *slot, uint32_t room);
 /* Tells of the token drawn next, before it is recorded; 1 when it is the drafted one. */
 int pgrad__draft_came_true(const pgrad__generation *g, pgrad__slot *slot, pgrad_token token);
 
