@@ -56,10 +56,13 @@ int main(int argc, char **argv)
     pgrad_reward *reward;
     pgrad_token ids[256];
     pgrad_message message = {"user", prompt, strlen(prompt)};
+    uint32_t style = PGRAD_CHAT_GENERATE;
     size_t n;
     CHECK(pgrad_context_create(NULL, &context));
     CHECK(pgrad_model_load(context, path, NULL, &model));
     CHECK(pgrad_tokenizer_load(context, path, &tokenizer));
+    if (pgrad_tokenizer_find(tokenizer, "<|im_start|>", 12) < 0)
+        style = PGRAD_CHAT_PLAIN; /* no chat model: it goes on with the text */
     pgrad_rollout_params_init(&params, sizeof params);
     params.group_size = COMPLETIONS;
     params.max_prompts = 1;
@@ -70,7 +73,7 @@ int main(int argc, char **argv)
     sampler_params.top_p = 0.95;
     CHECK(pgrad_sampler_create(context, &sampler_params, &sampler));
     CHECK(pgrad_reward_create(context, "variety", variety, NULL, NULL, &reward));
-    CHECK(pgrad_chat_format(tokenizer, &message, 1, PGRAD_CHAT_GENERATE, ids, 256, &n));
+    CHECK(pgrad_chat_format(tokenizer, &message, 1, style, ids, 256, &n));
     CHECK(pgrad_rollout_add_prompt(rollout, ids, n, NULL, NULL));
     CHECK(pgrad_rollout_generate(rollout, sampler, NULL));
     CHECK(pgrad_reward_apply(reward, rollout));

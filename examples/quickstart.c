@@ -372,6 +372,7 @@ int main(int argc, char **argv)
     CHECK(pgrad_context_create(NULL, &context));
     CHECK(pgrad_model_load(context, path, NULL, &model));
     CHECK(pgrad_tokenizer_load(context, path, &tokenizer));
+    t.chat &= pgrad_tokenizer_find(tokenizer, "<|im_start|>", 12) >= 0; /* else plain texts */
     make_folder(out);
     describe(context, model, &t);
 

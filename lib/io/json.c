@@ -260,24 +260,20 @@ static const char *type_name(const pgrad__json *value)
 pgrad_status pgrad__json_wrong(const char *origin, const char *key, const char *expected,
                                const pgrad__json *value)
 {
-    char path[PGRAD__PATH_MAX];
-    char text[32];
+    char path[PGRAD__PATH_MAX], found[72];
     int64_t whole;
     double number;
-    pgrad__path_text(path, origin);
     if (pgrad__json_integer(value, &whole))
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected %s, found %lld", path, key, expected,
-                           (long long)whole);
-    if (pgrad__json_real(value, &number)) {
-        (void)pgrad__format_real(text, number);
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected %s, found %s", path, key, expected,
-                           text);
-    }
-    if (pgrad__json_type(value) == PGRAD__JSON_STRING)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected %s, found \"%.64s\"", path, key,
-                           expected, pgrad__json_string(value, NULL));
-    return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected %s, found %s", path, key, expected,
-                       type_name(value));
+        (void)snprintf(found, sizeof found, "%lld", (long long)whole);
+    else if (pgrad__json_real(value, &number))
+        (void)pgrad__format_real(found, number);
+    else if (pgrad__json_type(value) == PGRAD__JSON_STRING)
+        (void)snprintf(found, sizeof found, "\"%.64s\"", pgrad__json_string(value, NULL));
+    else
+        (void)snprintf(found, sizeof found, "%s", value == NULL ? "nothing" : type_name(value));
+    (void)pgrad__fail(PGRAD_E_FORMAT, "%s: expected %s, found %s", key, expected, found);
+    return origin == NULL ? PGRAD_E_FORMAT
+                          : pgrad__fail_in(PGRAD_E_FORMAT, "%s: ", pgrad__path_text(path, origin));
 }
 
 pgrad_status pgrad__json_optional_u32(const pgrad__json *object, const char *origin,

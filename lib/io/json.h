@@ -45,12 +45,13 @@ int pgrad__json_integer(const pgrad__json *value,
 int pgrad__json_real(const pgrad__json *value, double *out);
 int pgrad__json_is_real(const pgrad__json *value); /* written with a point or exponent */
 
-/* "ORIGIN: KEY: expected EXPECTED, found ..." of a value, with E_FORMAT. */
+/* "ORIGIN: KEY: expected EXPECTED, found ..." of a value (NULL: nothing), with E_FORMAT. */
 pgrad_status pgrad__json_wrong(const char *origin, const char *key, const char *expected,
                                const pgrad__json *value);
 
 /* Members with checks: absent (or null) gives `otherwise` for the optional ones, E_FORMAT for the
- * required; a wrong type or range is E_FORMAT naming origin, key, expected, found. */
+ * required; a wrong type or range is E_FORMAT naming origin, key, expected, found.
+ * Without an origin (NULL) the message begins with the key, and the caller says where that is. */
 pgrad_status pgrad__json_require_u32(const pgrad__json *object, const char *origin, const char *key,
                                      uint32_t min, uint32_t max, uint32_t *out);
 pgrad_status pgrad__json_optional_u32(const pgrad__json *object, const char *origin,

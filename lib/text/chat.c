@@ -61,6 +61,11 @@ static pgrad_status format(pgrad__encoder *e, const pgrad_message *messages, siz
                            START, END);
     if (has_marks && !(flags & PGRAD_CHAT_PLAIN))
         return chatml(e, messages, n, start->id, end->id, (flags & PGRAD_CHAT_GENERATE) != 0);
+    if ((flags & PGRAD_CHAT_GENERATE) && !(flags & PGRAD_CHAT_PLAIN))
+        return pgrad__fail(PGRAD_E_UNSUPPORTED,
+                           "chat_format: PGRAD_CHAT_GENERATE: expected a tokenizer with %s and %s, "
+                           "found one without turns that are built (PGRAD_CHAT_PLAIN joins texts)",
+                           START, END);
     for (uint32_t i = 0; i < e->tokenizer->n_prefix; i++)
         PGRAD__TRY(pgrad__encoder_id(e, e->tokenizer->prefix_ids[i]));
     for (size_t i = 0; i < n; i++)

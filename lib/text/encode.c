@@ -46,13 +46,29 @@ pgrad_status pgrad__encoder_finish(const pgrad__encoder *encoder, pgrad_token *i
 
 /* ---- one piece ---- */
 
+/* Text stays text where its merges end in a special token: such a one is given byte by byte. */
+static pgrad_status append_as_text(pgrad__encoder *e, size_t n)
+{
+    const pgrad_tokenizer *t = e->tokenizer;
+    for (size_t i = 0; i < n; i++) {
+        const pgrad__token_bytes *token = &t->tokens[e->piece[i]];
+        if (!token->special)
+            PGRAD__TRY(pgrad__encoder_id(e, e->piece[i]));
+        for (uint32_t j = 0; token->special && j < token->length; j++)
+            PGRAD__TRY(
+                pgrad__encoder_id(e, t->byte_ids[(unsigned char)t->bytes[token->offset + j]]));
+    }
+    return PGRAD_OK;
+}
+
 static pgrad_status encode_piece(pgrad__encoder *e, const char *text, size_t length)
 {
     const pgrad_tokenizer *t = e->tokenizer;
     uint32_t whole;
     if (length == 0)
         return PGRAD_OK;
-    if (t->ignore_merges && pgrad__hashmap_get(&t->vocabulary, text, length, &whole))
+    if (t->ignore_merges && pgrad__hashmap_get(&t->vocabulary, text, length, &whole) &&
+        !t->tokens[whole].special)
         return pgrad__encoder_id(e, (pgrad_token)whole);
     PGRAD__TRY(pgrad__reserve(t->context, &e->piece, &e->piece_capacity, length, sizeof *e->piece));
     size_t n = 0;
@@ -62,6 +78,8 @@ static pgrad_status encode_piece(pgrad__encoder *e, const char *text, size_t len
             e->piece[n++] = id;
     }
     PGRAD__TRY(pgrad__bpe_merge(&t->merges, &e->scratch, e->piece, &n));
+    if (t->merges_special)
+        return append_as_text(e, n);
     PGRAD__TRY(pgrad__reserve(t->context, &e->ids, &e->capacity, e->n + n, sizeof *e->ids));
     if (n > 0)
         memcpy(e->ids + e->n, e->piece, n * sizeof *e->ids);
@@ -204,12 +222,21 @@ static pgrad_status encode_raw(pgrad__encoder *e, const char *text, size_t lengt
     return status;
 }
 
+static pgrad_status check_length(size_t length)
+{
+    if (length > INT32_MAX)
+        return pgrad__fail(PGRAD_E_LIMIT, "text: expected at most %d bytes, found %zu", INT32_MAX,
+                           length);
+    return PGRAD_OK;
+}
+
 pgrad_status pgrad__encoder_text(pgrad__encoder *e, const char *text, size_t length,
                                  int with_special)
 {
     const pgrad__special *added = &e->tokenizer->added;
     size_t at = 0, begin, end, bad;
     const pgrad__added_token *token;
+    PGRAD__TRY(check_length(length));
     if (!pgrad__utf8_valid(text, length, &bad))
         return pgrad__fail(PGRAD_E_FORMAT, "text: invalid UTF-8 at byte %zu of %zu", bad, length);
     while ((token = pgrad__special_find(added, text, length, at, 0, with_special, &begin, &end)) !=
@@ -226,6 +253,7 @@ pgrad_status pgrad__encoder_joined(pgrad__encoder *e, const char *head, size_t h
 {
     pgrad_context *context = e->tokenizer->context;
     char *both;
+    PGRAD__TRY(check_length(length)); /* before head_length + length + 1 could wrap */
     PGRAD__TRY(pgrad__alloc(context, head_length + length + 1, 1, &both));
     memcpy(both, head, head_length);
     if (length > 0)

@@ -2,7 +2,7 @@
 #ifndef PGRAD_TEXT_SPECIAL_H
 #define PGRAD_TEXT_SPECIAL_H
 
-#include <policygrad/types.h>
+#include "base/hashmap.h"
 
 typedef struct pgrad__added_token {
     char *content;
@@ -13,20 +13,25 @@ typedef struct pgrad__added_token {
     pgrad_token id;
     int special; /* matched only when the caller allows special tokens */
     int single_word, lstrip, rstrip, normalized;
+    size_t shorter; /* index of the first token with this first byte and a shorter pattern */
 } pgrad__added_token;
 
-/* Sorted by first byte, longest first within it. */
+enum { PGRAD__MAX_ADDED = 1 << 16 };
+
+/* Sorted by first byte, longest first within it, then by pattern. */
 typedef struct pgrad__special {
     pgrad_context *context;
     pgrad__added_token *tokens;
     size_t n, capacity;
-    size_t first[257]; /* tokens that begin with byte b: first[b] .. first[b + 1] */
+    size_t first[257];         /* tokens that begin with byte b: first[b] .. first[b + 1] */
+    pgrad__hashmap by_content; /* to ids while tokens are added, to indices once they are sorted */
 } pgrad__special;
 
-/* Copies the token (its texts too). E_FORMAT for an empty content. */
+/* Copies the token (its texts too). E_FORMAT for an empty content, or one that is there already;
+ * E_LIMIT beyond PGRAD__MAX_ADDED. */
 pgrad_status pgrad__special_add(pgrad__special *special, pgrad_context *context,
                                 const pgrad__added_token *token);
-void pgrad__special_sort(pgrad__special *special); /* once, after the last add */
+pgrad_status pgrad__special_sort(pgrad__special *special); /* once, after the last add */
 void pgrad__special_free(pgrad__special *special);
 
 /* Finds the leftmost longest token at or after `start`, `normalized` as asked; *begin and *end are

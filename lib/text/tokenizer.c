@@ -5,7 +5,6 @@
 #include "base/alloc.h"
 #include "base/context.h"
 #include "base/fail.h"
-#include "io/file.h"
 #include "text/bpe_byte.h"
 #include "text/tokenizer_inside.h"
 #include "text/unicode.h"
@@ -23,58 +22,6 @@ const char pgrad__pattern_qwen2[] =
 
 /* ---- life ---- */
 
-static int ends_with(const char *path, const char *end)
-{
-    size_t n = strlen(path), m = strlen(end);
-    return n >= m && strcmp(path + n - m, end) == 0;
-}
-
-/* Tries the files a folder may hold a tokenizer in. */
-static pgrad_status read_folder(pgrad_tokenizer *tokenizer, const char *folder)
-{
-    static const char *const PAIRS[][2] = {{"vocab.json", "merges.txt"},
-                                           {"encoder.json", "vocab.bpe"}};
-    char text[PGRAD__PATH_MAX], *path;
-    PGRAD__TRY(pgrad__path_join(tokenizer->context, folder, "tokenizer.json", &path));
-    int found = pgrad__path_kind(path) == PGRAD__PATH_FILE;
-    pgrad_status status = found ? pgrad__tokenizer_read_json(tokenizer, path, folder) : PGRAD_OK;
-    pgrad__free(tokenizer->context, path);
-    for (size_t i = 0; !found && i < 2; i++) {
-        PGRAD__TRY(pgrad__path_join(tokenizer->context, folder, PAIRS[i][0], &path));
-        found = pgrad__path_kind(path) == PGRAD__PATH_FILE;
-        pgrad__free(tokenizer->context, path);
-        if (found)
-            status = pgrad__tokenizer_read_gpt2(tokenizer, folder, PAIRS[i][0], PAIRS[i][1]);
-    }
-    if (!found)
-        return pgrad__fail(PGRAD_E_IO,
-                           "%s: no tokenizer.json, nor vocab.json with merges.txt, in this folder",
-                           pgrad__path_text(text, folder));
-    return status;
-}
-
-/* The folder of a file, "." when the path has none; free with pgrad__free. */
-static pgrad_status folder_of(pgrad_context *context, const char *path, char **out)
-{
-    const char *slash = strrchr(path, '/');
-    if (slash == NULL)
-        return pgrad__copy_text(context, ".", 1, out);
-    return pgrad__copy_text(context, path, slash == path ? 1 : (size_t)(slash - path), out);
-}
-
-static pgrad_status read_path(pgrad_tokenizer *tokenizer, const char *path)
-{
-    char *folder;
-    if (pgrad__path_kind(path) == PGRAD__PATH_FOLDER)
-        return read_folder(tokenizer, path);
-    if (ends_with(path, ".gguf"))
-        return pgrad__tokenizer_read_gguf(tokenizer, path);
-    PGRAD__TRY(folder_of(tokenizer->context, path, &folder));
-    pgrad_status status = pgrad__tokenizer_read_json(tokenizer, path, folder);
-    pgrad__free(tokenizer->context, folder);
-    return status;
-}
-
 static pgrad_status load(pgrad_context *context, const char *path, pgrad_tokenizer **out)
 {
     pgrad_tokenizer *tokenizer;
@@ -86,7 +33,7 @@ static pgrad_status load(pgrad_context *context, const char *path, pgrad_tokeniz
         tokenizer->roles[i] = -1;
     for (int i = 0; i < 256; i++)
         tokenizer->byte_ids[i] = -1;
-    pgrad_status status = read_path(tokenizer, path);
+    pgrad_status status = pgrad__tokenizer_read(tokenizer, path);
     if (status != PGRAD_OK) {
         pgrad_tokenizer_free(tokenizer);
         return status;
@@ -155,7 +102,7 @@ static pgrad_status grow_ids(pgrad_tokenizer *tokenizer, uint32_t id)
 }
 
 pgrad_status pgrad__tokenizer_set(pgrad_tokenizer *tokenizer, uint32_t id, const char *bytes,
-                                  size_t length, int special, int model)
+                                  size_t length, int model)
 {
     PGRAD__TRY(grow_ids(tokenizer, id));
     pgrad__token_bytes *token = &tokenizer->tokens[id];
@@ -165,7 +112,6 @@ pgrad_status pgrad__tokenizer_set(pgrad_tokenizer *tokenizer, uint32_t id, const
                 PGRAD_E_FORMAT, "token id %u belongs to two tokens, '%.*s' and '%.*s'", id,
                 (int)(token->length < 64 ? token->length : 64), tokenizer->bytes + token->offset,
                 (int)(length < 64 ? length : 64), bytes);
-        token->special |= (uint8_t)(special != 0);
         return PGRAD_OK;
     }
     if (length > UINT32_MAX - tokenizer->n_bytes)
@@ -173,8 +119,10 @@ pgrad_status pgrad__tokenizer_set(pgrad_tokenizer *tokenizer, uint32_t id, const
     PGRAD__TRY(pgrad__reserve(tokenizer->context, &tokenizer->bytes, &tokenizer->bytes_capacity,
                               tokenizer->n_bytes + length + 1, 1));
     memcpy(tokenizer->bytes + tokenizer->n_bytes, bytes, length);
-    *token = (pgrad__token_bytes){(uint32_t)tokenizer->n_bytes, (uint32_t)length, 1, special != 0,
-                                  model != 0};
+    *token = (pgrad__token_bytes){.offset = (uint32_t)tokenizer->n_bytes,
+                                  .length = (uint32_t)length,
+                                  .present = 1,
+                                  .model = model != 0};
     tokenizer->n_bytes += length;
     return PGRAD_OK;
 }
@@ -185,34 +133,57 @@ pgrad_status pgrad__tokenizer_set_spelled(pgrad_tokenizer *tokenizer, uint32_t i
     char *bytes;
     size_t n;
     PGRAD__TRY(pgrad__alloc(tokenizer->context, length + 1, 1, &bytes));
-    if (!pgrad__byte_level_decode(spelled, length, bytes, &n)) {
+    const int in_bytes = pgrad__byte_level_decode(spelled, length, bytes, &n);
+    if (!in_bytes) {
         memcpy(bytes, spelled, length);
         n = length;
     }
-    pgrad_status status = pgrad__tokenizer_set(tokenizer, id, bytes, n, 0, 1);
+    pgrad_status status = pgrad__tokenizer_set(tokenizer, id, bytes, n, in_bytes);
     pgrad__free(tokenizer->context, bytes);
     return status;
 }
 
 pgrad_status pgrad__tokenizer_add(pgrad_tokenizer *tokenizer, const pgrad__added_token *token)
 {
-    PGRAD__TRY(pgrad__tokenizer_set(tokenizer, (uint32_t)token->id, token->content, token->length,
-                                    token->special, 0));
+    const uint32_t id = (uint32_t)token->id;
+    const pgrad__token_bytes *known = id < tokenizer->n_ids ? &tokenizer->tokens[id] : NULL;
+    if (known != NULL && known->present &&
+        (known->length != token->length ||
+         memcmp(tokenizer->bytes + known->offset, token->content, token->length) != 0))
+        PGRAD__TRY(pgrad__tokenizer_set_spelled(tokenizer, id, token->content, token->length));
+    else
+        PGRAD__TRY(pgrad__tokenizer_set(tokenizer, id, token->content, token->length, 0));
+    tokenizer->tokens[id].special |= (uint8_t)(token->special != 0);
+    tokenizer->tokens[id].added = 1;
     return pgrad__special_add(&tokenizer->added, tokenizer->context, token);
+}
+
+static pgrad_status two_ids(const pgrad_tokenizer *tokenizer, uint32_t id)
+{
+    const pgrad__token_bytes *token = &tokenizer->tokens[id];
+    uint32_t other = 0;
+    (void)pgrad__hashmap_get(&tokenizer->vocabulary, tokenizer->bytes + token->offset,
+                             token->length, &other);
+    return pgrad__fail(
+        PGRAD_E_FORMAT, "token ids %u and %u: expected two texts, found '%.*s' twice", other, id,
+        (int)(token->length < 64 ? token->length : 64), tokenizer->bytes + token->offset);
 }
 
 pgrad_status pgrad__tokenizer_index(pgrad_tokenizer *tokenizer)
 {
     if (tokenizer->n_ids == 0)
-        return pgrad__fail(PGRAD_E_FORMAT, "the vocabulary is empty");
+        return pgrad__fail(PGRAD_E_FORMAT, "expected tokens, the vocabulary is empty");
     PGRAD__TRY(pgrad__hashmap_init(&tokenizer->vocabulary, tokenizer->context, tokenizer->n_ids));
     for (uint32_t id = 0; id < tokenizer->n_ids; id++) {
         const pgrad__token_bytes *token = &tokenizer->tokens[id];
         const char *bytes = tokenizer->bytes + token->offset;
         if (!token->model || token->length == 0)
             continue;
-        PGRAD__TRY(pgrad__hashmap_put(&tokenizer->vocabulary, bytes, token->length, id, NULL));
-        if (token->length == 1)
+        int existing;
+        PGRAD__TRY(pgrad__hashmap_put(&tokenizer->vocabulary, bytes, token->length, id, &existing));
+        if (existing)
+            return two_ids(tokenizer, id);
+        if (token->length == 1 && !token->special) /* typed text is no special token */
             tokenizer->byte_ids[(unsigned char)bytes[0]] = (pgrad_token)id;
     }
     return PGRAD_OK;
@@ -228,20 +199,20 @@ static int find_spelled(const pgrad_tokenizer *tokenizer, const char *spelled, s
 
 pgrad_status pgrad__tokenizer_merge(pgrad_tokenizer *tokenizer, const char *left,
                                     size_t left_length, const char *right, size_t right_length,
-                                    uint32_t rank, const char *origin)
+                                    uint32_t rank)
 {
-    char bytes[1024], text[PGRAD__PATH_MAX];
+    char bytes[1024];
     size_t n, m;
     pgrad__merge merge = {.rank = rank};
     if (left_length + right_length > sizeof bytes ||
         !find_spelled(tokenizer, left, left_length, bytes, &n, &merge.left) ||
         !find_spelled(tokenizer, right, right_length, bytes + n, &m, &merge.right) ||
         !pgrad__hashmap_get(&tokenizer->vocabulary, bytes, n + m, &merge.id))
-        return pgrad__fail(
-            PGRAD_E_FORMAT,
-            "%s: merge %u, '%.*s' with '%.*s': a part or the whole is not in the vocabulary",
-            pgrad__path_text(text, origin), rank, (int)(left_length < 64 ? left_length : 64), left,
-            (int)(right_length < 64 ? right_length : 64), right);
+        return pgrad__fail(PGRAD_E_FORMAT,
+                           "'%.*s' with '%.*s': a part or the whole is not in the vocabulary",
+                           (int)(left_length < 64 ? left_length : 64), left,
+                           (int)(right_length < 64 ? right_length : 64), right);
+    tokenizer->merges_special |= tokenizer->tokens[merge.id].special;
     pgrad__merges_put(&tokenizer->merges, merge);
     return PGRAD_OK;
 }
@@ -298,9 +269,6 @@ pgrad_status pgrad_tokenizer_encode(pgrad_tokenizer *tokenizer, const char *text
         return pgrad__fail(PGRAD_E_INVALID, "tokenizer_encode: an argument is NULL");
     if ((flags & ~(uint32_t)(PGRAD_ENCODE_SPECIAL | PGRAD_ENCODE_ADD)) != 0)
         return pgrad__fail(PGRAD_E_INVALID, "tokenizer_encode: flags 0x%x are not known", flags);
-    if (length > INT32_MAX)
-        return pgrad__fail(PGRAD_E_LIMIT, "tokenizer_encode: a text of at most %d bytes, found %zu",
-                           INT32_MAX, length);
     PGRAD__TRY(pgrad__encoder_init(&encoder, tokenizer));
     pgrad_status status = encode(&encoder, text == NULL ? "" : text, length, flags);
     if (status == PGRAD_OK)

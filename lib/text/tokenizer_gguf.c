@@ -6,6 +6,7 @@
 #include "io/gguf.h"
 #include "text/tokenizer_gguf.h"
 #include "text/tokenizer_inside.h"
+#include "text/unicode.h"
 
 /* Types of tokens. */
 enum { TYPE_NORMAL = 1, TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4, TYPE_UNUSED = 5 };
@@ -17,33 +18,50 @@ static const pgrad__gguf_pre PRES[] = {
     {"qwen2", pgrad__pattern_qwen2, 0, 0, 0},   {"deepseek-r1-qwen", pgrad__pattern_qwen2, 0, 0, 0},
 };
 
+/* Puts file and key in front of what failed there. */
+static pgrad_status in_key(const pgrad__gguf *gguf, const char *key, pgrad_status status)
+{
+    char path[PGRAD__PATH_MAX];
+    return status == PGRAD_OK ? PGRAD_OK
+                              : pgrad__fail_in(status, "%s: %s",
+                                               pgrad__path_text(path, pgrad__gguf_path(gguf)), key);
+}
+
+static pgrad_status in_element(const pgrad__gguf *gguf, const char *key, size_t i,
+                               pgrad_status status)
+{
+    return status == PGRAD_OK ? PGRAD_OK : in_key(gguf, key, pgrad__fail_in(status, "[%zu]: ", i));
+}
+
 pgrad_status pgrad__gguf_pre_find(const pgrad__gguf *gguf, const pgrad__gguf_pre **out)
 {
+    static const char KEY[] = "tokenizer.ggml.pre";
     const char *text = "(none)";
     size_t length = 6;
-    if (pgrad__gguf_has(gguf, "tokenizer.ggml.pre"))
-        PGRAD__TRY(pgrad__gguf_string(gguf, "tokenizer.ggml.pre", &text, &length));
+    if (pgrad__gguf_has(gguf, KEY))
+        PGRAD__TRY(pgrad__gguf_string(gguf, KEY, &text, &length));
     for (size_t i = 0; i < sizeof PRES / sizeof PRES[0]; i++)
         if (strlen(PRES[i].name) == length && memcmp(PRES[i].name, text, length) == 0) {
             *out = &PRES[i];
             return PGRAD_OK;
         }
-    return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: tokenizer.ggml.pre: '%.*s' is not built",
-                       pgrad__gguf_path(gguf), (int)(length < 40 ? length : 40), text);
+    return in_key(gguf, KEY,
+                  pgrad__fail(PGRAD_E_UNSUPPORTED, ": '%.*s' is not built",
+                              (int)(length < 40 ? length : 40), text));
 }
 
 static pgrad_status check_kind(const pgrad__gguf *gguf)
 {
+    static const char KEY[] = "tokenizer.ggml.model";
     const char *text;
     size_t length;
-    PGRAD__TRY(pgrad__gguf_string(gguf, "tokenizer.ggml.model", &text, &length));
-    if (length != 4 || memcmp(text, "gpt2", 4) != 0)
-        return pgrad__fail(
-            PGRAD_E_UNSUPPORTED,
-            "%s: tokenizer.ggml.model: expected gpt2 (byte-level BPE), found '%.*s', which is "
-            "not built",
-            pgrad__gguf_path(gguf), (int)(length < 40 ? length : 40), text);
-    return PGRAD_OK;
+    PGRAD__TRY(pgrad__gguf_string(gguf, KEY, &text, &length));
+    if (length == 4 && memcmp(text, "gpt2", 4) == 0)
+        return PGRAD_OK;
+    return in_key(gguf, KEY,
+                  pgrad__fail(PGRAD_E_UNSUPPORTED,
+                              ": expected gpt2 (byte-level BPE), found '%.*s', which is not built",
+                              (int)(length < 40 ? length : 40), text));
 }
 
 static pgrad_status add_token(pgrad_tokenizer *t, uint32_t id, const char *text, size_t length,
@@ -58,18 +76,33 @@ static pgrad_status add_token(pgrad_tokenizer *t, uint32_t id, const char *text,
     return status;
 }
 
-static pgrad_status read_tokens(pgrad_tokenizer *t, const pgrad__gguf *gguf)
+/* One token: its text is UTF-8, holds no NUL (a key of tokenizer.json cannot) and is no other
+ * token's. */
+static pgrad_status read_token(pgrad_tokenizer *t, pgrad__hashmap *texts, size_t i, int32_t type,
+                               const char *text, size_t length)
 {
-    static const char TOKENS[] = "tokenizer.ggml.tokens", TYPES[] = "tokenizer.ggml.token_type";
-    size_t n, n_types = 0;
-    int has_types = pgrad__gguf_has(gguf, TYPES);
-    PGRAD__TRY(pgrad__gguf_array_count(gguf, TOKENS, &n));
-    if (has_types)
-        PGRAD__TRY(pgrad__gguf_array_count(gguf, TYPES, &n_types));
-    if (has_types && n_types != n)
-        return pgrad__fail(PGRAD_E_FORMAT,
-                           "%s: %s: expected %zu elements as there are tokens, found %zu",
-                           pgrad__gguf_path(gguf), TYPES, n, n_types);
+    size_t bad;
+    int existing;
+    uint32_t other = 0;
+    if (!pgrad__utf8_valid(text, length, &bad) || memchr(text, '\0', length) != NULL)
+        return pgrad__fail(PGRAD_E_FORMAT, "expected UTF-8 without a NUL, found '%.*s'",
+                           (int)(length < 64 ? length : 64), text);
+    PGRAD__TRY(pgrad__hashmap_put(texts, text, length, (uint32_t)i, &existing));
+    if (existing) {
+        (void)pgrad__hashmap_get(texts, text, length, &other);
+        return pgrad__fail(PGRAD_E_FORMAT, "expected another text than token %u's, found '%.*s'",
+                           other, (int)(length < 64 ? length : 64), text);
+    }
+    if (type == TYPE_CONTROL || type == TYPE_USER_DEFINED)
+        return add_token(t, (uint32_t)i, text, length, type == TYPE_CONTROL);
+    return pgrad__tokenizer_set_spelled(t, (uint32_t)i, text, length);
+}
+
+static const char TOKENS[] = "tokenizer.ggml.tokens", TYPES[] = "tokenizer.ggml.token_type";
+
+static pgrad_status read_each_token(pgrad_tokenizer *t, const pgrad__gguf *gguf, size_t n,
+                                    int has_types, pgrad__hashmap *texts)
+{
     for (size_t i = 0; i < n; i++) {
         const char *text;
         size_t length;
@@ -77,15 +110,42 @@ static pgrad_status read_tokens(pgrad_tokenizer *t, const pgrad__gguf *gguf)
         PGRAD__TRY(pgrad__gguf_array_string(gguf, TOKENS, i, &text, &length));
         if (has_types)
             PGRAD__TRY(pgrad__gguf_array_i32(gguf, TYPES, i, &type));
-        if (type == TYPE_UNUSED || length == 0)
-            continue;
-        if (type == TYPE_CONTROL || type == TYPE_USER_DEFINED)
-            PGRAD__TRY(add_token(t, (uint32_t)i, text, length, type == TYPE_CONTROL));
-        else
-            PGRAD__TRY(pgrad__tokenizer_set_spelled(t, (uint32_t)i, text, length));
+        if (type != TYPE_UNUSED && length > 0)
+            PGRAD__TRY(in_element(gguf, TOKENS, i, read_token(t, texts, i, type, text, length)));
     }
-    pgrad__special_sort(&t->added);
-    return pgrad__tokenizer_index(t);
+    return PGRAD_OK;
+}
+
+static pgrad_status read_tokens(pgrad_tokenizer *t, const pgrad__gguf *gguf)
+{
+    size_t n, n_types = 0;
+    int has_types = pgrad__gguf_has(gguf, TYPES);
+    pgrad__hashmap texts = {0};
+    PGRAD__TRY(pgrad__gguf_array_count(gguf, TOKENS, &n));
+    if (has_types)
+        PGRAD__TRY(pgrad__gguf_array_count(gguf, TYPES, &n_types));
+    if (has_types && n_types != n)
+        return in_key(gguf, TYPES,
+                      pgrad__fail(PGRAD_E_FORMAT,
+                                  ": expected %zu elements as there are tokens, found %zu", n,
+                                  n_types));
+    PGRAD__TRY(pgrad__hashmap_init(&texts, t->context, n));
+    pgrad_status status = read_each_token(t, gguf, n, has_types, &texts);
+    pgrad__hashmap_free(&texts);
+    PGRAD__TRY(status);
+    PGRAD__TRY(pgrad__special_sort(&t->added));
+    status = pgrad__tokenizer_index(t);
+    return status == PGRAD_OK ? PGRAD_OK : in_key(gguf, TOKENS, pgrad__fail_in(status, ": "));
+}
+
+static pgrad_status read_merge(pgrad_tokenizer *t, const char *text, size_t length, uint32_t rank)
+{
+    const char *space = length > 1 ? memchr(text + 1, ' ', length - 1) : NULL;
+    if (space == NULL)
+        return pgrad__fail(PGRAD_E_FORMAT, "expected two parts, found '%.*s'",
+                           (int)(length < 64 ? length : 64), text);
+    return pgrad__tokenizer_merge(t, text, (size_t)(space - text), space + 1,
+                                  length - (size_t)(space + 1 - text), rank);
 }
 
 static pgrad_status read_merges(pgrad_tokenizer *t, const pgrad__gguf *gguf)
@@ -98,14 +158,7 @@ static pgrad_status read_merges(pgrad_tokenizer *t, const pgrad__gguf *gguf)
         const char *text;
         size_t length;
         PGRAD__TRY(pgrad__gguf_array_string(gguf, MERGES, i, &text, &length));
-        const char *space = length > 1 ? memchr(text + 1, ' ', length - 1) : NULL;
-        if (space == NULL)
-            return pgrad__fail(PGRAD_E_FORMAT, "%s: %s[%zu]: expected two parts, found '%.*s'",
-                               pgrad__gguf_path(gguf), MERGES, i, (int)(length < 64 ? length : 64),
-                               text);
-        PGRAD__TRY(pgrad__tokenizer_merge(t, text, (size_t)(space - text), space + 1,
-                                          length - (size_t)(space + 1 - text), (uint32_t)i,
-                                          pgrad__gguf_path(gguf)));
+        PGRAD__TRY(in_element(gguf, MERGES, i, read_merge(t, text, length, (uint32_t)i)));
     }
     return PGRAD_OK;
 }
@@ -142,9 +195,27 @@ static pgrad_status read_template(pgrad_tokenizer *t, const pgrad__gguf *gguf, i
     return PGRAD_OK;
 }
 
+/* The tokenizer.json that some files bring along: it says more than the other keys can. */
+static pgrad_status read_huggingface(pgrad_tokenizer *t, const pgrad__gguf *gguf, const char *key)
+{
+    const char *text;
+    char *copy;
+    size_t length;
+    PGRAD__TRY(pgrad__gguf_string(gguf, key, &text, &length));
+    PGRAD__TRY(pgrad__copy_text(t->context, text, length, &copy));
+    pgrad_status status = pgrad__tokenizer_read_json(t, copy, length, key);
+    if (status != PGRAD_OK)
+        return in_key(gguf, "", status);
+    PGRAD__TRY(read_roles(t, gguf));
+    return pgrad__tokenizer_make_files(t, gguf, NULL);
+}
+
 static pgrad_status read_all(pgrad_tokenizer *t, const pgrad__gguf *gguf)
 {
+    static const char HUGGINGFACE[] = "tokenizer.huggingface.json";
     const pgrad__gguf_pre *pre;
+    if (pgrad__gguf_has(gguf, HUGGINGFACE))
+        return read_huggingface(t, gguf, HUGGINGFACE);
     PGRAD__TRY(check_kind(gguf));
     PGRAD__TRY(pgrad__gguf_pre_find(gguf, &pre));
     if (pre->digits)

@@ -33,7 +33,8 @@ typedef struct pgrad__split {
 typedef struct pgrad__token_bytes {
     uint32_t offset, length; /* in `bytes` */
     uint8_t present, special;
-    uint8_t model; /* of the model's vocabulary, not only added */
+    uint8_t model; /* of the model's vocabulary and spelled in bytes: text can become it */
+    uint8_t added;
 } pgrad__token_bytes;
 
 /* A file as it was read, to be written back byte for byte. */
@@ -53,7 +54,8 @@ struct pgrad_tokenizer {
     pgrad__hashmap vocabulary; /* bytes of the model's tokens to ids */
     pgrad_token byte_ids[256]; /* -1: the vocabulary lacks it */
     pgrad__merges merges;
-    int ignore_merges; /* a piece that is a token as a whole is not merged */
+    int ignore_merges;  /* a piece that is a token as a whole is not merged */
+    int merges_special; /* a merge ends in a special token */
     int nfc;
     pgrad__split splits[PGRAD__MAX_SPLITS];
     uint32_t n_splits;
@@ -66,34 +68,44 @@ struct pgrad_tokenizer {
     uint32_t n_files;
 };
 
-/* The readers. A tokenizer starts zeroed but for context, references and roles (-1). */
-pgrad_status pgrad__tokenizer_read_json(pgrad_tokenizer *tokenizer, const char *path,
-                                        const char *folder);
-pgrad_status pgrad__tokenizer_read_gpt2(pgrad_tokenizer *tokenizer, const char *folder,
-                                        const char *vocabulary, const char *merges);
+/* The readers. A tokenizer starts zeroed but for context, references and roles (-1). read takes a
+ * folder or a file of any kind; read_json the text of a tokenizer.json, which it takes over, and
+ * whose origin stands in front of messages. */
+pgrad_status pgrad__tokenizer_read(pgrad_tokenizer *tokenizer, const char *path);
+pgrad_status pgrad__tokenizer_read_json(pgrad_tokenizer *tokenizer, char *data, size_t size,
+                                        const char *origin);
 pgrad_status pgrad__tokenizer_read_gguf(pgrad_tokenizer *tokenizer, const char *path);
 
-/* ---- building blocks of the readers ---- */
+/* ---- building blocks of the readers: their messages leave file and field to them ---- */
 
 /* Gives id its bytes. E_FORMAT for an id taken twice with other bytes. */
 pgrad_status pgrad__tokenizer_set(pgrad_tokenizer *tokenizer, uint32_t id, const char *bytes,
-                                  size_t length, int special, int model);
+                                  size_t length, int model);
 
 /* A token of the model as its file spells it: its bytes, or the text itself when a character of it
  * is not in the byte alphabet. */
 pgrad_status pgrad__tokenizer_set_spelled(pgrad_tokenizer *tokenizer, uint32_t id,
                                           const char *spelled, size_t length);
 
-/* An added token: its id's bytes and the list of them. */
+/* An added token: its id's bytes and the list of them. Its content may be that of a token of the
+ * vocabulary, as text or as the vocabulary spells it. */
 pgrad_status pgrad__tokenizer_add(pgrad_tokenizer *tokenizer, const pgrad__added_token *token);
 
-/* Makes the map of the model's tokens, once all tokens are there: its keys must not move. */
+struct pgrad__json;
+
+/* An object of spelled tokens and their ids; path names it in messages. */
+pgrad_status pgrad__tokenizer_read_vocabulary(pgrad_tokenizer *tokenizer,
+                                              const struct pgrad__json *vocabulary,
+                                              const char *path);
+
+/* Makes the map of the model's tokens, once all tokens are there: its keys must not move. E_FORMAT
+ * for two ids of the same bytes, or none at all. */
 pgrad_status pgrad__tokenizer_index(pgrad_tokenizer *tokenizer);
 
-/* A merge of two tokens as spelled; number is its rank. E_FORMAT naming it. */
+/* A merge of two tokens as spelled. */
 pgrad_status pgrad__tokenizer_merge(pgrad_tokenizer *tokenizer, const char *left,
                                     size_t left_length, const char *right, size_t right_length,
-                                    uint32_t rank, const char *origin);
+                                    uint32_t rank);
 
 /* Appends a split by a pattern. */
 pgrad_status pgrad__tokenizer_split(pgrad_tokenizer *tokenizer, const char *pattern, size_t length,

@@ -16,6 +16,8 @@ pgrad_status pgrad__tokenizer_write(pgrad_tokenizer *tokenizer, pgrad__folder *f
     return PGRAD_OK;
 }
 
+/* Every token, the added ones too: transformers gives those that are not in the vocabulary the next
+ * free ids. */
 static void put_vocabulary(pgrad__strbuf *out, const pgrad_tokenizer *t, const pgrad__gguf *gguf)
 {
     int first = 1;
@@ -52,26 +54,25 @@ static void put_merges(pgrad__strbuf *out, const pgrad__gguf *gguf)
     pgrad__strbuf_text(out, "]");
 }
 
-static int by_id(const pgrad__special *added, pgrad_token after, const pgrad__added_token **out)
+static void put_name(pgrad__strbuf *out, const pgrad_tokenizer *t, pgrad_token id)
 {
-    *out = NULL;
-    for (size_t i = 0; i < added->n; i++)
-        if (added->tokens[i].id > after && (*out == NULL || added->tokens[i].id < (*out)->id))
-            *out = &added->tokens[i];
-    return *out != NULL;
+    pgrad__json_quote(out, t->bytes + t->tokens[id].offset, t->tokens[id].length);
 }
 
 static void put_added(pgrad__strbuf *out, const pgrad_tokenizer *t)
 {
-    const pgrad__added_token *token;
+    const char *before = "";
     pgrad__strbuf_text(out, "\"added_tokens\":[");
-    for (pgrad_token after = -1; by_id(&t->added, after, &token); after = token->id) {
-        pgrad__strbuf_format(out, "%s{\"id\":%d,\"content\":", after < 0 ? "" : ",", token->id);
-        pgrad__json_quote(out, token->content, token->length);
+    for (uint32_t id = 0; id < t->n_ids; id++) {
+        if (!t->tokens[id].added)
+            continue;
+        pgrad__strbuf_format(out, "%s{\"id\":%u,\"content\":", before, id);
+        put_name(out, t, (pgrad_token)id);
         pgrad__strbuf_format(out,
                              ",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
                              "\"normalized\":false,\"special\":%s}",
-                             token->special ? "true" : "false");
+                             t->tokens[id].special ? "true" : "false");
+        before = ",";
     }
     pgrad__strbuf_text(out, "]");
 }
@@ -91,11 +92,6 @@ static void put_pre_tokenizer(pgrad__strbuf *out, const pgrad__gguf_pre *pre)
                          "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,"
                          "\"use_regex\":%s}]}",
                          gpt2 ? "true" : "false");
-}
-
-static void put_name(pgrad__strbuf *out, const pgrad_tokenizer *t, pgrad_token id)
-{
-    pgrad__json_quote(out, t->bytes + t->tokens[id].offset, t->tokens[id].length);
 }
 
 /* The template that adds BOS and EOS; nothing when none is added. */
@@ -189,8 +185,10 @@ pgrad_status pgrad__tokenizer_make_files(pgrad_tokenizer *t, const pgrad__gguf *
     pgrad__strbuf text = {.context = t->context};
     const char *chat;
     size_t length;
-    make_tokenizer_json(&text, t, gguf, pre);
-    PGRAD__TRY(keep(t, "tokenizer.json", &text));
+    if (pre != NULL) {
+        make_tokenizer_json(&text, t, gguf, pre);
+        PGRAD__TRY(keep(t, "tokenizer.json", &text));
+    }
     make_config_json(&text, t);
     PGRAD__TRY(keep(t, "tokenizer_config.json", &text));
     if (!pgrad__gguf_has(gguf, "tokenizer.chat_template"))

@@ -200,14 +200,14 @@ START_TEST(tk01_tk02_tk03_merges)
 {
     PARTS_FAIL(PGRAD_E_FORMAT, "'aa' with 'bb'", .vocabulary = ",\"aa\":300,\"bb\":301",
                .merges = "[\"aa\",\"bb\"]");
-    PARTS_FAIL(PGRAD_E_FORMAT, "merge 1, 'q' with 'zz'", .merges = "\"h e\",\"q zz\"");
+    PARTS_FAIL(PGRAD_E_FORMAT, "model.merges[1]: 'q' with 'zz'", .merges = "\"h e\",\"q zz\"");
     PARTS_FAIL(PGRAD_E_FORMAT, "model.merges[1]", .merges = "\"h e\",\"alone\"");
     PARTS_FAIL(PGRAD_E_FORMAT, "model.merges[0]", .merges = "\"h e l\"");
     PARTS_FAIL(PGRAD_E_FORMAT, "model.merges[0]", .merges = "[\"h\",\"e\",\"l\"]");
     PARTS_FAIL(PGRAD_E_FORMAT, "model.merges[0]", .merges = "[\"h\"]");
     PARTS_FAIL(PGRAD_E_FORMAT, "model.merges[0]", .merges = "7");
-    PARTS_FAIL(PGRAD_E_FORMAT, "merge 0", .merges = "[\"\",\"e\"]");
-    PARTS_FAIL(PGRAD_E_FORMAT, "merge 0", .merges = "\"h \"");
+    PARTS_FAIL(PGRAD_E_FORMAT, "model.merges[0]", .merges = "[\"\",\"e\"]");
+    PARTS_FAIL(PGRAD_E_FORMAT, "model.merges[0]", .merges = "\"h \"");
     PARTS_FAIL(PGRAD_E_UNSUPPORTED, "continuing_subword_prefix",
                .model = "\"continuing_subword_prefix\":\"##\",");
     PARTS_FAIL(PGRAD_E_UNSUPPORTED, "end_of_word_suffix", .model = "\"end_of_word_suffix\":\"</w>\",");
