@@ -37,7 +37,8 @@ enum {
 /* Turns ids into text piece by piece; see pgrad_decoder_push. */
 typedef struct pgrad_decoder pgrad_decoder;
 
-/* Loads a tokenizer. path is a folder with tokenizer.json, that file, or a .gguf file.
+/* Loads a tokenizer. path is a folder with tokenizer.json (or vocab.json and merges.txt), that file,
+ * or a GGUF file, known by its first bytes.
  * Errors: E_IO, E_FORMAT, E_UNSUPPORTED (a kind of normalizer, pre-tokenizer, model or decoder that
  * is not built, by its JSON path), E_LIMIT, E_NOMEM. */
 PGRAD_API pgrad_status pgrad_tokenizer_load(pgrad_context *context, const char *path,

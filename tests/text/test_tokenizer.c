@@ -1,6 +1,8 @@
 /* Tokenizers on small files made here. Names carry the row (TK, PR) of the catalogue of bad inputs they check. */
 #include "text_test.h"
 
+#include "text/tokenizer.h"
+
 START_TEST(encodes_and_decodes)
 {
     pgrad_tokenizer *t = load_parts((parts){0});
@@ -38,6 +40,54 @@ START_TEST(tk16_special_tokens_are_text_unless_flagged)
     IDS(t, "a<|im_start|>hello<|im_end|><|im_", PGRAD_ENCODE_SPECIAL, 'a', ID_IM_START, ID_HELLO, ID_IM_END,
         '<', '|', 'i', 'm', '_');
     pgrad_tokenizer_free(t);
+}
+END_TEST
+
+/* Not as a whole piece, not by merges that end in a special token, not as a byte of its own. */
+START_TEST(text_never_becomes_a_special_token)
+{
+    pgrad_tokenizer *t = load_parts((parts){
+        .model = "\"ignore_merges\":true,",
+        .pre_tokenizer = "null",
+        .vocabulary = ",\"<|end|>\":264,\"stop\":265,\"st\":266,\"op\":267,\"stops\":268",
+        .merges = "\"s t\",\"o p\",\"st op\",\"stop s\"",
+        .added_tokens = ",{\"id\":264,\"content\":\"<|end|>\",\"special\":true}"
+                        ",{\"id\":265,\"content\":\"stop\",\"special\":true}"
+                        ",{\"id\":126,\"content\":\"~\",\"special\":true}"});
+    IDS(t, "<|end|>", 0, '<', '|', 'e', 'n', 'd', '|', '>');
+    IDS(t, "<|end|>", PGRAD_ENCODE_SPECIAL, 264);
+    IDS(t, "stop", 0, 's', 't', 'o', 'p');
+    IDS(t, "stop", PGRAD_ENCODE_SPECIAL, 265);
+    IDS(t, "stops st", 0, 268, ' ', 266); /* a step on the way to another token */
+    IDS(t, "a~b", 0, 'a', 'b');           /* as a byte that the vocabulary lacks */
+    IDS(t, "a~b", PGRAD_ENCODE_SPECIAL, 'a', '~', 'b');
+    pgrad_tokenizer_free(t);
+}
+END_TEST
+
+/* The longest of many tokens that begin alike. */
+START_TEST(many_added_tokens)
+{
+    bytes added = {0};
+    char item[128], text[8];
+    for (int i = 0; i < 26 * 27; i++) {
+        /* "<aa" to "<zz" and "<a>" .. : three of one length and its beginnings */
+        snprintf(text, sizeof text, i % 27 == 26 ? "<%c" : "<%c%c", 'a' + i / 27, 'a' + i % 27);
+        snprintf(item, sizeof item, ",{\"id\":%d,\"content\":\"%s\",\"special\":%s,\"normalized\":false}",
+                 1000 + i, text, i % 2 ? "true" : "false");
+        put_text(&added, item);
+    }
+    put_number(&added, 0, 1);
+    pgrad_tokenizer *t = load_parts((parts){.added_tokens = (const char *)added.data});
+    for (int i = 0; i < 26 * 27; i++) {
+        snprintf(text, sizeof text, i % 27 == 26 ? "<%c" : "<%c%c", 'a' + i / 27, 'a' + i % 27);
+        ck_assert_int_eq(pgrad_tokenizer_find(t, text, strlen(text)), 1000 + i);
+        IDS(t, text, PGRAD_ENCODE_SPECIAL, 1000 + i);
+    }
+    IDS(t, "<aA<ab<z", PGRAD_ENCODE_SPECIAL, 1026, 'A', 1001, 1000 + 26 * 27 - 1);
+    IDS(t, "<ab", 0, 1026, 'b'); /* "<ab" is special, its beginning "<a" is not */
+    pgrad_tokenizer_free(t);
+    drop(&added);
 }
 END_TEST
 
@@ -237,6 +287,108 @@ START_TEST(tk04_ids)
     ck_assert_uint_eq(pgrad_tokenizer_has(t, 4999), 0);
     ck_assert_uint_eq(pgrad_tokenizer_has(t, 5000), 1);
     pgrad_tokenizer_free(t);
+}
+END_TEST
+
+/* An added token of the vocabulary has its id there; two have two contents. */
+START_TEST(tk04_contents)
+{
+    PARTS_FAIL(PGRAD_E_FORMAT, "tokenizer.json: added_tokens[3].id: expected 264 as in model.vocab, found 300",
+               .vocabulary = ",\"<x>\":264", .added_tokens = ",{\"id\":300,\"content\":\"<x>\"}");
+    PARTS_FAIL(PGRAD_E_FORMAT, "added_tokens[4]: added token 265: content: expected another than token 264's, found '<x>'",
+               .added_tokens = ",{\"id\":264,\"content\":\"<x>\"},{\"id\":265,\"content\":\"<x>\"}");
+    pgrad_tokenizer *t = load_parts((parts){
+        .vocabulary = ",\"<x>\":264", .added_tokens = ",{\"id\":264,\"content\":\"<x>\",\"special\":true}"});
+    IDS(t, "<x>", PGRAD_ENCODE_SPECIAL, 264);
+    pgrad_tokenizer_free(t);
+}
+END_TEST
+
+/* A value of the wrong type is an error: never left out, never taken for something else. */
+START_TEST(fields_have_their_types)
+{
+#define TEMPLATE(single)                                                                           \
+    "{\"type\":\"TemplateProcessing\",\"single\":" single ",\"special_tokens\":{\"a\":{\"ids\":[262]}}}"
+    static const struct {
+        parts p;
+        const char *text;
+    } cases[] = {
+        {{.model = "\"dropout\":\"0.1\","}, "model.dropout: expected a number from 0 to 1, found \"0.1\""},
+        {{.model = "\"dropout\":7,"}, "model.dropout: expected a number from 0 to 1, found 7"},
+        {{.model = "\"ignore_merges\":\"yes\","}, "model.ignore_merges: expected true or false, found \"yes\""},
+        {{.model = "\"byte_fallback\":1,"}, "model.byte_fallback: expected true or false, found 1"},
+        {{.model = "\"fuse_unk\":[],"}, "model.fuse_unk: expected true or false, found an array"},
+        {{.model = "\"unk_token\":3,"}, "model.unk_token: expected a string, found 3"},
+        {{.model = "\"end_of_word_suffix\":{},"}, "model.end_of_word_suffix: expected a string, found an object"},
+        {{.vocabulary = ",\"zz\":\"7\""}, "model.vocab.zz: expected an id, found \"7\""},
+        {{.merges = "\"h e\",\"alone\""}, "model.merges[1]: expected two parts, found \"alone\""},
+        {{.added_tokens = ",7"}, "added_tokens[3].content: expected a string, found nothing"},
+        {{.added_tokens = ",{\"content\":\"<x>\",\"id\":\"300\"}"}, "added_tokens[3].id: expected an id, found \"300\""},
+        {{.added_tokens = ",{\"content\":\"<x>\",\"id\":300,\"special\":\"no\"}"},
+         "added_tokens[3].special: expected true or false, found \"no\""},
+        {{.added_tokens = ",{\"content\":\"<x>\",\"id\":300,\"lstrip\":0}"},
+         "added_tokens[3].lstrip: expected true or false, found 0"},
+        {{.normalizer = "{\"type\":3}"}, "normalizer.type: expected a string, found 3"},
+        {{.normalizer = "\"NFC\""}, "normalizer: expected an object, found \"NFC\""},
+        {{.pre_tokenizer = "{}"}, "pre_tokenizer.type: expected a string, found nothing"},
+        {{.pre_tokenizer = "{\"type\":\"ByteLevel\",\"add_prefix_space\":1}"},
+         "pre_tokenizer.add_prefix_space: expected true or false, found 1"},
+        {{.pre_tokenizer = "{\"type\":\"ByteLevel\",\"use_regex\":\"\"}"},
+         "pre_tokenizer.use_regex: expected true or false, found \"\""},
+        {{.pre_tokenizer = "{\"type\":\"Digits\",\"individual_digits\":1}"},
+         "pre_tokenizer.individual_digits: expected true or false, found 1"},
+        {{.pre_tokenizer = "{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":\"x\"}"},
+         "pre_tokenizer.pattern: expected an object with Regex or String, found \"x\""},
+        {{.pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":3}"},
+         "pre_tokenizer.pretokenizers: expected an array, found 3"},
+        {{.post_processor = TEMPLATE("\"x\"")}, "post_processor.single: expected an array, found \"x\""},
+        {{.post_processor = TEMPLATE("[3]")},
+         "post_processor.single: expected SpecialToken or Sequence in each item, found 3"},
+        {{.post_processor = TEMPLATE("[{\"SpecialToken\":{\"id\":3}}]")},
+         "post_processor.single.id: expected a string, found 3"},
+        {{.post_processor = TEMPLATE("[{\"Sequence\":{\"id\":\"B\"}}]")},
+         "post_processor.single.Sequence: expected \"A\", once, found \"B\""},
+        {{.post_processor = TEMPLATE("[{\"Sequence\":{\"id\":\"A\"}},{\"Sequence\":{\"id\":\"A\"}}]")},
+         "post_processor.single.Sequence: expected \"A\", once, found \"A\""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[256];
+        pgrad_tokenizer *none = NULL;
+        snprintf(text, sizeof text, "%s/tokenizer.json: %s", strrchr(test_folder, '/') + 1, cases[i].text);
+        FAILS(PGRAD_E_FORMAT, text, pgrad_tokenizer_load(context, put_tokenizer(&cases[i].p), &none));
+        ck_assert_ptr_null(none);
+    }
+    static const char *const roots[][2] = {
+        {"{\"version\":\"2.0\"}", "version: expected \"1.0\", found \"2.0\""},
+        {"{\"version\":1.0}", "version: expected \"1.0\", found 1"},
+        {"{\"version\":\"1.0\"}", "model: expected an object, found nothing"},
+        {"{\"model\":{\"type\":3}}", "model.type: expected a string, found 3"},
+        {"{\"model\":{}}", "model.vocab: expected an object of tokens, found nothing"},
+        {"{\"model\":{\"vocab\":{}}}", "model.vocab: expected tokens, the vocabulary is empty"},
+        {"{\"model\":{\"vocab\":{\"a\":0}}}", "model.merges: expected an array, found nothing"},
+        {"{\"model\":{\"vocab\":{\"a\":0,\"b\":0}}}", "model.vocab.b: token id 0 belongs to two tokens, 'a' and 'b'"},
+        {"{\"added_tokens\":{},\"model\":{\"vocab\":{\"a\":0}}}", "added_tokens: expected an array, found an object"},
+    };
+    for (size_t i = 0; i < sizeof roots / sizeof roots[0]; i++) {
+        char text[256];
+        pgrad_tokenizer *none = NULL;
+        snprintf(text, sizeof text, "r.json: %s", roots[i][1]);
+        FAILS(PGRAD_E_FORMAT, text, pgrad_tokenizer_load(context, put_text_file("r.json", roots[i][0]), &none));
+    }
+}
+END_TEST
+
+/* The reference would put the unknown token where a byte has none; text becomes no such token here. */
+START_TEST(unknown_tokens)
+{
+    pgrad_tokenizer *t = load_parts((parts){.model = "\"unk_token\":\"<|endoftext|>\","});
+    IDS(t, "hello", 0, ID_HELLO); /* no byte is missing: none is unknown */
+    pgrad_tokenizer_free(t);
+    const char *path = put_text_file("t.json", "{\"model\":{\"unk_token\":\"<unk>\",\"vocab\":{\"a\":0},\"merges\":[]}}");
+    t = NULL;
+    FAILS(PGRAD_E_UNSUPPORTED, "t.json: model.unk_token: '<unk>' for bytes that the vocabulary lacks (0x00)",
+          pgrad_tokenizer_load(context, path, &t));
+    ck_assert_ptr_null(t);
 }
 END_TEST
 
@@ -538,6 +690,135 @@ START_TEST(chat_in_chatml)
 }
 END_TEST
 
+/* Messages " hi ", "yo", "bye" as the templates of SmolLM2 and Qwen3 write them (docs/formats.md). */
+START_TEST(chat_as_the_templates_write_it)
+{
+    static const char SYSTEM[] = "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
+    const pgrad_message messages[] = {{"system", SYSTEM, sizeof SYSTEM - 1},
+                                      {"user", " hi ", 4},
+                                      {"assistant", "yo", 2},
+                                      {"user", "bye", 3}};
+    static const char smollm2[] =
+        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+        "<|im_start|>user\n hi <|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n<|im_start|>user\nbye<|im_end|>\n"
+        "<|im_start|>assistant\n";
+    pgrad_tokenizer *t = load_parts((parts){0});
+    for (size_t without = 0; without < 2; without++) { /* Qwen3's is the same without the system turn */
+        const char *wanted = without ? strstr(smollm2, "<|im_start|>user") : smollm2;
+        pgrad_token ids[512];
+        char text[512];
+        size_t n, length;
+        OK(pgrad_chat_format(t, messages + without, 4 - without, PGRAD_CHAT_GENERATE, ids, 512, &n));
+        OK(pgrad_tokenizer_decode(t, ids, n, 0, text, sizeof text, &length));
+        ck_assert_str_eq(text, wanted);
+        check_ids(t, wanted, PGRAD_ENCODE_SPECIAL, ids, n);
+    }
+    pgrad_tokenizer_free(t);
+}
+END_TEST
+
+/* No assistant's turn to open: an error, not the texts glued together. */
+START_TEST(chat_without_turns)
+{
+    const char *path = put_text_file("t.json", "{\"model\":{\"vocab\":{\"h\":0,\"i\":1},\"merges\":[]},\"added_tokens\":"
+                                               "[{\"id\":2,\"content\":\"<|eot_id|>\",\"special\":true}]}");
+    const pgrad_message message = {"user", "hi", 2};
+    pgrad_tokenizer *t = NULL;
+    pgrad_token ids[8];
+    size_t n = 99;
+    OK(pgrad_tokenizer_load(context, path, &t));
+    FAILS(PGRAD_E_UNSUPPORTED, "PGRAD_CHAT_GENERATE",
+          pgrad_chat_format(t, &message, 1, PGRAD_CHAT_GENERATE, ids, 8, &n));
+    ck_assert_uint_eq(n, 99);
+    OK(pgrad_chat_format(t, &message, 1, PGRAD_CHAT_GENERATE | PGRAD_CHAT_PLAIN, ids, 8, &n));
+    ck_assert_uint_eq(n, 2);
+    pgrad_tokenizer_free(t);
+}
+END_TEST
+
+START_TEST(chat_texts_beyond_the_limit)
+{
+    pgrad_tokenizer *t = load_parts((parts){0});
+    static const size_t lengths[] = {(size_t)INT32_MAX + 1, SIZE_MAX / 2, SIZE_MAX - 3, SIZE_MAX};
+    for (size_t i = 0; i < 4; i++)
+        for (uint32_t flags = 0; flags <= PGRAD_CHAT_PLAIN; flags += PGRAD_CHAT_PLAIN) {
+            const pgrad_message message = {"user", "hi", lengths[i]};
+            pgrad_token ids[8];
+            char text[64];
+            size_t n = 99;
+            snprintf(text, sizeof text, "at most 2147483647 bytes, found %zu", lengths[i]);
+            FAILS(PGRAD_E_LIMIT, text, pgrad_chat_format(t, &message, 1, flags, ids, 8, &n));
+            ck_assert_uint_eq(n, 99);
+        }
+    pgrad_tokenizer_free(t);
+}
+END_TEST
+
+static void saved_has(const char *folder, const char *name, const char *text)
+{
+    char path[512];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    file_is(in_folder(path), text);
+}
+
+static void save(pgrad_tokenizer *t, const char *name)
+{
+    pgrad__folder folder;
+    OK(pgrad__folder_open(context, in_folder(name), &folder));
+    OK(pgrad__tokenizer_write(t, &folder));
+    OK(pgrad__folder_commit(&folder));
+}
+
+/* What lies beside tokenizer.json is saved with it, byte for byte. */
+START_TEST(side_files_are_kept)
+{
+    static const char *const files[][2] = {
+        {"tokenizer_config.json", "{ }\n"},  {"special_tokens_map.json", "{}\t"}, {"chat_template.jinja", "{{ x }}"},
+        {"added_tokens.json", "{ \"x\": 1}"}, {"vocab.json", "{\"a\" : 0}"},      {"merges.txt", "#version: 0.2\na b"}};
+    for (size_t i = 0; i < 6; i++)
+        put_text_file(files[i][0], files[i][1]);
+    pgrad_tokenizer *t = load_parts((parts){0});
+    save(t, "saved");
+    for (size_t i = 0; i < 6; i++)
+        saved_has("saved", files[i][0], files[i][1]);
+    pgrad_tokenizer_free(t);
+}
+END_TEST
+
+/* GPT-2's pair of files, with and without others beside it. */
+START_TEST(gpt2_pair)
+{
+    static const char VOCABULARY[] = "{\"h\":0,\"e\":1,\"he\":2,\"<|endoftext|>\":3,\"!\":4}";
+    pgrad_tokenizer *t = NULL;
+    put_text_file("vocab.json", VOCABULARY);
+    put_text_file("merges.txt", "#version: 0.2\nh e\r\n");
+    OK(pgrad_tokenizer_load(context, test_folder, &t));
+    IDS(t, "he!<|endoftext|>", PGRAD_ENCODE_SPECIAL, 2, 4, 3);
+    ck_assert_int_eq(pgrad_tokenizer_special(t, PGRAD_TOKEN_EOS), 3);
+    ck_assert_int_eq(pgrad_tokenizer_special(t, PGRAD_TOKEN_PAD), -1);
+    pgrad_tokenizer_free(t);
+    put_text_file("tokenizer_config.json", "{\"pad_token\":\"<|endoftext|>\"}");
+    put_text_file("special_tokens_map.json", "{\"eos_token\":\"<|endoftext|>\"}");
+    OK(pgrad_tokenizer_load(context, test_folder, &t));
+    for (int which = PGRAD_TOKEN_BOS; which <= PGRAD_TOKEN_UNK; which++)
+        ck_assert_int_eq(pgrad_tokenizer_special(t, which), 3);
+    save(t, "saved");
+    saved_has("saved", "vocab.json", VOCABULARY);
+    saved_has("saved", "merges.txt", "#version: 0.2\nh e\r\n");
+    saved_has("saved", "tokenizer_config.json", "{\"pad_token\":\"<|endoftext|>\"}");
+    saved_has("saved", "special_tokens_map.json", "{\"eos_token\":\"<|endoftext|>\"}");
+    pgrad_tokenizer_free(t);
+    t = NULL;
+    put_text_file("merges.txt", "#version: 0.2\nh e\nhe\n");
+    FAILS(PGRAD_E_FORMAT, "/merges.txt: line 3: expected two parts, found 'he'",
+          pgrad_tokenizer_load(context, test_folder, &t));
+    put_text_file("vocab.json", "{\"h\":-1}");
+    FAILS(PGRAD_E_FORMAT, "/vocab.json: vocabulary.h: expected an id, found -1",
+          pgrad_tokenizer_load(context, test_folder, &t));
+    ck_assert_ptr_null(t);
+}
+END_TEST
+
 START_TEST(roles_come_from_the_files_beside)
 {
     char config[] = "{\"bos_token\":\"<|endoftext|>\",\"eos_token\":{\"content\":\"<|im_end|>\"},"
@@ -593,6 +874,8 @@ static void add(TCase *tests)
 {
     tcase_add_test(tests, encodes_and_decodes);
     tcase_add_test(tests, tk16_special_tokens_are_text_unless_flagged);
+    tcase_add_test(tests, text_never_becomes_a_special_token);
+    tcase_add_test(tests, many_added_tokens);
     tcase_add_test(tests, skips_special_tokens_when_asked);
     tcase_add_test(tests, buffers_too_small_tell_the_size);
     tcase_add_test(tests, pr01_empty_and_nul);
@@ -602,6 +885,9 @@ static void add(TCase *tests)
     tcase_add_test(tests, pr10_streaming);
     tcase_add_test(tests, tk01_tk02_tk03_merges);
     tcase_add_test(tests, tk04_ids);
+    tcase_add_test(tests, tk04_contents);
+    tcase_add_test(tests, fields_have_their_types);
+    tcase_add_test(tests, unknown_tokens);
     tcase_add_test(tests, tk05_added_tokens);
     tcase_add_test(tests, tk06_templates);
     tcase_add_test(tests, tk07_what_is_not_built_is_refused_by_its_path);
@@ -616,6 +902,11 @@ static void add(TCase *tests)
     tcase_add_test(tests, nfc_applies_to_added_tokens);
     tcase_add_loop_test(tests, tk12_long_texts, 0, 3);
     tcase_add_test(tests, chat_in_chatml);
+    tcase_add_test(tests, chat_as_the_templates_write_it);
+    tcase_add_test(tests, chat_without_turns);
+    tcase_add_test(tests, chat_texts_beyond_the_limit);
+    tcase_add_test(tests, side_files_are_kept);
+    tcase_add_test(tests, gpt2_pair);
     tcase_add_test(tests, roles_come_from_the_files_beside);
     tcase_add_test(tests, tk14_any_byte_changed);
 }

@@ -1,5 +1,5 @@
 /* The ids of 10,000 strings equal those of the Rust tokenizers, for GPT-2, Llama 3 and SmolLM2: digests
- * stored by tests/golden/make_tokenizer_ids.py. Skips (77) where the models are not there.
+ * stored by tests/golden/make_tokenizer_ids.py. Skips (77) the tokenizers that are not there, by name.
  *
  *   test_tokenizer_ids --dump       the strings in hexadecimal, one a line
  *   test_tokenizer_ids --ids PATH   the ids, one line a string, for a look at a difference
@@ -29,6 +29,7 @@ static char text[STRING_MAX];
 static pgrad_token ids[MAX_IDS];
 static pgrad_context *context;
 static const char *models;
+static int has_file[N_EXPECTED];
 
 #define OK(call)                                                                                   \
     do {                                                                                           \
@@ -179,20 +180,18 @@ static const struct vector {
 
 START_TEST(test_published_vectors)
 {
-    for (int which = 0; which < N_EXPECTED; which++) {
-        pgrad_tokenizer *tokenizer = load(which);
-        for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++) {
-            const struct vector *v = &vectors[i];
-            size_t n;
-            if (v->which != which)
-                continue;
-            OK(pgrad_tokenizer_encode(tokenizer, v->text, strlen(v->text), 0, ids, MAX_IDS, &n));
-            ck_assert_msg(n == v->n && memcmp(ids, v->ids, n * sizeof ids[0]) == 0, "%s: \"%s\"",
-                          expected[which].path, v->text);
-        }
-        pgrad_tokenizer_free(tokenizer);
-        pgrad_context_free(context);
+    pgrad_tokenizer *tokenizer = load(_i);
+    for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++) {
+        const struct vector *v = &vectors[i];
+        size_t n;
+        if (v->which != _i)
+            continue;
+        OK(pgrad_tokenizer_encode(tokenizer, v->text, strlen(v->text), 0, ids, MAX_IDS, &n));
+        ck_assert_msg(n == v->n && memcmp(ids, v->ids, n * sizeof ids[0]) == 0, "%s: \"%s\"",
+                      expected[_i].path, v->text);
     }
+    pgrad_tokenizer_free(tokenizer);
+    pgrad_context_free(context);
 }
 END_TEST
 
@@ -245,8 +244,10 @@ static int write_files(const char *path, const char *folder_path)
     return 0;
 }
 
+/* Says which tokenizers are not there; gives the number of those that are. */
 static int find_models(void)
 {
+    int n = 0;
     static char path[4096];
     models = getenv("PGRAD_TEST_MODELS");
     if (models == NULL || models[0] == '\0')
@@ -254,13 +255,14 @@ static int find_models(void)
     for (int i = 0; i < N_EXPECTED; i++) {
         snprintf(path, sizeof path, "%s/%s", models, expected[i].path);
         FILE *file = fopen(path, "rb");
-        if (file == NULL) {
+        has_file[i] = file != NULL;
+        n += has_file[i];
+        if (file == NULL)
             printf("skipped: no %s (sh tests/fetch_models.sh)\n", path);
-            return 0;
-        }
-        fclose(file);
+        else
+            fclose(file);
     }
-    return 1;
+    return n;
 }
 
 int main(int argc, char **argv)
@@ -271,20 +273,21 @@ int main(int argc, char **argv)
         return dump_ids(argv[2]);
     if (argc == 4 && strcmp(argv[1], "--write") == 0)
         return write_files(argv[2], argv[3]);
-    int has_models = find_models();
+    const int n_models = find_models();
     Suite *suite = suite_create("tokenizer_ids");
     TCase *tests = tcase_create("tokenizer_ids");
     tcase_set_timeout(tests, 300);
     tcase_add_test(tests, test_strings_are_the_stored_ones);
-    if (has_models) {
-        tcase_add_loop_test(tests, test_ids_equal_the_reference, 0, 2 * N_EXPECTED);
-        tcase_add_loop_test(tests, test_decode_is_the_inverse, 0, N_EXPECTED);
-        tcase_add_test(tests, test_published_vectors);
-    }
+    for (int i = 0; i < N_EXPECTED; i++)
+        if (has_file[i]) {
+            tcase_add_loop_test(tests, test_ids_equal_the_reference, 2 * i, 2 * i + 2);
+            tcase_add_loop_test(tests, test_decode_is_the_inverse, i, i + 1);
+            tcase_add_loop_test(tests, test_published_vectors, i, i + 1);
+        }
     suite_add_tcase(suite, tests);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);
     srunner_free(runner);
-    return failed != 0 ? 1 : has_models ? 0 : 77;
+    return failed != 0 ? 1 : n_models == N_EXPECTED ? 0 : 77;
 }
