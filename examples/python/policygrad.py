@@ -92,6 +92,8 @@ class ModelInfo(ctypes.Structure):
         ("eos_token", c_int32),
         ("bos_token", c_int32),
         ("weight_bytes", c_uint64),
+        ("storage", c_uint32),
+        ("reserved", c_uint32),
     ]
 
 

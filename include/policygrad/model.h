@@ -6,8 +6,8 @@
  *     pgrad_model_free(model);
  *
  * Read: Hugging Face folders (config.json with model.safetensors, single or sharded) and GGUF files,
- * of the families GPT-2 and Llama (SmolLM2, TinyLlama, Llama 2 and 3). Weights become f32 on load; one that
- * is not finite is E_NUMERIC.
+ * of the families GPT-2 and Llama (SmolLM2, TinyLlama, Llama 2 and 3). Weights become f32 on load, or
+ * what params.storage asks for; one that is not finite is E_NUMERIC.
  *
  * Tensors are named as in the Hugging Face checkpoint of the family ("model.norm.weight") and have
  * its shapes, whatever the file was: GPT-2's Conv1D matrices are [in, out], all others [out, in].
@@ -23,10 +23,19 @@
 extern "C" {
 #endif
 
+/* How matrices are kept in memory. Vectors and learned positions are f32 always, and so is all that
+ * is computed: a product is that of the widened weights, to the bit. BF16 rounds to nearest even.
+ * Q8_0 has 8 bits a weight and a scale for 32 inputs of an output, quantised as GGUF files are: the
+ * weights of such a file are kept as they are. A value too large for it (65504 times 127) becomes
+ * infinite. */
+enum { PGRAD_STORAGE_F32 = 0, PGRAD_STORAGE_BF16 = 1, PGRAD_STORAGE_Q8_0 = 2 };
+
 typedef struct pgrad_model_params {
     size_t struct_size;
     uint32_t n_context; /* positions to allow, 0: as many as the model has; more is E_INVALID */
     uint32_t frozen;    /* 1: no gradients, cannot be trained; default 0 */
+    uint32_t storage;   /* PGRAD_STORAGE_*, default F32; Q8_0 of frozen models only */
+    uint32_t reserved;
 } pgrad_model_params;
 
 /* Writes the size and the defaults, no more than size bytes. */
@@ -50,6 +59,8 @@ typedef struct pgrad_model_info {
     pgrad_token eos_token;   /* of the model's config, -1 when it names none */
     pgrad_token bos_token;
     uint64_t weight_bytes;   /* memory held by the weights */
+    uint32_t storage;        /* PGRAD_STORAGE_* of its matrices */
+    uint32_t reserved;
 } pgrad_model_info;
 
 /* How a model is written. */
@@ -84,7 +95,8 @@ PGRAD_API pgrad_status pgrad_model_create(pgrad_context *context, const char *co
                                           uint64_t seed, const pgrad_model_params *params,
                                           pgrad_model **out);
 
-/* Makes a frozen copy of the weights as they are now: the reference policy of a KL term.
+/* Makes a frozen copy of the weights as they are now, in the same storage: the reference policy of a
+ * KL term.
  * Errors: E_NOMEM, E_LIMIT, E_BUSY. */
 PGRAD_API pgrad_status pgrad_model_snapshot(pgrad_model *model, pgrad_model **out);
 
@@ -104,7 +116,7 @@ PGRAD_API const char *pgrad_model_tensor_name(pgrad_model *model, uint32_t index
 PGRAD_API pgrad_status pgrad_model_tensor_read(pgrad_model *model, const char *name, float *out,
                                                size_t capacity, size_t *n);
 
-/* Copies a tensor in; n must be its number of elements.
+/* Copies a tensor in; n must be its number of elements. A narrow storage rounds them.
  * Errors: E_INVALID, E_MISMATCH (n), E_NUMERIC (a value is not finite), E_BUSY. */
 PGRAD_API pgrad_status pgrad_model_tensor_write(pgrad_model *model, const char *name,
                                                 const float *in, size_t n);

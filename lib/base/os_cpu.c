@@ -21,7 +21,7 @@ uint32_t pgrad__os_best_kernel_set(void)
     uint32_t a, b, c, d, b7, c7, d7;
     if (!__get_cpuid(1, &a, &b, &c, &d))
         return PGRAD_KERNELS_GENERIC;
-    const uint32_t needed = bit_FMA | bit_AVX | bit_OSXSAVE;
+    const uint32_t needed = bit_FMA | bit_AVX | bit_F16C | bit_OSXSAVE;
     if ((c & needed) != needed || !__get_cpuid_count(7, 0, &a, &b7, &c7, &d7) || !(b7 & bit_AVX2))
         return PGRAD_KERNELS_GENERIC;
     uint64_t saved = saved_registers();

@@ -8,6 +8,7 @@
 
 static const char *const CONTEXT_KERNEL_SET[] = {"auto", "generic", "haswell",
                                                  "skx",  "armv8a",  NULL};
+static const char *const MODEL_STORAGE[] = {"f32", "bf16", "q8_0", NULL};
 static const char *const SAVE_DTYPE[] = {"f32", "bf16", NULL};
 static const char *const SEQUENCE_FINISH[] = {"none", "stop", "string", "length", NULL};
 static const char *const GENERATE_SPECULATE[] = {"off", "on", "auto", NULL};
@@ -47,6 +48,9 @@ static const pgrad__field MODEL_FIELDS[] = {
     FIELD(U32, pgrad_model_params, n_context, 0.0, 0.0, 4294967295.0, 0, 0, NULL,
           "positions to allow, 0: the model's"),
     FIELD(FLAG, pgrad_model_params, frozen, 0.0, 0.0, 1.0, 0, 0, NULL, "no gradients"),
+    FIELD(CHOICE, pgrad_model_params, storage, 0.0, 0.0, 2.0, 0, 0, MODEL_STORAGE,
+          "how matrices are kept in memory"),
+    FIELD(RESERVED, pgrad_model_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
 };
 
 static const pgrad__field SAVE_FIELDS[] = {

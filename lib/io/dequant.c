@@ -24,43 +24,9 @@ uint32_t pgrad__element_block_bytes(pgrad__element_type type)
     return BLOCKS[type].bytes;
 }
 
-static float float_of(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 static uint16_t load_u16(const unsigned char *data)
 {
     return (uint16_t)(data[0] | data[1] << 8);
-}
-
-/* Normal numbers: the exponent is rebased by an exact product. Subnormals: the product normalises
- * them. Infinities and NaNs keep their payload. */
-float pgrad__f16_to_f32(uint16_t half)
-{
-    uint32_t sign = (uint32_t)(half & 0x8000) << 16, rest = (uint32_t)(half & 0x7fff) << 13;
-    if (rest >= 0x7c00u << 13)
-        return float_of(sign | 0x7f800000u | rest);
-    uint32_t bits;
-    float magnitude = float_of(rest) * 0x1p112f; /* 127 - 15 */
-    memcpy(&bits, &magnitude, sizeof bits);
-    return float_of(sign | bits);
-}
-
-float pgrad__bf16_to_f32(uint16_t brain)
-{
-    return float_of((uint32_t)brain << 16);
-}
-
-uint16_t pgrad__f32_to_bf16(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    if ((bits & 0x7fffffffu) > 0x7f800000u)
-        return (uint16_t)(bits >> 16 | 0x40); /* quiet, so that the cut leaves a NaN */
-    return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
 /* Q4_0, 18 bytes: d f16, q 16 bytes. y[j] = (q[j] & 15 - 8) d, y[j + 16] = (q[j] >> 4 - 8) d. */

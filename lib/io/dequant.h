@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/half.h"
+
 typedef enum pgrad__element_type {
     PGRAD__ELEMENT_F32,
     PGRAD__ELEMENT_F16,
@@ -24,9 +26,5 @@ uint32_t pgrad__element_block_bytes(pgrad__element_type type);
 
 /* Widens count elements (a multiple of the block) to f32; data needs no alignment. */
 void pgrad__dequantize(pgrad__element_type type, const void *data, size_t count, float *out);
-
-float pgrad__f16_to_f32(uint16_t half);
-float pgrad__bf16_to_f32(uint16_t brain);
-uint16_t pgrad__f32_to_bf16(float value); /* to nearest even; a NaN stays one */
 
 #endif

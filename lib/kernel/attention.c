@@ -128,10 +128,10 @@ static void multiply(const job *j, size_t v0, size_t v1, size_t depth, const flo
     const size_t wide = j->kernels->wide, narrow = j->kernels->narrow;
     if (v1 - v0 <= j->kernels->rows_max) {
         for (size_t k = 0; k < depth; k += PGRAD__KC)
-            for (size_t i = 0; i < cols; i += wide)
-                j->kernels->rows(v1 - v0, pgrad__min(PGRAD__KC, depth - k), x + v0 * depth + k,
-                                 depth, wide_panels + i * depth + k * wide, c + v0 * ldc + i, ldc,
-                                 k > 0);
+            j->kernels->rows[PGRAD_STORAGE_F32](v1 - v0, pgrad__min(PGRAD__KC, depth - k),
+                                                x + v0 * depth + k, depth, wide_panels + k * wide,
+                                                depth * wide * sizeof(float), cols / wide,
+                                                c + v0 * ldc, ldc, k > 0);
         return;
     }
     const size_t first = v0 / narrow * narrow; /* rows in front are computed and not used */

@@ -6,8 +6,10 @@
 enum { ROWS = 16, COLUMNS = 64 };
 
 typedef struct job {
+    const pgrad__kernels *kernels;
     size_t wide, n_in, n_rows;
-    const float *e, *p;
+    const pgrad__matrix *e;
+    const float *p;
     float *d_e, *d_p;
     const pgrad_token *tokens;
     const uint32_t *positions;
@@ -27,10 +29,8 @@ static void gather_task(void *argument, size_t task, uint32_t worker)
     const size_t end = pgrad__min((task + 1) * ROWS, j->n_rows);
     (void)worker;
     for (size_t t = task * ROWS; t < end; t++) {
-        const float *row = j->e + row_offset(j, t);
         float *out = j->out + t * j->n_in;
-        for (size_t i = 0; i < j->n_in; i++)
-            out[i] = row[i * j->wide];
+        pgrad__matrix_get_rows(j->kernels, j->e, (uint32_t)j->tokens[t], 1, out);
         if (j->p != NULL) {
             const float *place = j->p + j->positions[t] * j->n_in;
             for (size_t i = 0; i < j->n_in; i++)
@@ -43,10 +43,10 @@ void pgrad__embedding_forward(pgrad_context *context, const pgrad__matrix *e, co
                               const pgrad_token *tokens, const uint32_t *positions, size_t n_rows,
                               float *out)
 {
-    job j = {.wide = pgrad__kernels_of(context)->wide,
+    job j = {.kernels = pgrad__kernels_of(context),
              .n_in = e->n_in,
              .n_rows = n_rows,
-             .e = e->data,
+             .e = e,
              .p = p,
              .tokens = tokens,
              .positions = positions,

@@ -2,7 +2,10 @@
  *
  * X is packed once, by all threads. A task is a chunk of weight panels times a block of rows: the
  * chunk stays in the second-level cache while the rows go past it. The order of a sum is that of
- * kernel.h whatever the tasks are. */
+ * kernel.h whatever the tasks are. Narrow weights are widened, the chunk's panels of a block of k
+ * at a time, into the worker's scratch; few rows widen them in registers. */
+#include <string.h>
+
 #include "kernel/kernel.h"
 #include "kernel/panels.h"
 #include "kernel/vec.h"
@@ -49,6 +52,8 @@ typedef struct job {
     size_t chunk;      /* panels of a task */
     size_t block_rows; /* rows of a task */
     size_t n_blocks;
+    float *scratch; /* [worker][chunk][KC][wide], of narrow weights */
+    size_t scratch_floats;
 } job;
 
 /* The part of a product a task computes. */
@@ -94,16 +99,23 @@ static void panel_task(void *argument, size_t task, uint32_t worker)
     const part p = find_part(j, task);
     const size_t wide = j->kernels->wide, narrow = j->kernels->narrow, depth = j->depth;
     const pgrad__matrix *weight = p.product->weight;
-    (void)worker;
+    float *scratch = j->scratch + worker * j->scratch_floats;
     for (size_t k = 0; k < depth; k += PGRAD__KC) {
         size_t n_k = pgrad__min(PGRAD__KC, depth - k);
         int accumulate = k > 0 || p.product->accumulate;
+        const float *panels = (const float *)weight->data + (p.first_panel * depth + k) * wide;
+        size_t distance = depth * wide;
+        if (weight->storage != PGRAD_STORAGE_F32) {
+            distance = PGRAD__KC * wide;
+            for (size_t i = 0; i < p.n_panels; i++)
+                pgrad__widen(j->kernels, weight, p.first_panel + i, k, n_k, scratch + i * distance);
+            panels = scratch;
+        }
         for (size_t t = p.first_row; t < p.first_row + p.n_rows; t += narrow) {
             size_t rows = pgrad__min(narrow, p.first_row + p.n_rows - t);
-            for (size_t panel = p.first_panel; panel < p.first_panel + p.n_panels; panel++) {
-                size_t o = panel * wide;
-                pgrad__tile(j->kernels, n_k, j->x + t * depth + k * narrow,
-                            weight->data + (panel * depth + k) * wide,
+            for (size_t i = 0; i < p.n_panels; i++) {
+                size_t o = (p.first_panel + i) * wide;
+                pgrad__tile(j->kernels, n_k, j->x + t * depth + k * narrow, panels + i * distance,
                             p.product->y + t * p.product->ldy + o, p.product->ldy, rows,
                             pgrad__min(wide, weight->n_out - o), accumulate);
             }
@@ -113,25 +125,29 @@ static void panel_task(void *argument, size_t task, uint32_t worker)
 }
 
 /* Few rows: every panel is read once and nothing is packed. */
-static void row_panel(const job *j, const pgrad__product *product, size_t panel)
+static void row_panels(const job *j, const pgrad__product *product, size_t panel, size_t n_panels,
+                       float *c, size_t ldc)
 {
-    const size_t wide = j->kernels->wide, depth = j->depth, o = panel * wide;
-    const float *data = product->weight->data + panel * depth * wide;
-    const size_t cols = pgrad__min(wide, product->weight->n_out - o);
+    const uint32_t storage = product->weight->storage;
+    const size_t bytes = pgrad__panel_bytes(j->kernels, storage, product->weight->n_in);
+    const size_t block_bytes = pgrad__panel_bytes(j->kernels, storage, PGRAD__KC);
+    const unsigned char *data = (const unsigned char *)product->weight->data + panel * bytes;
+    for (size_t k = 0; k < j->depth; k += PGRAD__KC, data += block_bytes)
+        j->kernels->rows[storage](j->n_rows, pgrad__min(PGRAD__KC, j->depth - k), j->x + k, j->ldx,
+                                  data, bytes, n_panels, c, ldc, k > 0 || product->accumulate);
+}
+
+/* The last panel, through a tile of full size. */
+static void row_edge(const job *j, const pgrad__product *product, size_t panel)
+{
+    const size_t wide = j->kernels->wide, cols = product->weight->n_out - panel * wide;
     _Alignas(64) float tile[PGRAD__MAX_NARROW * PGRAD__MAX_WIDE];
-    float *y = product->y + o, *c = cols == wide ? y : tile;
-    size_t ldc = cols == wide ? product->ldy : wide;
-    if (c == tile && product->accumulate)
-        for (size_t t = 0; t < j->n_rows; t++)
-            for (size_t i = 0; i < cols; i++)
-                tile[t * wide + i] = y[t * product->ldy + i];
-    for (size_t k = 0; k < depth; k += PGRAD__KC)
-        j->kernels->rows(j->n_rows, pgrad__min(PGRAD__KC, depth - k), j->x + k, j->ldx,
-                         data + k * wide, c, ldc, k > 0 || product->accumulate);
-    if (c == tile)
-        for (size_t t = 0; t < j->n_rows; t++)
-            for (size_t i = 0; i < cols; i++)
-                y[t * product->ldy + i] = tile[t * wide + i];
+    float *y = product->y + panel * wide;
+    for (size_t t = 0; product->accumulate && t < j->n_rows; t++)
+        memcpy(tile + t * wide, y + t * product->ldy, cols * sizeof(float));
+    row_panels(j, product, panel, 1, tile, wide);
+    for (size_t t = 0; t < j->n_rows; t++)
+        memcpy(y + t * product->ldy, tile + t * wide, cols * sizeof(float));
 }
 
 static void row_task(void *argument, size_t task, uint32_t worker)
@@ -139,8 +155,12 @@ static void row_task(void *argument, size_t task, uint32_t worker)
     const job *j = argument;
     const part p = find_part(j, task);
     (void)worker;
-    for (size_t panel = p.first_panel; panel < p.first_panel + p.n_panels; panel++)
-        row_panel(j, p.product, panel);
+    const size_t wide = j->kernels->wide;
+    const size_t whole = pgrad__min(p.n_panels, p.product->weight->n_out / wide - p.first_panel);
+    row_panels(j, p.product, p.first_panel, whole, p.product->y + p.first_panel * wide,
+               p.product->ldy);
+    if (whole < p.n_panels)
+        row_edge(j, p.product, p.first_panel + whole);
     add_bias(j, &p);
 }
 
@@ -185,10 +205,16 @@ pgrad_status pgrad__matmul(pgrad_context *context, pgrad__workspace *workspace, 
         return PGRAD_OK;
     }
     float *packed;
-    size_t rows = pgrad__panel_count(n_rows, kernels->narrow) * kernels->narrow;
-    PGRAD__TRY(pgrad__workspace_reserve(workspace, rows * j.depth, &packed));
+    const size_t rows = pgrad__panel_count(n_rows, kernels->narrow) * kernels->narrow;
+    const size_t packed_floats = (rows * j.depth + PGRAD__SLACK + 15) & ~(size_t)15;
+    for (size_t i = 0; i < n_products; i++)
+        if (products[i].weight->storage != PGRAD_STORAGE_F32)
+            j.scratch_floats = j.chunk * PGRAD__KC * kernels->wide + PGRAD__SLACK;
+    PGRAD__TRY(pgrad__workspace_reserve(
+        workspace, packed_floats + pgrad__n_workers(context) * j.scratch_floats, &packed));
     pgrad__pack_rows(context, x, ldx, n_rows, j.depth, packed);
     j.x = packed;
+    j.scratch = packed + packed_floats;
     pgrad__parallel(context, count_tasks(&j), panel_task, &j);
     return PGRAD_OK;
 }

@@ -46,8 +46,13 @@ static void transpose_strip(const input_job *job, size_t o, size_t n_k, size_t i
     for (size_t k = 0; k < n_k;) {
         size_t panel = (o + k) / wide, lane = (o + k) % wide;
         size_t lanes = pgrad__min(wide - lane, n_k - k);
-        job->kernels->vec->pack_transposed(job->weight->data + (panel * n_in + i) * wide + lane,
-                                           wide, cols, lanes, wide, strip + k * wide);
+        float widened[PGRAD__MAX_WIDE * PGRAD__MAX_WIDE];
+        const float *rows = (const float *)job->weight->data + (panel * n_in + i) * wide;
+        if (job->weight->storage != PGRAD_STORAGE_F32) {
+            pgrad__widen(job->kernels, job->weight, panel, i, cols, widened);
+            rows = widened;
+        }
+        job->kernels->vec->pack_transposed(rows + lane, wide, cols, lanes, wide, strip + k * wide);
         k += lanes;
     }
 }
@@ -156,7 +161,7 @@ static void weight_task(void *argument, size_t task, uint32_t worker)
             for (size_t o = first, strip = 0; o < end; o += wide, strip++)
                 pgrad__tile(job->kernels, n_t, job->packed + t * panels * narrow + i * n_t,
                             scratch + strip * PGRAD__KC * wide,
-                            job->d_weight->data + (o / wide * n_in + i) * wide, wide,
+                            (float *)job->d_weight->data + (o / wide * n_in + i) * wide, wide,
                             pgrad__min(narrow, n_in - i), wide, 1);
     }
 }

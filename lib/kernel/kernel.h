@@ -22,11 +22,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <policygrad/model.h>
 #include <policygrad/types.h>
 
 #define PGRAD__KC 256        /* block of a reduction; part of the definition of the bits */
 #define PGRAD__ROW_BLOCK 256 /* rows of a block in sums over tokens; ditto */
 #define PGRAD__KEY_TILE 64   /* keys of an attention tile and of a cache page; ditto */
+#define PGRAD__Q8_BLOCK 32   /* inputs of an output that share a scale in Q8_0 */
+#define PGRAD__N_STORAGE 3   /* PGRAD_STORAGE_* */
 #define PGRAD__SLACK 64 /* floats behind every packed buffer: micro-kernels read past the end */
 
 struct pgrad__vector_ops; /* vec.h */
@@ -40,9 +43,11 @@ typedef struct pgrad__kernels {
     void (*micro)(size_t depth, const float *narrow_panel, const float *wide_panel, float *c,
                   size_t ldc, int accumulate);
     /* The same for n_rows <= rows_max rows of x, which is [n_rows, depth] row-major with ldx: no
-     * packing. The same bits. */
-    void (*rows)(size_t n_rows, size_t depth, const float *x, size_t ldx, const float *wide_panel,
-                 float *c, size_t ldc, int accumulate);
+     * packing. Panels stand panel_bytes apart, their outputs side by side in c. By the storage of
+     * the panels (PGRAD_STORAGE_*), which are widened in registers. The same bits. */
+    void (*rows[PGRAD__N_STORAGE])(size_t n_rows, size_t depth, const float *x, size_t ldx,
+                                   const void *panels, size_t panel_bytes, size_t n_panels,
+                                   float *c, size_t ldc, int accumulate);
     uint32_t rows_max;
     const struct pgrad__vector_ops *vec;
 } pgrad__kernels;
@@ -64,26 +69,39 @@ pgrad_status pgrad__workspace_reserve(pgrad__workspace *workspace, size_t n, flo
 void pgrad__workspace_free(pgrad__workspace *workspace);
 
 /* ---- matrices: [n_out, n_in] in packed panels (pack.c) ----
- * Panel p holds outputs p*wide .. p*wide+wide-1: data[(p * n_in + k) * wide + lane]. Lanes beyond
- * n_out are zero and stay zero. */
+ * Panel p holds outputs p*wide .. p*wide+wide-1: element (p * n_in + k) * wide + lane. Lanes beyond
+ * n_out are zero and stay zero. What is stored of a weight depends on the storage, never on the
+ * width of the panels:
+ *   F32    the float;
+ *   BF16   its upper half, rounded to nearest even;
+ *   Q8_0   as in GGUF, blocks of PGRAD__Q8_BLOCK inputs of an output, the last one short: [wide]
+ *          scales d in f16, then [inputs of the block][wide] int8 q. The weight is q d, exactly. */
 
 typedef struct pgrad__matrix {
     uint32_t n_out, n_in;
-    float *data;
+    void *data;       /* of floats, or what the storage says */
+    uint32_t storage; /* PGRAD_STORAGE_* */
 } pgrad__matrix;
 
-size_t pgrad__matrix_floats(const pgrad__kernels *kernels, uint32_t n_out,
-                            uint32_t n_in); /* + slack */
+/* Bytes of a panel, and of all with the slack behind them. */
+size_t pgrad__panel_bytes(const pgrad__kernels *kernels, uint32_t storage, uint32_t n_in);
+size_t pgrad__matrix_bytes(const pgrad__kernels *kernels, uint32_t storage, uint32_t n_out,
+                           uint32_t n_in);
+/* The same in floats, for F32. */
+size_t pgrad__matrix_floats(const pgrad__kernels *kernels, uint32_t n_out, uint32_t n_in);
 /* rows: [n_rows, n_in] row-major, outputs first .. first + n_rows - 1. */
 void pgrad__matrix_set_rows(const pgrad__kernels *kernels, pgrad__matrix *matrix, uint32_t first,
                             uint32_t n_rows, const float *rows);
 void pgrad__matrix_get_rows(const pgrad__kernels *kernels, const pgrad__matrix *matrix,
                             uint32_t first, uint32_t n_rows, float *rows);
-/* columns: [n, n_out] row-major, inputs first .. first + n - 1 (Conv1D files). */
+/* columns: [n, n_out] row-major, inputs first .. first + n - 1 (Conv1D files). Into Q8_0 they go by
+ * whole blocks. */
 void pgrad__matrix_set_columns(const pgrad__kernels *kernels, pgrad__matrix *matrix, uint32_t first,
                                uint32_t n, const float *columns);
 void pgrad__matrix_get_columns(const pgrad__kernels *kernels, const pgrad__matrix *matrix,
                                uint32_t first, uint32_t n, float *columns);
+/* 1 when every weight is finite. */
+int pgrad__matrix_all_finite(pgrad_context *context, const pgrad__matrix *matrix);
 
 /* ---- products (gemm.c) ---- */
 
@@ -107,7 +125,7 @@ pgrad_status pgrad__matmul_grad_input(pgrad_context *context, pgrad__workspace *
                                       const pgrad__matrix *weight, float *dx, size_t ldx,
                                       int accumulate);
 
-/* dW[o, i] += sum_t dY[t, o] X[t, i], t in blocks of PGRAD__KC (= PGRAD__ROW_BLOCK). */
+/* dW[o, i] += sum_t dY[t, o] X[t, i] in F32, t in blocks of PGRAD__KC (= PGRAD__ROW_BLOCK). */
 pgrad_status pgrad__matmul_grad_weight(pgrad_context *context, pgrad__workspace *workspace,
                                        const float *dy, size_t ldy, const float *x, size_t ldx,
                                        size_t n_rows, pgrad__matrix *d_weight);
@@ -282,7 +300,7 @@ pgrad_status pgrad__attention_backward(pgrad_context *context, pgrad__workspace 
 
 /* ---- norms (reduce.c) ---- */
 
-/* sum of squares of a matrix, canonical: per output over ascending inputs in f64, then a fixed
+/* sum of squares of an F32 matrix, canonical: per output over ascending inputs in f64, then a fixed
  * pairwise tree over outputs. NaN or infinity comes through. */
 double pgrad__matrix_sumsq(pgrad_context *context, const pgrad__matrix *matrix);
 /* The same for a vector: blocks of 256 ascending in f64, then the tree over blocks. */

@@ -33,6 +33,10 @@ static inline void pgrad__tile(const pgrad__kernels *kernels, size_t depth,
             c[i * ldc + j] = accumulate ? c[i * ldc + j] + tile[i * wide + j] : tile[i * wide + j];
 }
 
+/* Inputs first .. first + n - 1 of a panel of a narrow matrix as floats, [n][wide]. */
+void pgrad__widen(const pgrad__kernels *kernels, const pgrad__matrix *matrix, size_t panel,
+                  size_t first, size_t n, float *out);
+
 /* The packed left operand of a product: panel i holds rows i*narrow ..; [panel][depth][narrow].
  * Packed by all threads. */
 void pgrad__pack_rows(pgrad_context *context, const float *x, size_t ldx, size_t n_rows,

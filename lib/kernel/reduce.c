@@ -54,7 +54,8 @@ static void matrix_task(void *argument, size_t task, uint32_t worker)
     matrix_job *job = argument;
     const size_t wide = job->kernels->wide, n_in = job->matrix->n_in;
     (void)worker;
-    job->kernels->vec->panel_sumsq(job->matrix->data + (job->first_panel + task) * n_in * wide,
+    job->kernels->vec->panel_sumsq((const float *)job->matrix->data +
+                                       (job->first_panel + task) * n_in * wide,
                                    n_in, wide, job->sums[task]);
 }
 

@@ -82,9 +82,19 @@ typedef struct pgrad__vector_ops {
     /* x is used up. */
     void (*q8_round)(float *x, const uint32_t *bits, uint32_t shift, size_t depth, size_t wide,
                      int root, uint8_t *codes, uint8_t *exponents, uint32_t *max);
-    /* The small-batch product of pgrad__kernels.rows for this set's panel width. */
-    void (*product_rows)(size_t n_rows, size_t depth, const float *x, size_t ldx,
-                         const float *wide_panel, float *c, size_t ldc, int accumulate);
+    /* pgrad__kernels.rows for this set's panel width, by storage. */
+    void (*product_rows_f32)(size_t n_rows, size_t depth, const float *x, size_t ldx,
+                             const void *panels, size_t panel_bytes, size_t n_panels, float *c,
+                             size_t ldc, int accumulate);
+    void (*product_rows_bf16)(size_t n_rows, size_t depth, const float *x, size_t ldx,
+                              const void *panels, size_t panel_bytes, size_t n_panels, float *c,
+                              size_t ldc, int accumulate);
+    void (*product_rows_q8_0)(size_t n_rows, size_t depth, const float *x, size_t ldx,
+                              const void *panels, size_t panel_bytes, size_t n_panels, float *c,
+                              size_t ldc, int accumulate);
+    /* out[k * wide + lane], inputs first .. first + n - 1 of a panel of that storage. */
+    void (*widen_bf16)(const void *panel, size_t first, size_t n, float *out);
+    void (*widen_q8_0)(const void *panel, size_t first, size_t n, float *out);
     /* Packing of activations into panels of `width` lanes: transposed from rows [n_rows <= width,
      * depth] (lanes beyond n_rows zero), or straight from [depth, n <= width] slices. */
     void (*pack_transposed)(const float *x, size_t ldx, size_t n_rows, size_t depth, size_t width,

@@ -59,9 +59,17 @@
     void pgrad__vec_q8_round_##set(float *x, const uint32_t *bits, uint32_t shift, size_t depth,   \
                                    size_t wide, int root, uint8_t *codes, uint8_t *exponents,      \
                                    uint32_t *max);                                                 \
-    void pgrad__vec_product_rows_##set(size_t n_rows, size_t depth, const float *x, size_t ldx,    \
-                                       const float *wide_panel, float *c, size_t ldc,              \
-                                       int accumulate);                                            \
+    void pgrad__vec_product_rows_f32_##set(size_t n_rows, size_t depth, const float *x,            \
+                                           size_t ldx, const void *panels, size_t panel_bytes,     \
+                                           size_t n_panels, float *c, size_t ldc, int accumulate); \
+    void pgrad__vec_product_rows_bf16_##set(                                                       \
+        size_t n_rows, size_t depth, const float *x, size_t ldx, const void *panels,               \
+        size_t panel_bytes, size_t n_panels, float *c, size_t ldc, int accumulate);                \
+    void pgrad__vec_product_rows_q8_0_##set(                                                       \
+        size_t n_rows, size_t depth, const float *x, size_t ldx, const void *panels,               \
+        size_t panel_bytes, size_t n_panels, float *c, size_t ldc, int accumulate);                \
+    void pgrad__vec_widen_bf16_##set(const void *panel, size_t first, size_t n, float *out);       \
+    void pgrad__vec_widen_q8_0_##set(const void *panel, size_t first, size_t n, float *out);       \
     void pgrad__vec_pack_transposed_##set(const float *x, size_t ldx, size_t n_rows, size_t depth, \
                                           size_t width, float *panel);                             \
     void pgrad__vec_pack_straight_##set(const float *x, size_t ldx, size_t n, size_t depth,        \

@@ -35,7 +35,11 @@ const pgrad__vector_ops TABLE_EXPAND(PGRAD__SET) = {
     .bf16_round = PGRAD__VEC(bf16_round),
     .q8_widen = PGRAD__VEC(q8_widen),
     .q8_round = PGRAD__VEC(q8_round),
-    .product_rows = PGRAD__VEC(product_rows),
+    .product_rows_f32 = PGRAD__VEC(product_rows_f32),
+    .product_rows_bf16 = PGRAD__VEC(product_rows_bf16),
+    .product_rows_q8_0 = PGRAD__VEC(product_rows_q8_0),
+    .widen_bf16 = PGRAD__VEC(widen_bf16),
+    .widen_q8_0 = PGRAD__VEC(widen_q8_0),
     .pack_transposed = PGRAD__VEC(pack_transposed),
     .pack_straight = PGRAD__VEC(pack_straight),
 };

@@ -78,7 +78,11 @@ static pgrad_status apply_params(pgrad_model *model, const pgrad_model_params *p
                            model->config.n_context, params->n_context);
     if (params->n_context > 0)
         model->n_context = params->n_context;
+    if (params->storage == PGRAD_STORAGE_Q8_0 && !params->frozen)
+        return pgrad__fail(PGRAD_E_INVALID, "model.storage: q8_0 is for frozen models; expected "
+                                            "f32 or bf16, or frozen = 1");
     model->frozen = params->frozen != 0;
+    model->storage = params->storage;
     return pgrad__tensors_plan(model);
 }
 
@@ -316,7 +320,7 @@ static void copy_tensor(void *argument, size_t index, uint32_t worker)
     const weight_copy *copy = argument;
     const pgrad__tensor *from = &copy->from->tensors[index];
     (void)worker;
-    memcpy(copy->to->tensors[index].data, from->data, from->floats * sizeof(float));
+    memcpy(copy->to->tensors[index].data, from->data, from->bytes);
 }
 
 static pgrad_status copy_model(const pgrad_model *from, pgrad_model *to)
@@ -326,6 +330,7 @@ static pgrad_status copy_model(const pgrad_model *from, pgrad_model *to)
     to->n_context = from->n_context;
     to->weight_version = from->weight_version;
     to->frozen = 1;
+    to->storage = from->storage;
     PGRAD__TRY(
         pgrad__copy_text(to->context, from->config_text, from->config_length, &to->config_text));
     to->config_length = from->config_length;

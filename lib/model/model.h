@@ -27,9 +27,10 @@ typedef struct pgrad__tensor {
     uint64_t dims[2];     /* as in the checkpoint */
     pgrad__matrix matrix; /* MATRIX*: data is `data` */
     pgrad__matrix grad_matrix;
-    float *data; /* floats of it, slack excluded */
-    float *grad; /* the same layout; NULL before the first backward pass: gradients.h */
-    size_t floats;
+    void *data;    /* floats; of a matrix what its storage says */
+    size_t bytes;  /* of it, slack excluded */
+    float *grad;   /* floats in the same order; NULL before the first backward pass: gradients.h */
+    size_t floats; /* of it, slack excluded, whether there is one or not */
 } pgrad__tensor;
 
 struct pgrad_model {
@@ -50,6 +51,7 @@ struct pgrad_model {
     uint32_t n_context;
     int frozen;
     int has_gradients; /* memory of its own for all of them */
+    uint32_t storage; /* PGRAD_STORAGE_* of its matrices */
     uint64_t weight_version;
     const pgrad__kernels *kernels;
 };

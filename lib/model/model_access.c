@@ -35,10 +35,11 @@ pgrad_status pgrad_model_get_info(pgrad_model *model, pgrad_model_info *out)
         .weight_version = model->weight_version,
         .eos_token = config->n_eos > 0 ? config->eos[0] : -1,
         .bos_token = config->bos,
+        .storage = model->storage,
     };
     for (uint32_t i = 0; i < model->n_tensors; i++) {
         info.n_parameters += pgrad__tensor_elements(&model->tensors[i]);
-        info.weight_bytes += (model->tensors[i].floats + PGRAD__SLACK) * sizeof(float);
+        info.weight_bytes += model->tensors[i].bytes + PGRAD__SLACK * sizeof(float);
     }
     return pgrad__struct_write("model_info", &info, sizeof info, out);
 }

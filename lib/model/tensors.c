@@ -100,8 +100,13 @@ static pgrad_status plan_one(pgrad_model *model, pgrad__tensor *tensor,
         tensor->floats =
             pgrad__matrix_floats(model->kernels, tensor->matrix.n_out, tensor->matrix.n_in) - slack;
         tensor->grad_matrix = tensor->matrix;
+        tensor->matrix.storage = model->storage;
+        tensor->bytes = pgrad__matrix_bytes(model->kernels, model->storage, tensor->matrix.n_out,
+                                            tensor->matrix.n_in) -
+                        slack * sizeof(float);
     } else {
         tensor->floats = (size_t)(tensor->dims[0] * tensor->dims[1]);
+        tensor->bytes = tensor->floats * sizeof(float);
     }
     char *owner = rule->per_layer ? (char *)&model->layers[layer] : (char *)model->stem;
     *(pgrad__tensor **)(void *)(owner + rule->place) = tensor;
@@ -140,17 +145,18 @@ static void zero_tensor(void *argument, size_t index, uint32_t worker)
 {
     const pgrad_model *model = argument;
     const pgrad__tensor *tensor = &model->tensors[index];
-    size_t panel = (size_t)tensor->matrix.n_in * model->kernels->wide;
+    const size_t slack = PGRAD__SLACK * sizeof(float);
+    size_t panel = pgrad__panel_bytes(model->kernels, tensor->matrix.storage, tensor->matrix.n_in);
     (void)worker;
-    memset(tensor->data + (tensor->floats - panel), 0, (panel + PGRAD__SLACK) * sizeof(float));
+    memset((unsigned char *)tensor->data + (tensor->bytes - panel), 0, panel + slack);
 }
 
 pgrad_status pgrad__tensors_allocate(pgrad_model *model)
 {
     for (uint32_t i = 0; i < model->n_tensors; i++) {
         pgrad__tensor *tensor = &model->tensors[i];
-        size_t floats = tensor->floats + PGRAD__SLACK;
-        PGRAD__TRY(pgrad__alloc(model->context, floats, sizeof(float), &tensor->data));
+        size_t bytes = tensor->bytes + PGRAD__SLACK * sizeof(float);
+        PGRAD__TRY(pgrad__alloc(model->context, bytes, 1, &tensor->data));
         tensor->matrix.data = tensor->data;
     }
     pgrad__parallel(model->context, model->n_tensors, zero_tensor, model);
@@ -242,7 +248,7 @@ void pgrad__tensor_set_rows(const pgrad_model *model, pgrad__tensor *tensor, int
         return;
     case PGRAD__TENSOR_TABLE:
     case PGRAD__TENSOR_VECTOR:
-        memcpy(tensor->data + (size_t)first * row, rows, (size_t)n * row * sizeof(float));
+        memcpy((float *)tensor->data + (size_t)first * row, rows, (size_t)n * row * sizeof(float));
     }
 }
 
@@ -300,11 +306,10 @@ static pgrad_status fill_tensor(pgrad_model *model, uint32_t index, int by_outpu
         task.n_rows = tensor->matrix.n_out;
         task.row_floats = tensor->matrix.n_in;
     }
-    task.chunk_rows = CHUNK_FLOATS / task.row_floats;
-    if (task.chunk_rows > 32)
-        task.chunk_rows -= task.chunk_rows % 32; /* whole panels of any kernel set */
+    /* Whole panels of any kernel set, and whole blocks of Q8_0 where rows are inputs. */
+    task.chunk_rows = CHUNK_FLOATS / task.row_floats / 32 * 32;
     if (task.chunk_rows == 0)
-        task.chunk_rows = 1;
+        task.chunk_rows = 32;
     if (task.chunk_rows > task.n_rows)
         task.chunk_rows = task.n_rows;
     uint32_t n_workers = pgrad__n_workers(model->context);

@@ -11,7 +11,10 @@ static pgrad_status check_finite(const pgrad_model *model)
 {
     for (uint32_t i = 0; i < model->n_tensors; i++) {
         const pgrad__tensor *tensor = &model->tensors[i];
-        if (!pgrad__all_finite(model->context, tensor->data, tensor->floats))
+        int finite = tensor->matrix.n_out > 0
+                         ? pgrad__matrix_all_finite(model->context, &tensor->matrix)
+                         : pgrad__all_finite(model->context, tensor->data, tensor->floats);
+        if (!finite)
             return pgrad__fail(PGRAD_E_NUMERIC, "tensor '%s': a weight is not finite",
                                tensor->name);
     }

@@ -112,6 +112,9 @@ pgrad_status pgrad_optimizer_create(pgrad_model *model, const pgrad_optimizer_pa
                            model == NULL ? "model" : "out");
     if (model->frozen)
         return pgrad__fail(PGRAD_E_STATE, "optimizer_create: the model is frozen");
+    if (model->storage != PGRAD_STORAGE_F32)
+        return pgrad__fail(PGRAD_E_UNSUPPORTED,
+                           "optimizer_create: expected a model whose storage is f32, found bf16");
     PGRAD__TRY(pgrad__enter(model->context, &scope));
     pgrad_status status = create(model, params, out);
     pgrad__leave(&scope);

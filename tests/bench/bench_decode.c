@@ -22,7 +22,7 @@ static double products_alone(pgrad_context *context, uint32_t n)
     for (int i = 0; i < 49; i++) {
         const uint32_t n_out = i < 48 ? SHAPES[i % 4][0] : 50257,
                        n_in = i < 48 ? SHAPES[i % 4][1] : 768;
-        weights[i] = (pgrad__matrix){n_out, n_in, NULL};
+        weights[i] = (pgrad__matrix){.n_out = n_out, .n_in = n_in};
         CHECK(pgrad__calloc(context, pgrad__matrix_floats(kernels, n_out, n_in), sizeof(float),
                             &weights[i].data));
     }

@@ -56,8 +56,8 @@ static double rate(pgrad_context *context, size_t rows, void (*run)(setting *),
         setting s = {.context = context,
                      .workspace = {context, NULL, 0},
                      .rows = rows,
-                     .weight = {n_out, n_in, NULL},
-                     .gradient = {n_out, n_in, NULL}};
+                     .weight = {.n_out = n_out, .n_in = n_in},
+                     .gradient = {.n_out = n_out, .n_in = n_in}};
         size_t floats = pgrad__matrix_floats(kernels, n_out, n_in);
         CHECK(pgrad__calloc(context, floats, sizeof(float), &s.weight.data));
         CHECK(pgrad__calloc(context, floats, sizeof(float), &s.gradient.data));

@@ -20,6 +20,18 @@ static inline pgrad_model *gpt2_create(pgrad_context *context)
     return model;
 }
 
+/* A frozen one. */
+static inline pgrad_model *gpt2_create_in(pgrad_context *context, uint32_t storage)
+{
+    pgrad_model *model;
+    pgrad_model_params params;
+    pgrad_model_params_init(&params, sizeof params);
+    params.frozen = 1;
+    params.storage = storage;
+    CHECK(pgrad_model_create(context, GPT2_CONFIG, 1, &params, &model));
+    return model;
+}
+
 static inline pgrad_context *two_threads(void)
 {
     pgrad_context *context;

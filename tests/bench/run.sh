@@ -6,9 +6,9 @@
 #   sh tests/bench/run.sh gemm_packed allocations some figures
 #
 # limit is measured in the same run where there is one: the best rate of BLIS's own sgemm over its kernel sets
-# (gemm, train, head), the packed products alone (decode), the same without drafts (speculate), the step
-# (sampler_share), the bandwidth of a plain loop (optimizer), the figure to stay under (load, step_rss,
-# step_predicted, size, open).
+# (gemm, train, head), a plain reading of memory (bandwidth), the packed products alone (decode), the same without
+# drafts (speculate), the step (sampler_share), the bandwidth of a plain loop (optimizer), the figure to stay under
+# (load, step_rss, step_predicted, size, open).
 # Status 1: a program failed. Status 2: a name is unknown.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -17,6 +17,7 @@ cd "$(dirname "$0")/../.."
 # run_PROGRAM below.
 programs='
 gemm   gemm_packed
+bandwidth read_bandwidth rows1 decode_b1
 decode decode_b32 decode_b64 sampler_share allocations
 speculate decode_speculative
 train  train_step train_step_recompute step_predicted allocations
@@ -70,6 +71,8 @@ run_peak() {
 }
 
 run_gemm() { "$bench/bench_gemm"; }
+
+run_bandwidth() { "$bench/bench_bandwidth"; }
 
 run_decode() { "$bench/bench_decode"; }
 

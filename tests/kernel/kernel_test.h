@@ -134,13 +134,18 @@ static inline void check_same(const char *what, const float *found, const float 
 }
 
 /* A matrix of these rows; its memory is the context's: free it with free_matrix. */
-static inline pgrad__matrix make_matrix(uint32_t n_out, uint32_t n_in, const float *rows)
+static inline pgrad__matrix make_matrix_in(uint32_t storage, uint32_t n_out, uint32_t n_in, const float *rows)
 {
-    pgrad__matrix matrix = {.n_out = n_out, .n_in = n_in};
-    OK(pgrad__calloc(context, pgrad__matrix_floats(kernels, n_out, n_in), sizeof(float), &matrix.data));
+    pgrad__matrix matrix = {.n_out = n_out, .n_in = n_in, .storage = storage};
+    OK(pgrad__calloc(context, pgrad__matrix_bytes(kernels, storage, n_out, n_in), 1, &matrix.data));
     if (rows != NULL)
         pgrad__matrix_set_rows(kernels, &matrix, 0, n_out, rows);
     return matrix;
+}
+
+static inline pgrad__matrix make_matrix(uint32_t n_out, uint32_t n_in, const float *rows)
+{
+    return make_matrix_in(PGRAD_STORAGE_F32, n_out, n_in, rows);
 }
 
 static inline float *rows_of(const pgrad__matrix *matrix)
@@ -162,7 +167,7 @@ static inline void check_padding(const pgrad__matrix *matrix)
     const size_t wide = kernels->wide, used = matrix->n_out % wide;
     if (used == 0)
         return;
-    const float *panel = matrix->data + matrix->n_out / wide * matrix->n_in * wide;
+    const float *panel = (const float *)matrix->data + matrix->n_out / wide * matrix->n_in * wide;
     for (size_t k = 0; k < matrix->n_in; k++)
         for (size_t lane = used; lane < wide; lane++)
             ck_assert(panel[k * wide + lane] == 0.0f);

@@ -171,6 +171,12 @@ static inline void temporary_folder(char *path)
     ck_assert_ptr_nonnull(mkdtemp(path));
 }
 
+/* The weights of a tensor that is f32. */
+static inline float *weights_of(const pgrad__tensor *tensor)
+{
+    return tensor->data;
+}
+
 static inline void remove_folder(const char *path)
 {
     DIR *folder = opendir(path);

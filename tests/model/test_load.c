@@ -98,8 +98,8 @@ START_TEST(gguf_of_gpt2_is_transposed)
         ck_assert_str_eq(a->name, b->name);
         ck_assert_uint_eq(a->floats, b->floats);
         for (size_t j = 0; j < a->floats; j++) { /* f16: 11 bits, subnormal below 6e-5 */
-            double error = fabs((double)a->data[j] - (double)b->data[j]);
-            ck_assert_msg(error <= fabs((double)a->data[j]) / 2048.0 + 3e-8, "%s: %g", a->name,
+            double error = fabs((double)weights_of(a)[j] - (double)weights_of(b)[j]);
+            ck_assert_msg(error <= fabs((double)weights_of(a)[j]) / 2048.0 + 3e-8, "%s: %g", a->name,
                           error);
         }
     }
@@ -155,7 +155,7 @@ START_TEST(bf16_copy_loads)
     for (uint32_t i = 0; i < model->n_tensors; i++) {
         const pgrad__tensor *a = &model->tensors[i], *b = &again->tensors[i];
         for (size_t j = 0; j < a->floats; j++)
-            ck_assert(b->data[j] == pgrad__bf16_to_f32(pgrad__f32_to_bf16(a->data[j])));
+            ck_assert(weights_of(b)[j] == pgrad__bf16_to_f32(pgrad__f32_to_bf16(weights_of(a)[j])));
     }
     /* Keys of the source stay, in their order; the element type is told under the key it had. */
     strcat(path, "/config.json");
@@ -188,7 +188,7 @@ START_TEST(not_finite_is_not_saved)
     pgrad__tensor *tensor = pgrad__tensor_by_name(model, "model.layers.1.mlp.up_proj.weight");
     pgrad__folder out = {0};
     pgrad_save_params params = {.struct_size = sizeof params};
-    tensor->data[5] = (float)NAN;
+    weights_of(tensor)[5] = (float)NAN;
     OK(pgrad__folder_open(context, path, &out));
     FAILS(PGRAD_E_NUMERIC, "model.layers.1.mlp.up_proj.weight",
           pgrad__model_write(model, &params, &out));
@@ -576,9 +576,9 @@ START_TEST(snapshot_stays)
     same_logits(model, copy);
     ck_assert_int_eq(copy->frozen, 1);
     ck_assert_ptr_null(copy->tensors[0].grad);
-    float before = copy->tensors[0].data[0];
-    model->tensors[0].data[0] += 1.0f;
-    ck_assert(copy->tensors[0].data[0] == before);
+    float before = weights_of(&copy->tensors[0])[0];
+    weights_of(&model->tensors[0])[0] += 1.0f;
+    ck_assert(weights_of(&copy->tensors[0])[0] == before);
     pgrad_model_free(model); /* in any order */
     size_t n;
     free(logits_of(copy, &n));
@@ -650,7 +650,7 @@ START_TEST(created_from_a_seed)
     ck_assert_msg(fabs(squares / n - 1.0) < 4.0 * sqrt(2.0 / n), "variance %g", squares / n);
     pgrad_model *c = NULL;
     OK(pgrad_model_create(context, small, 8, NULL, &c));
-    ck_assert(c->tensors[0].data[0] != a->tensors[0].data[0]);
+    ck_assert(weights_of(&c->tensors[0])[0] != weights_of(&a->tensors[0])[0]);
     pgrad_model_free(c);
     pgrad_model_free(b);
     pgrad_model_free(a);

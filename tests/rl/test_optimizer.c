@@ -41,7 +41,7 @@ static double set_gradients(double scale)
         pgrad__tensor *tensor = &model->tensors[i];
         for (size_t k = 0; k < tensor->floats; k++)
             tensor->grad[k] =
-                tensor->data[k] == 0.0f ? 0.0f : (float)(scale * ((double)(k % 13) - 6.0));
+                ((const float *)tensor->data)[k] == 0.0f ? 0.0f : (float)(scale * ((double)(k % 13) - 6.0));
         for (size_t k = 0; k < tensor->floats; k++)
             squares += (double)tensor->grad[k] * (double)tensor->grad[k];
     }
