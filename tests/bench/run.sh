@@ -17,7 +17,7 @@ cd "$(dirname "$0")/../.."
 # run_PROGRAM below.
 programs='
 gemm   gemm_packed
-bandwidth read_bandwidth rows1 decode_b1
+bandwidth read_bandwidth rows1_f32_gpt2 rows1_bf16_gpt2 rows1_q8_0_gpt2 decode_b1_f32 decode_b1_bf16 decode_b1_q8_0
 decode decode_b32 decode_b64 sampler_share allocations
 speculate decode_speculative
 train  train_step train_step_recompute step_predicted allocations

@@ -2,8 +2,22 @@
  * shared prompt; and losses and gradients with any number of threads and every kernel set. */
 #include "../model/model_test.h"
 
-static const char *const models[] = {"tiny_gpt2", "tiny_llama", "tiny_llama_tied"};
-#define N_MODELS 3
+typedef struct variant {
+    const char *name;
+    uint32_t storage;
+} variant;
+
+/* f32, then all that have gradients, then the frozen ones. */
+static const variant models[] = {{"tiny_gpt2", PGRAD_STORAGE_F32},
+                                 {"tiny_llama", PGRAD_STORAGE_F32},
+                                 {"tiny_llama_tied", PGRAD_STORAGE_F32},
+                                 {"tiny_gpt2", PGRAD_STORAGE_BF16},
+                                 {"tiny_llama", PGRAD_STORAGE_BF16},
+                                 {"tiny_gpt2", PGRAD_STORAGE_Q8_0},
+                                 {"tiny_llama_tied", PGRAD_STORAGE_Q8_0}};
+#define N_F32 3
+#define N_TRAINABLE 5
+#define N_MODELS 7
 
 static pgrad_token token_at(size_t sequence, size_t i)
 {
@@ -38,12 +52,12 @@ typedef struct fixture {
     float *whole; /* [length, vocab] of the sequence alone */
 } fixture;
 
-static void begin(fixture *f, const char *name, uint32_t kernel_set, uint32_t n_threads)
+static void begin(fixture *f, const variant *of, uint32_t kernel_set, uint32_t n_threads)
 {
     memset(f, 0, sizeof *f);
     f->context = test_context(kernel_set, n_threads);
     ck_assert_ptr_nonnull(f->context);
-    f->model = golden_model(f->context, name);
+    f->model = stored_model(f->context, of->name, of->storage);
     f->length = f->model->n_context >= LONG ? LONG : LENGTH;
     f->vocab = f->model->config.n_vocab;
     OK(pgrad__pass_create(f->model, &f->pass));
@@ -66,7 +80,7 @@ static void end(fixture *f)
 START_TEST(alone_and_in_a_batch)
 {
     fixture f;
-    begin(&f, models[_i], PGRAD_KERNELS_AUTO, 2);
+    begin(&f, &models[_i], PGRAD_KERNELS_AUTO, 2);
     test_batch b = {0};
     pgrad_token other[64];
     make_tokens(1, 40, other);
@@ -114,7 +128,7 @@ START_TEST(through_the_cache)
 {
     static const size_t chunks[] = {1, 2, 7, 17, 32, 64, 65, 150};
     fixture f;
-    begin(&f, models[_i], PGRAD_KERNELS_AUTO, 2);
+    begin(&f, &models[_i], PGRAD_KERNELS_AUTO, 2);
     for (size_t i = 0; i < sizeof chunks / sizeof chunks[0]; i++)
         decode_in_chunks(&f, chunks[i]);
     end(&f);
@@ -127,7 +141,7 @@ START_TEST(decoded_together)
 {
     enum { N = 20, STEPS = 6 };
     fixture f;
-    begin(&f, models[_i], PGRAD_KERNELS_AUTO, 3);
+    begin(&f, &models[_i], PGRAD_KERNELS_AUTO, 3);
     pgrad_token tokens[N][64];
     uint32_t pages[N];
     size_t start[N];
@@ -172,7 +186,7 @@ START_TEST(shared_prompt)
     enum { G = 5, STEPS = 3 };
     static const size_t prompts[] = {64, 70, 128, 131};
     fixture f;
-    begin(&f, models[1 + _i % 2], PGRAD_KERNELS_AUTO, 2);
+    begin(&f, &models[1 + _i % 2], PGRAD_KERNELS_AUTO, 2);
     size_t n_prompt = prompts[_i / 2], n_full = n_prompt / PGRAD__KEY_TILE;
     uint32_t prompt_pages[4], pages[G][4];
     size_t n_pages = (n_prompt + PGRAD__KEY_TILE - 1) / PGRAD__KEY_TILE;
@@ -230,7 +244,7 @@ END_TEST
 START_TEST(old_pages_do_not_show)
 {
     fixture f;
-    begin(&f, models[_i], PGRAD_KERNELS_AUTO, 2);
+    begin(&f, &models[_i], PGRAD_KERNELS_AUTO, 2);
     float *embedding = f.model->tensors[0].data, kept = embedding[0];
     uint32_t page;
     pgrad_token zero[40] = {0};
@@ -269,7 +283,7 @@ END_TEST
 START_TEST(scored_and_trained)
 {
     fixture f;
-    begin(&f, models[_i], PGRAD_KERNELS_AUTO, 2);
+    begin(&f, &models[_i], PGRAD_KERNELS_AUTO, 2);
     test_batch b = {0};
     pgrad_token other[30];
     make_tokens(9, 30, other);
@@ -307,7 +321,7 @@ static pgrad_status zero_loss(void *user, size_t first, size_t n, const float *l
 START_TEST(zero_derivatives_leave_zero)
 {
     fixture f;
-    begin(&f, models[_i], PGRAD_KERNELS_AUTO, 2);
+    begin(&f, &models[_i], PGRAD_KERNELS_AUTO, 2);
     test_batch b = {0};
     batch_add(&b, f.tokens, f.length);
     OK(pgrad__model_backward(f.model, f.pass, &b.batch, &(pgrad__backward){.loss = zero_loss}));
@@ -319,18 +333,18 @@ START_TEST(zero_derivatives_leave_zero)
 }
 END_TEST
 
-/* Loss, all gradients in the checkpoints' order, and logits of one machine configuration. */
+/* Loss and all gradients where there are some, in the checkpoints' order, and logits of one machine configuration. */
 typedef struct outcome {
     double loss;
     float *values;
     size_t n;
 } outcome;
 
-static outcome run(const char *name, uint32_t kernel_set, uint32_t n_threads)
+static outcome run(const variant *of, uint32_t kernel_set, uint32_t n_threads)
 {
     fixture f;
     outcome out = {0};
-    begin(&f, name, kernel_set, n_threads);
+    begin(&f, of, kernel_set, n_threads);
     test_batch b = {0};
     pgrad_token other[50];
     batch_add(&b, f.tokens, f.length);
@@ -338,12 +352,13 @@ static outcome run(const char *name, uint32_t kernel_set, uint32_t n_threads)
         make_tokens(s + 20, 11 + 7 * s, other);
         batch_add(&b, other, 11 + 7 * s);
     }
-    out.loss = run_backward(f.model, f.pass, &b);
-    for (uint32_t i = 0; i < f.model->n_tensors; i++)
+    if (!f.model->frozen)
+        out.loss = run_backward(f.model, f.pass, &b);
+    for (uint32_t i = 0; i < f.model->n_tensors && !f.model->frozen; i++)
         out.n += f.model->tensors[i].dims[0] * f.model->tensors[i].dims[1];
     size_t n_logits = f.length * f.vocab, at = 0;
     out.values = malloc((out.n + n_logits) * sizeof *out.values);
-    for (uint32_t i = 0; i < f.model->n_tensors; i++) {
+    for (uint32_t i = 0; i < f.model->n_tensors && !f.model->frozen; i++) {
         size_t n;
         OK(pgrad_model_grad_read(f.model, f.model->tensors[i].name, out.values + at, out.n - at,
                                  &n));
@@ -365,9 +380,9 @@ static void same_outcome(const char *what, const outcome *a, const outcome *b)
 START_TEST(threads_do_not_show)
 {
     static const uint32_t threads[] = {2, 3, 8};
-    outcome one = run(models[_i], PGRAD_KERNELS_AUTO, 1);
+    outcome one = run(&models[_i], PGRAD_KERNELS_AUTO, 1);
     for (size_t i = 0; i < 3; i++) {
-        outcome many = run(models[_i], PGRAD_KERNELS_AUTO, threads[i]);
+        outcome many = run(&models[_i], PGRAD_KERNELS_AUTO, threads[i]);
         same_outcome("threads", &one, &many);
         free(many.values);
     }
@@ -378,13 +393,13 @@ END_TEST
 START_TEST(kernel_sets_do_not_show)
 {
     static const uint32_t sets[] = {PGRAD_KERNELS_HASWELL, PGRAD_KERNELS_SKX, PGRAD_KERNELS_ARMV8A};
-    outcome plain = run(models[_i], PGRAD_KERNELS_GENERIC, 2);
+    outcome plain = run(&models[_i], PGRAD_KERNELS_GENERIC, 2);
     for (size_t i = 0; i < 3; i++) {
         pgrad_context *probe = test_context(sets[i], 1);
         if (probe == NULL) /* not of this machine */
             continue;
         pgrad_context_free(probe);
-        outcome other = run(models[_i], sets[i], 2);
+        outcome other = run(&models[_i], sets[i], 2);
         same_outcome("kernel set", &plain, &other);
         free(other.values);
     }
@@ -396,7 +411,7 @@ END_TEST
 START_TEST(warm_passes_allocate_nothing)
 {
     fixture f;
-    begin(&f, models[_i], PGRAD_KERNELS_AUTO, 2);
+    begin(&f, &models[_i], PGRAD_KERNELS_AUTO, 2);
     test_batch b = {0};
     pgrad_context_info before = {.struct_size = sizeof before}, after = before;
     float scores[LONG];
@@ -424,12 +439,12 @@ int main(void)
     tcase_add_loop_test(tests, through_the_cache, 0, N_MODELS);
     tcase_add_loop_test(tests, decoded_together, 0, N_MODELS);
     tcase_add_loop_test(tests, shared_prompt, 0, 8);
-    tcase_add_loop_test(tests, old_pages_do_not_show, 0, N_MODELS);
-    tcase_add_loop_test(tests, scored_and_trained, 0, N_MODELS);
-    tcase_add_loop_test(tests, zero_derivatives_leave_zero, 0, N_MODELS);
+    tcase_add_loop_test(tests, old_pages_do_not_show, 0, N_F32);
+    tcase_add_loop_test(tests, scored_and_trained, 0, N_TRAINABLE);
+    tcase_add_loop_test(tests, zero_derivatives_leave_zero, 0, N_TRAINABLE);
     tcase_add_loop_test(tests, threads_do_not_show, 0, N_MODELS);
     tcase_add_loop_test(tests, kernel_sets_do_not_show, 0, N_MODELS);
-    tcase_add_loop_test(tests, warm_passes_allocate_nothing, 0, N_MODELS);
+    tcase_add_loop_test(tests, warm_passes_allocate_nothing, 0, N_TRAINABLE);
     suite_add_tcase(suite, tests);
     return run_suite(suite);
 }

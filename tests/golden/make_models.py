@@ -185,7 +185,7 @@ def permute(weight, n_heads):
             .swapaxes(1, 2).reshape(weight.shape))
 
 
-def llama_gguf(name, out):
+def llama_gguf(name, out, q8_0=False):
     model = transformers.AutoModelForCausalLM.from_pretrained(HERE / name, dtype=torch.float32)
     config = model.config
     writer = gguf.GGUFWriter(str(HERE / out), "llama")
@@ -198,15 +198,19 @@ def llama_gguf(name, out):
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(10000.0)
     writer.add_rope_dimension_count(config.head_dim)
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0 if q8_0 else gguf.LlamaFileType.ALL_F32)
     for tensor_name, tensor in model.state_dict().items():
         array = tensor.numpy()
         if ".q_proj." in tensor_name:
             array = permute(array, config.num_attention_heads)
         if ".k_proj." in tensor_name:
             array = permute(array, config.num_key_value_heads)
-        writer.add_tensor(gguf_name(tensor_name, LLAMA_NAMES, "model.layers."),
-                          np.ascontiguousarray(array))
+        array = np.ascontiguousarray(array)
+        kind = gguf.GGMLQuantizationType.F32
+        if q8_0 and array.ndim == 2 and array.shape[1] % 32 == 0:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            array = gguf.quants.quantize(array, kind)
+        writer.add_tensor(gguf_name(tensor_name, LLAMA_NAMES, "model.layers."), array, raw_dtype=kind)
     finish_gguf(writer)
 
 
@@ -262,6 +266,7 @@ def main():
     objective("tiny_llama", "k2", "sequence_mean_token_mean", 12)
     shard("tiny_llama", "tiny_llama_sharded")
     llama_gguf("tiny_llama", "tiny_llama.gguf")
+    llama_gguf("tiny_llama", "tiny_llama_q8_0.gguf", q8_0=True)
     gpt2_gguf("tiny_gpt2", "tiny_gpt2_f16.gguf")
     versions = {name: importlib.metadata.version(name)
                 for name in ("torch", "transformers", "safetensors", "gguf", "numpy")}

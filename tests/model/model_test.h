@@ -50,6 +50,19 @@ static inline const char *data_path(char *buffer, const char *name)
     return buffer;
 }
 
+/* With its matrices in this storage; frozen where that is asked for. */
+static inline pgrad_model *stored_model(pgrad_context *context, const char *name, uint32_t storage)
+{
+    char path[512];
+    pgrad_model *model = NULL;
+    pgrad_model_params params;
+    pgrad_model_params_init(&params, sizeof params);
+    params.storage = storage;
+    params.frozen = storage == PGRAD_STORAGE_Q8_0;
+    OK(pgrad_model_load(context, data_path(path, name), &params, &model));
+    return model;
+}
+
 static inline pgrad_model *golden_model(pgrad_context *context, const char *name)
 {
     char path[512];

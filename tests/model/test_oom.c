@@ -14,7 +14,7 @@ static pgrad_status count_update(void *user, uint32_t index)
 static const char *folder;
 
 /* Everything the model does once. */
-static pgrad_status work(pgrad_context *context, const char *name, long try)
+static pgrad_status work(pgrad_context *context, const char *name, uint32_t storage, long try)
 {
     char path[512], target[600];
     pgrad_status status;
@@ -24,18 +24,22 @@ static pgrad_status work(pgrad_context *context, const char *name, long try)
     pgrad__folder out = {0};
     pgrad_save_params params = {.struct_size = sizeof params};
     uint32_t page = 0;
-    float logits[128];
+    float logits[128], scores[16];
     test_batch b = {0};
     mean_loss loss = {9, 0.0};
     pgrad_token tokens[10] = {5, 9, 2, 77, 31, 8, 60, 12, 1, 3};
     batch_add(&b, tokens, 10);
     pgrad__decode_span span = {.tokens = tokens, .n_tokens = 10, .pages = &page, .n_logits = 1};
     snprintf(target, sizeof target, "%s/saved%ld", folder, try);
-    status = pgrad_model_load(context, data_path(path, name), NULL, &model);
+    pgrad_model_params model_params;
+    pgrad_model_params_init(&model_params, sizeof model_params);
+    model_params.storage = storage;
+    model_params.frozen = storage == PGRAD_STORAGE_Q8_0;
+    status = pgrad_model_load(context, data_path(path, name), &model_params, &model);
     if (status == PGRAD_OK)
         status = pgrad__pass_create(model, &pass);
     uint32_t n_updates = 0;
-    if (status == PGRAD_OK) {
+    if (status == PGRAD_OK && !model->frozen) {
         status = pgrad__model_backward(model, pass, &b.batch,
                                        &(pgrad__backward){.loss = mean_loss_fn,
                                                           .user = &loss,
@@ -46,8 +50,10 @@ static pgrad_status work(pgrad_context *context, const char *name, long try)
         ck_assert(!model->has_gradients && model->tensors[0].grad == NULL);
     }
     if (status == PGRAD_OK)
-        status = pgrad__model_backward(model, pass, &b.batch,
-                                       &(pgrad__backward){.loss = mean_loss_fn, .user = &loss});
+        status = model->frozen ? pgrad__model_score(model, pass, &b.batch, scores, NULL)
+                               : pgrad__model_backward(model, pass, &b.batch,
+                                                       &(pgrad__backward){.loss = mean_loss_fn,
+                                                                          .user = &loss});
     if (status == PGRAD_OK)
         status = pgrad__kv_cache_create(model, 2, &cache);
     if (status == PGRAD_OK)
@@ -74,7 +80,9 @@ static pgrad_status work(pgrad_context *context, const char *name, long try)
 START_TEST(every_allocation_may_fail)
 {
     static const char *const names[] = {"tiny_llama_tied", "tiny_llama_sharded",
-                                        "tiny_gpt2_f16.gguf"};
+                                        "tiny_gpt2_f16.gguf", "tiny_llama_tied", "tiny_gpt2"};
+    static const uint32_t storages[] = {PGRAD_STORAGE_F32, PGRAD_STORAGE_F32, PGRAD_STORAGE_F32,
+                                        PGRAD_STORAGE_BF16, PGRAD_STORAGE_Q8_0};
     counted state = {-1, 0};
     pgrad_allocator allocator = counted_allocator(&state);
     pgrad_context_params params;
@@ -89,7 +97,7 @@ START_TEST(every_allocation_may_fail)
     long before = state.live, n = 1;
     for (; n < 5000; n++) {
         state.left = n;
-        pgrad_status status = work(context, names[_i], n);
+        pgrad_status status = work(context, names[_i], storages[_i], n);
         int failed = state.left <= 0;
         state.left = -1;
         ck_assert_msg(state.live == before, "allocation %ld: %ld blocks lost", n,
@@ -114,7 +122,7 @@ int main(void)
     Suite *suite = suite_create("oom");
     TCase *tests = tcase_create("oom");
     tcase_set_timeout(tests, 120);
-    tcase_add_loop_test(tests, every_allocation_may_fail, 0, 3);
+    tcase_add_loop_test(tests, every_allocation_may_fail, 0, 5);
     suite_add_tcase(suite, tests);
     return run_suite(suite);
 }
