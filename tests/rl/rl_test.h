@@ -22,10 +22,17 @@ static const char GPT2_CONFIG[] =
     "\"n_head\":4,\"n_positions\":96,\"vocab_size\":272,\"activation_function\":\"gelu_new\","
     "\"layer_norm_epsilon\":1e-5,\"initializer_range\":0.3}";
 
+/* Of the models made from now on; Q8_0 makes them frozen. */
+static uint32_t model_storage = PGRAD_STORAGE_F32;
+
 static inline pgrad_model *make_model(pgrad_context *context, const char *config)
 {
     pgrad_model *model = NULL;
-    OK(pgrad_model_create(context, config, 7, NULL, &model));
+    pgrad_model_params params;
+    pgrad_model_params_init(&params, sizeof params);
+    params.storage = model_storage;
+    params.frozen = model_storage == PGRAD_STORAGE_Q8_0;
+    OK(pgrad_model_create(context, config, 7, &params, &model));
     return model;
 }
 
