@@ -128,6 +128,8 @@ static inline void check_bound(const char *what, const float *found, const doubl
 
 static inline void check_same(const char *what, const float *found, const float *wanted, size_t n)
 {
+    if (memcmp(found, wanted, n * sizeof *found) == 0)
+        return; /* Check writes down every assertion */
     for (size_t i = 0; i < n; i++)
         ck_assert_msg(memcmp(&found[i], &wanted[i], sizeof *found) == 0, "%s, %s[%zu]: %.9g, not %.9g",
                       kernels->name, what, i, found[i], wanted[i]);
