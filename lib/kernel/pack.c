@@ -193,7 +193,8 @@ void pgrad__widen(const pgrad__kernels *kernels, const pgrad__matrix *matrix, si
     const unsigned char *data = (const unsigned char *)matrix->data +
                                 panel * pgrad__panel_bytes(kernels, matrix->storage, matrix->n_in);
     if (matrix->storage == PGRAD_STORAGE_BF16)
-        kernels->vec->widen_bf16(data, first, n, out);
+        kernels->vec->bf16_widen((const uint16_t *)(const void *)data + first * kernels->wide,
+                                 n * kernels->wide, out);
     else
         kernels->vec->widen_q8_0(data, first, n, out);
 }

@@ -92,8 +92,7 @@ typedef struct pgrad__vector_ops {
     void (*product_rows_q8_0)(size_t n_rows, size_t depth, const float *x, size_t ldx,
                               const void *panels, size_t panel_bytes, size_t n_panels, float *c,
                               size_t ldc, int accumulate);
-    /* out[k * wide + lane], inputs first .. first + n - 1 of a panel of that storage. */
-    void (*widen_bf16)(const void *panel, size_t first, size_t n, float *out);
+    /* out[k * wide + lane], inputs first .. first + n - 1 of a Q8_0 panel. */
     void (*widen_q8_0)(const void *panel, size_t first, size_t n, float *out);
     /* Packing of activations into panels of `width` lanes: transposed from rows [n_rows <= width,
      * depth] (lanes beyond n_rows zero), or straight from [depth, n <= width] slices. */

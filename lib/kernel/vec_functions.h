@@ -68,7 +68,6 @@
     void pgrad__vec_product_rows_q8_0_##set(                                                       \
         size_t n_rows, size_t depth, const float *x, size_t ldx, const void *panels,               \
         size_t panel_bytes, size_t n_panels, float *c, size_t ldc, int accumulate);                \
-    void pgrad__vec_widen_bf16_##set(const void *panel, size_t first, size_t n, float *out);       \
     void pgrad__vec_widen_q8_0_##set(const void *panel, size_t first, size_t n, float *out);       \
     void pgrad__vec_pack_transposed_##set(const float *x, size_t ldx, size_t n_rows, size_t depth, \
                                           size_t width, float *panel);                             \

@@ -224,13 +224,6 @@ void PGRAD__VEC(product_rows_q8_0)(size_t n_rows, size_t depth, const float *x, 
 
 /* ---- widening in front of the micro-kernel ---- */
 
-void PGRAD__VEC(widen_bf16)(const void *panel, size_t first, size_t n, float *out)
-{
-    const unsigned char *data = (const unsigned char *)panel + 2 * first * WIDE;
-    for (size_t i = 0; i < n * WIDE; i += LANES)
-        STORE(out + i, FROM_BF16(data + 2 * i));
-}
-
 void PGRAD__VEC(widen_q8_0)(const void *panel, size_t first, size_t n, float *out)
 {
     const unsigned char *data = panel;

@@ -38,7 +38,6 @@ const pgrad__vector_ops TABLE_EXPAND(PGRAD__SET) = {
     .product_rows_f32 = PGRAD__VEC(product_rows_f32),
     .product_rows_bf16 = PGRAD__VEC(product_rows_bf16),
     .product_rows_q8_0 = PGRAD__VEC(product_rows_q8_0),
-    .widen_bf16 = PGRAD__VEC(widen_bf16),
     .widen_q8_0 = PGRAD__VEC(widen_q8_0),
     .pack_transposed = PGRAD__VEC(pack_transposed),
     .pack_straight = PGRAD__VEC(pack_straight),

@@ -51,7 +51,7 @@ struct pgrad_model {
     uint32_t n_context;
     int frozen;
     int has_gradients; /* memory of its own for all of them */
-    uint32_t storage; /* PGRAD_STORAGE_* of its matrices */
+    uint32_t storage;  /* PGRAD_STORAGE_* of its matrices */
     uint64_t weight_version;
     const pgrad__kernels *kernels;
 };

@@ -99,7 +99,8 @@ int main(void)
     s.d = d;
     for (uint32_t i = 0; i < model->n_tensors; i++)
         for (size_t k = 0; k < model->tensors[i].floats; k++)
-            model->tensors[i].grad[k] = 1e-3f * ((float)(k % 2017) - 1008.0f) * model->tensors[i].data[k];
+            model->tensors[i].grad[k] =
+                1e-3f * ((float)(k % 2017) - 1008.0f) * ((const float *)model->tensors[i].data)[k];
     measure(context, model, &s, "f32");
     measure(context, model, &s, "bf16");
     measure(context, model, &s, "q8");

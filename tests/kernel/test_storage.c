@@ -8,6 +8,13 @@
 enum { BF16 = PGRAD_STORAGE_BF16, Q8_0 = PGRAD_STORAGE_Q8_0, MAX_ROWS = 70, N_SHAPES = 6 };
 static const uint32_t SHAPES[N_SHAPES][2] = {{1, 1}, {33, 31}, {130, 64}, {70, 300}, {257, 33}, {96, 513}};
 
+/* Check writes down every assertion: too slow for those of each element. */
+#define NEED(condition)                                                                                       \
+    do {                                                                                                      \
+        if (!(condition))                                                                                     \
+            ck_abort_msg("%s: not %s", kernels == NULL ? "" : kernels->name, #condition);                     \
+    } while (0)
+
 /* Each pair of kernel set and storage: 0 when this machine lacks the set. */
 static int begin_pair(int index, uint32_t n_threads, uint32_t *storage)
 {
@@ -22,16 +29,16 @@ START_TEST(every_f16_comes_back)
     for (uint32_t half = 0; half < 65536; half++) {
         float value = pgrad__f16_to_f32((uint16_t)half);
         if (isnan(value))
-            ck_assert(isnan(pgrad__f16_to_f32(pgrad__f32_to_f16(value))));
+            NEED(isnan(pgrad__f16_to_f32(pgrad__f32_to_f16(value))));
         else
-            ck_assert_uint_eq(pgrad__f32_to_f16(value), half);
+            NEED(pgrad__f32_to_f16(value) == half);
         if (half % 0x8000 >= 0x7bff)
             continue;
         /* To the nearer neighbour, halves to the even one. */
         float next = pgrad__f16_to_f32((uint16_t)(half + 1)), middle = 0.5f * (value + next);
-        ck_assert_uint_eq(pgrad__f32_to_f16(middle), half + half % 2);
-        ck_assert_uint_eq(pgrad__f32_to_f16(nextafterf(middle, value)), half);
-        ck_assert_uint_eq(pgrad__f32_to_f16(nextafterf(middle, next)), half + 1);
+        NEED(pgrad__f32_to_f16(middle) == half + half % 2);
+        NEED(pgrad__f32_to_f16(nextafterf(middle, value)) == half);
+        NEED(pgrad__f32_to_f16(nextafterf(middle, next)) == half + 1);
     }
     ck_assert_uint_eq(pgrad__f32_to_f16(65519.996f), 0x7bff);
     ck_assert_uint_eq(pgrad__f32_to_f16(65520.0f), 0x7c00);
@@ -61,11 +68,6 @@ static float *narrowed(uint32_t storage, uint32_t n_out, uint32_t n_in, const fl
     return out;
 }
 
-static int same_value(float a, float b)
-{
-    return a == b; /* the zero of a zero block has no sign */
-}
-
 START_TEST(weights_by_definition)
 {
     uint32_t storage;
@@ -81,8 +83,7 @@ START_TEST(weights_by_definition)
         pgrad__matrix m = make_matrix_in(storage, n_out, n_in, rows);
         float *stored = rows_of(&m);
         for (size_t i = 0; i < n; i++)
-            ck_assert_msg(same_value(stored[i], wanted[i]), "%s: [%zu] %.9g, not %.9g", kernels->name, i,
-                          stored[i], wanted[i]);
+            NEED(stored[i] == wanted[i]); /* the zero of a zero block has no sign */
         /* By columns, in two pieces, the same bytes; and once more from what is stored. */
         for (size_t o = 0; o < n_out; o++)
             for (size_t i = 0; i < n_in; i++)
@@ -96,7 +97,7 @@ START_TEST(weights_by_definition)
         pgrad__matrix_get_columns(kernels, &c, 0, n_in, back);
         for (size_t o = 0; o < n_out; o++)
             for (size_t i = 0; i < n_in; i++)
-                ck_assert(back[i * n_out + o] == stored[o * n_in + i]);
+                NEED(back[i * n_out + o] == stored[o * n_in + i]);
         pgrad__matrix_set_rows(kernels, &c, 0, n_out, stored);
         ck_assert(memcmp(c.data, m.data, bytes) == 0);
         ck_assert(pgrad__matrix_all_finite(context, &m));
@@ -144,8 +145,8 @@ START_TEST(blocks_of_files_are_kept)
                 (const unsigned char *)m.data +
                 o / kernels->wide * pgrad__panel_bytes(kernels, Q8_0, IN) + k / 32 * BLOCK_BYTES * kernels->wide;
             const size_t lane = o % kernels->wide;
-            ck_assert(memcmp(panel + 2 * lane, from, 2) == 0);
-            ck_assert_uint_eq(panel[(2 + k % 32) * kernels->wide + lane], from[2 + k % 32]);
+            NEED(memcmp(panel + 2 * lane, from, 2) == 0);
+            NEED(panel[(2 + k % 32) * kernels->wide + lane] == from[2 + k % 32]);
         }
     check_same("values", rows_of(&m), rows, OUT * IN);
     free_matrix(&m);
