@@ -347,6 +347,7 @@ typedef struct pgrad__adam {
     float l2;         /* Adam's; 0 for AdamW */
     float decay;      /* AdamW: theta *= decay first (1 - lr wd); 1: none */
     float beta1, beta2;
+    float rest1, rest2; /* 1 - beta, formed in double */
     float step_size;    /* lr / (1 - beta1^t) */
     float inverse_root; /* 1 / sqrt(1 - beta2^t) */
     float epsilon;

@@ -22,12 +22,11 @@ void PGRAD__VEC(adam)(const pgrad__adam *adam, size_t n, float *restrict theta,
                       uint32_t max[3])
 {
     const pgrad__adam a = *adam;
-    const float rest1 = 1.0f - a.beta1, rest2 = 1.0f - a.beta2;
     uint32_t max_theta = max[0], max_m = max[1], max_v = max[2];
     for (size_t i = 0; i < n; i++) {
         float gradient = g[i] * a.grad_scale + a.l2 * theta[i];
-        float m_new = a.beta1 * m[i] + rest1 * gradient;
-        float v_new = a.beta2 * v[i] + rest2 * (gradient * gradient);
+        float m_new = a.beta1 * m[i] + a.rest1 * gradient;
+        float v_new = a.beta2 * v[i] + a.rest2 * (gradient * gradient);
         float updated = theta[i] * a.decay -
                         a.step_size * (m_new / (sqrtf(v_new) * a.inverse_root + a.epsilon));
         max_theta = larger(max_theta, magnitude(updated));

@@ -41,6 +41,8 @@ static pgrad__update_arrays arrays_of(const pgrad__tensor *tensor)
     if (is_matrix(tensor)) {
         arrays.n_out = tensor->matrix.n_out;
         arrays.n_in = tensor->matrix.n_in;
+        if (tensor->matrix.storage == PGRAD_STORAGE_BF16)
+            arrays.theta.storage = PGRAD__STORAGE_BF16;
     }
     return arrays;
 }
@@ -112,9 +114,6 @@ pgrad_status pgrad_optimizer_create(pgrad_model *model, const pgrad_optimizer_pa
                            model == NULL ? "model" : "out");
     if (model->frozen)
         return pgrad__fail(PGRAD_E_STATE, "optimizer_create: the model is frozen");
-    if (model->storage != PGRAD_STORAGE_F32)
-        return pgrad__fail(PGRAD_E_UNSUPPORTED,
-                           "optimizer_create: expected a model whose storage is f32, found bf16");
     PGRAD__TRY(pgrad__enter(model->context, &scope));
     pgrad_status status = create(model, params, out);
     pgrad__leave(&scope);
@@ -189,6 +188,8 @@ static void set_rules(const pgrad_optimizer_params *params, update *u)
             .decay = decoupled ? (float)(1.0 - u->learning_rate * decay) : 1.0f,
             .beta1 = (float)params->beta1,
             .beta2 = (float)params->beta2,
+            .rest1 = (float)(1.0 - params->beta1),
+            .rest2 = (float)(1.0 - params->beta2),
             .step_size = (float)(u->learning_rate / bias_correction(params->beta1, u->t)),
             .inverse_root = (float)(1.0 / sqrt(bias_correction(params->beta2, u->t))),
             .epsilon = (float)params->epsilon,

@@ -1,4 +1,4 @@
-/* Five updates with moments in f32, bf16 and 8-bit blocks: the same weights for any number of threads
+/* Five updates with moments in f32, bf16 and 8-bit blocks, of weights in f32 and bf16: the same weights for any number of threads
  * and every kernel set, whose panels are of different widths. */
 #include "../model/model_test.h"
 
@@ -12,7 +12,7 @@ static const char *const configs[] = {
     "{\"model_type\":\"gpt2\",\"n_embd\":66,\"n_layer\":1,\"n_head\":3,\"n_positions\":61,\"vocab_size\":97,"
     "\"activation_function\":\"gelu_new\",\"layer_norm_epsilon\":1e-5,\"initializer_range\":0.2}"};
 
-enum { N_CONFIGS = 2, N_KINDS = 2, N_MOMENTS = 3, STEPS = 5, TOKENS = 50 };
+enum { N_CONFIGS = 2, N_KINDS = 2, N_MOMENTS = 3, N_STORAGES = 2, STEPS = 5, TOKENS = 50 };
 
 typedef struct weights {
     size_t n;
@@ -42,12 +42,16 @@ static weights run(int number, uint32_t kernel_set, uint32_t n_threads)
     pgrad__pass *pass;
     pgrad_optimizer *optimizer;
     pgrad_optimizer_params params;
-    OK(pgrad_model_create(context, configs[number % N_CONFIGS], 7, NULL, &model));
+    pgrad_model_params model_params;
+    pgrad_model_params_init(&model_params, sizeof model_params);
+    if (number / N_CONFIGS / N_KINDS / N_MOMENTS > 0)
+        model_params.storage = PGRAD_STORAGE_BF16;
+    OK(pgrad_model_create(context, configs[number % N_CONFIGS], 7, &model_params, &model));
     OK(pgrad__pass_create(model, &pass));
     pgrad_optimizer_params_init(&params, sizeof params);
     params.kind = number / N_CONFIGS % N_KINDS == 0 ? PGRAD_OPTIMIZER_ADAMW : PGRAD_OPTIMIZER_SGD;
     params.momentum = params.kind == PGRAD_OPTIMIZER_SGD ? 0.9 : 0.0;
-    params.moments = (uint32_t)(number / N_CONFIGS / N_KINDS);
+    params.moments = (uint32_t)(number / N_CONFIGS / N_KINDS % N_MOMENTS);
     params.learning_rate = 0.01;
     params.weight_decay = 0.1;
     params.seed = 0xfedcba9876543210u;
@@ -104,7 +108,8 @@ int main(void)
     Suite *suite = suite_create("exact/optimizer");
     TCase *tests = tcase_create("optimizer");
     tcase_set_timeout(tests, 120);
-    tcase_add_loop_test(tests, threads_and_kernel_sets_do_not_show, 0, N_CONFIGS * N_KINDS * N_MOMENTS);
+    tcase_add_loop_test(tests, threads_and_kernel_sets_do_not_show, 0,
+                       N_CONFIGS * N_KINDS * N_MOMENTS * N_STORAGES);
     suite_add_tcase(suite, tests);
     return run_suite(suite);
 }

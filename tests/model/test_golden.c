@@ -115,6 +115,8 @@ static void adam_step(pgrad_model *model, float **m, float **v, int t)
                         .decay = 1.0f,
                         .beta1 = (float)beta1,
                         .beta2 = (float)beta2,
+                        .rest1 = (float)(1.0 - beta1),
+                        .rest2 = (float)(1.0 - beta2),
                         .step_size = (float)(1e-3 / (1.0 - pow(beta1, t))),
                         .inverse_root = (float)(1.0 / sqrt(1.0 - pow(beta2, t))),
                         .epsilon = 1e-8f};
