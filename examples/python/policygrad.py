@@ -194,6 +194,7 @@ class RolloutInfo(ctypes.Structure):
         ("drafted_tokens", c_uint64),
         ("accepted_tokens", c_uint64),
         ("kept_tokens", c_uint64),
+        ("cache_bytes", c_uint64),
     ]
 
 

@@ -34,7 +34,18 @@ typedef struct pgrad_rollout_params {
     uint32_t prefix_cache_tokens; /* room of the key-value cache beyond what decoding may need, for
                                      the beginnings of earlier sequences; default 0: what decoding
                                      does not need at the moment keeps them too */
+    uint32_t kv_storage;          /* PGRAD_KV_*, default F32 */
+    uint32_t reserved;
 } pgrad_rollout_params;
+
+/* How generate keeps keys and values. F16 and BF16 take half the memory: they are rounded to nearest
+ * even as they are stored, and all is computed in f32 from the rounded ones. What is sampled still does
+ * not depend on batch, threads, kernel set or kept pages, but LOGPROBS are no longer the bits that
+ * scoring and training compute from f32 keys and values: on SmolLM2-135M they differ by 6e-4 on average
+ * and 0.024 at most with F16, by 5e-3 and 0.097 with BF16, and so does the importance ratio of an
+ * on-policy step from 1. Scoring the same weights as PGRAD_OLD makes it exactly 1 again. A key or value of
+ * 65520 or more is infinite in F16, and generate fails with E_NUMERIC when that reaches the logits. */
+enum { PGRAD_KV_F32 = 0, PGRAD_KV_F16 = 1, PGRAD_KV_BF16 = 2 };
 
 /* Writes the size and the defaults, no more than size bytes. */
 PGRAD_API void pgrad_rollout_params_init(pgrad_rollout_params *params, size_t size);
@@ -174,6 +185,7 @@ typedef struct pgrad_rollout_info {
     uint64_t drafted_tokens;         /* drafts that went through the model beside the next token */
     uint64_t accepted_tokens;        /* of them: those that came true, each a pass saved */
     uint64_t kept_tokens;            /* positions in the cache that a later prompt can begin with */
+    uint64_t cache_bytes;            /* memory of the key-value cache */
 } pgrad_rollout_info;
 
 /* Tells what the last call of generate did. Set out->struct_size first. Errors: E_INVALID. */
@@ -187,7 +199,7 @@ PGRAD_API pgrad_status pgrad_rollout_add_sequence(pgrad_rollout *rollout, uint32
 
 /* Computes log-probabilities of all completions under a model, with each sequence's own tau, into
  * PGRAD_CURRENT, PGRAD_OLD or PGRAD_REFERENCE. For completions sampled from the same weights CURRENT
- * has the bits of LOGPROBS.
+ * has the bits of LOGPROBS (where kv_storage is F32).
  * Errors: E_INVALID; E_MISMATCH (another vocabulary); E_STATE (no completions); E_NUMERIC;
  * E_NOMEM; E_CANCELLED. */
 PGRAD_API pgrad_status pgrad_rollout_score(pgrad_rollout *rollout, pgrad_model *model, uint32_t which);

@@ -1,4 +1,4 @@
-/* The two 16-bit formats of weights, exactly: integer operations and exact products, no rounding
+/* The two 16-bit formats, exactly: integer operations and exact products, no rounding
  * but to nearest even where a value is narrowed. */
 #ifndef PGRAD_BASE_HALF_H
 #define PGRAD_BASE_HALF_H
@@ -31,13 +31,14 @@ static inline float pgrad__f16_to_f32(uint16_t half)
     return pgrad__float_of_bits(sign | pgrad__bits_of_float(magnitude));
 }
 
-/* To nearest even, too large is infinite; a NaN stays one. */
+/* To nearest even, too large is infinite; a NaN stays one, quiet, with the upper bits of its
+ * payload. */
 static inline uint16_t pgrad__f32_to_f16(float value)
 {
     const uint32_t bits = pgrad__bits_of_float(value), magnitude = bits & 0x7fffffffu;
     const uint32_t sign = bits >> 16 & 0x8000;
     if (magnitude > 0x7f800000u)
-        return (uint16_t)(sign | 0x7e00);
+        return (uint16_t)(sign | 0x7e00 | (magnitude >> 13 & 0x3ff));
     if (magnitude >= 0x477ff000u) /* 65520, half way behind the largest */
         return (uint16_t)(sign | 0x7c00);
     if (magnitude < 0x38800000u) { /* subnormal: adding 0.5 rounds at the last bit, 2^-24 */

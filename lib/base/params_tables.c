@@ -11,6 +11,7 @@ static const char *const CONTEXT_KERNEL_SET[] = {"auto", "generic", "haswell",
 static const char *const MODEL_STORAGE[] = {"f32", "bf16", "q8_0", NULL};
 static const char *const SAVE_DTYPE[] = {"f32", "bf16", NULL};
 static const char *const SEQUENCE_FINISH[] = {"none", "stop", "string", "length", NULL};
+static const char *const ROLLOUT_KV_STORAGE[] = {"f32", "f16", "bf16", NULL};
 static const char *const GENERATE_SPECULATE[] = {"off", "on", "auto", NULL};
 static const char *const ADVANTAGE_ESTIMATOR[] = {"none", "ema",     "batch_mean", "rloo",
                                                   "grpo", "dr_grpo", NULL};
@@ -74,6 +75,9 @@ static const pgrad__field ROLLOUT_FIELDS[] = {
           "sequences decoded at once, 0: all, at most 64"),
     FIELD(U32, pgrad_rollout_params, prefix_cache_tokens, 0.0, 0.0, 16777216.0, 0, 0, NULL,
           "cache room beyond what decoding needs, for beginnings of sequences"),
+    FIELD(CHOICE, pgrad_rollout_params, kv_storage, 0.0, 0.0, 2.0, 0, 0, ROLLOUT_KV_STORAGE,
+          "how keys and values are kept"),
+    FIELD(RESERVED, pgrad_rollout_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
 };
 
 static const pgrad__field PROMPT_FIELDS[] = {

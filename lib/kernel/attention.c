@@ -15,12 +15,18 @@
 
 enum {
     TILE = PGRAD__KEY_TILE,
-    BLOCK_ROWS = 48 /* query rows of a task, at least; a multiple of every narrow side */
+    BLOCK_ROWS = 48, /* query rows of a task, at least; a multiple of every narrow side */
+    MAX_WIDE = 32
 };
 
 size_t pgrad__kv_block_floats(const pgrad__kernels *kernels, uint32_t head_dim)
 {
     return pgrad__round_16((size_t)TILE * head_dim + TILE * pgrad__padded_dim(kernels, head_dim));
+}
+
+size_t pgrad__kv_element_bytes(uint32_t kv_storage)
+{
+    return kv_storage == PGRAD_KV_F32 ? sizeof(float) : sizeof(uint16_t);
 }
 
 /* ---- storing keys and values ---- */
@@ -33,24 +39,50 @@ typedef struct store_job {
     const pgrad__kv_run *runs;
 } store_job;
 
+/* n values as pages have them: themselves, or what they are narrowed to, in `narrow`. */
+static const void *stored(const store_job *job, const float *x, size_t n, uint16_t *narrow)
+{
+    if (job->shape->kv_storage == PGRAD_KV_F32)
+        return x;
+    if (job->shape->kv_storage == PGRAD_KV_F16)
+        job->kernels->vec->f16_narrow(x, n, narrow);
+    else
+        job->kernels->vec->bf16_narrow(x, n, narrow);
+    return narrow;
+}
+
+static void scatter(const unsigned char *from, size_t n, const size_t bytes, size_t stride,
+                    unsigned char *to)
+{
+    for (size_t i = 0; i < n; i++)
+        memcpy(to + i * stride * bytes, from + i * bytes, bytes);
+}
+
 static void store_task(void *argument, size_t task, uint32_t worker)
 {
     const store_job *job = argument;
     const size_t wide = job->kernels->wide, head_dim = job->shape->head_dim;
-    const size_t block = pgrad__kv_block_floats(job->kernels, job->shape->head_dim);
+    const size_t bytes = pgrad__kv_element_bytes(job->shape->kv_storage);
+    const size_t block = pgrad__kv_block_floats(job->kernels, job->shape->head_dim) * bytes;
     const pgrad__kv_run *run = &job->runs[task / job->shape->n_kv_heads];
     const size_t head = task % job->shape->n_kv_heads;
     (void)worker;
     for (size_t row = 0; row < run->n_rows; row++) {
         const size_t position = run->first_position + row, slot = position % TILE;
         const size_t from = (run->first_row + row) * job->ldkv + head * head_dim;
-        float *base = run->pages[position / TILE] + head * block;
-        float *to = base + slot / wide * head_dim * wide + slot % wide;
-        for (size_t d = 0; d < head_dim; d++)
-            to[d * wide] = job->k[from + d];
-        to = base + TILE * head_dim + slot * wide;
-        for (size_t d = 0; d < head_dim; d += wide)
-            memcpy(to + d * TILE, job->v + from + d, pgrad__min(wide, head_dim - d) * sizeof *to);
+        unsigned char *page = run->pages[position / TILE] + head * block;
+        unsigned char *keys = page + (slot / wide * head_dim * wide + slot % wide) * bytes;
+        unsigned char *values = page + (TILE * head_dim + slot * wide) * bytes;
+        for (size_t d = 0; d < head_dim; d += wide) {
+            const size_t n = pgrad__min(wide, head_dim - d);
+            uint16_t narrow[MAX_WIDE];
+            const void *k = stored(job, job->k + from + d, n, narrow);
+            if (bytes == sizeof(float))
+                scatter(k, n, sizeof(float), wide, keys + d * wide * bytes);
+            else
+                scatter(k, n, sizeof(uint16_t), wide, keys + d * wide * bytes);
+            memcpy(values + d * TILE * bytes, stored(job, job->v + from + d, n, narrow), n * bytes);
+        }
     }
 }
 
@@ -89,6 +121,7 @@ typedef struct rows {
     float *tile;  /* [n, padded] P.V of one tile */
     float *sum;   /* [n, padded] o */
     float *m, *l; /* [n] */
+    float *wide;  /* [TILE, padded] keys or values of a tile, where pages are narrower than f32 */
 } rows;
 
 static size_t padded_rows(const pgrad__kernels *kernels, size_t n)
@@ -101,7 +134,7 @@ static size_t scratch_floats(const job *j)
     const size_t n = pgrad__round_16(padded_rows(j->kernels, j->max_rows));
     const size_t padded = pgrad__padded_dim(j->kernels, j->shape->head_dim);
     return n * (2 * pgrad__round_16(j->shape->head_dim) + 2 * TILE + 2 * padded + 2) +
-           8 * PGRAD__SLACK;
+           (j->shape->kv_storage == PGRAD_KV_F32 ? 0 : TILE * padded) + 9 * PGRAD__SLACK;
 }
 
 static rows cut_scratch(const job *j, uint32_t worker, size_t n_rows)
@@ -117,6 +150,7 @@ static rows cut_scratch(const job *j, uint32_t worker, size_t n_rows)
     r.sum = r.tile + n * padded + PGRAD__SLACK;
     r.m = r.sum + n * padded + PGRAD__SLACK;
     r.l = r.m + n;
+    r.wide = r.l + n + PGRAD__SLACK;
     return r;
 }
 
@@ -139,18 +173,33 @@ static void multiply(const job *j, size_t v0, size_t v1, size_t depth, const flo
                         packed + first * depth, depth, wide_panels, depth, c + first * ldc, ldc, 0);
 }
 
+/* n elements of a page. */
+static const float *widened(const job *j, const rows *r, const void *elements, size_t n)
+{
+    if (j->shape->kv_storage == PGRAD_KV_F32)
+        return elements;
+    if (j->shape->kv_storage == PGRAD_KV_F16)
+        j->kernels->vec->f16_widen(elements, n, r->wide);
+    else
+        j->kernels->vec->bf16_widen(elements, n, r->wide);
+    return r->wide;
+}
+
 /* One tile of keys for virtual rows v0 .. v1 at positions from first_position on: S, softmax, P.V.
  */
-static void add_tile(const job *j, const rows *r, const float *page, size_t kv_head, size_t v0,
-                     size_t v1, const size_t *visible)
+static void add_tile(const job *j, const rows *r, const unsigned char *page, size_t kv_head,
+                     size_t v0, size_t v1, const size_t *visible)
 {
     const pgrad__vector_ops *vec = j->kernels->vec;
     const size_t head_dim = j->shape->head_dim,
                  padded = pgrad__padded_dim(j->kernels, j->shape->head_dim);
-    const float *keys = page + kv_head * pgrad__kv_block_floats(j->kernels, j->shape->head_dim);
-    const float *values = keys + TILE * head_dim;
+    const size_t bytes = pgrad__kv_element_bytes(j->shape->kv_storage);
+    const size_t block = pgrad__kv_block_floats(j->kernels, j->shape->head_dim);
+    const unsigned char *keys = page + kv_head * block * bytes;
+    const unsigned char *values = keys + TILE * head_dim * bytes;
     float factor[BLOCK_ROWS];
-    multiply(j, v0, v1, head_dim, r->q, r->packed_q, keys, TILE, r->s, TILE);
+    multiply(j, v0, v1, head_dim, r->q, r->packed_q, widened(j, r, keys, TILE * head_dim), TILE,
+             r->s, TILE);
     for (size_t v = v0; v < v1; v += BLOCK_ROWS) {
         size_t end = pgrad__min(v + BLOCK_ROWS, v1);
         for (size_t i = v; i < end; i++) {
@@ -164,7 +213,8 @@ static void add_tile(const job *j, const rows *r, const float *page, size_t kv_h
         pgrad__pack_narrow(j->kernels, r->s + first * TILE, TILE, v1 - first, TILE,
                            r->packed_s + first * TILE);
     }
-    multiply(j, v0, v1, TILE, r->s, r->packed_s, values, padded, r->tile, padded);
+    multiply(j, v0, v1, TILE, r->s, r->packed_s, widened(j, r, values, TILE * padded), padded,
+             r->tile, padded);
     for (size_t v = v0; v < v1; v++)
         vec->add(r->tile + v * padded, head_dim, r->sum + v * padded);
 }

@@ -23,6 +23,7 @@
 #include <stdint.h>
 
 #include <policygrad/model.h>
+#include <policygrad/rollout.h>
 #include <policygrad/types.h>
 
 #define PGRAD__KC 256        /* block of a reduction; part of the definition of the bits */
@@ -225,7 +226,9 @@ void pgrad__softmax_grad(pgrad_context *context, float *z, size_t ldz, size_t n_
  * Keys and values are kept in pages of PGRAD__KEY_TILE positions, page i holding absolute positions
  * 64 i .. 64 i + 63 of a sequence. For one layer a page has one block per kv head, kv_block_floats
  * apart: K panels [64 / wide][head_dim][wide], then V panels [ceil(head_dim / wide)][64][wide].
- * Unwritten slots are finite (zero at first).
+ * Unwritten slots are finite (zero at first). The elements are f32, f16 or bf16, rounded to nearest
+ * even when they are stored: what is computed from a page is what f32 pages of the rounded values
+ * give, to the bit.
  *
  * Order: key tiles ascending; in a tile s = (q.k) scale, m' = max(m, max s), p = exp(s - m'), l = l
  * a + sum p, o = o a + (p.V of the tile), a = exp(m - m'); at the end o / l, lse = m + log l. */
@@ -233,20 +236,22 @@ void pgrad__softmax_grad(pgrad_context *context, float *z, size_t ldz, size_t n_
 typedef struct pgrad__attention_shape {
     uint32_t n_heads, n_kv_heads, head_dim;
     float scale;
+    uint32_t kv_storage; /* PGRAD_KV_*: of the pages */
 } pgrad__attention_shape;
 
-/* Floats of a kv block (one page, one layer, one kv head), a multiple of 16. */
+/* Elements of a kv block (one page, one layer, one kv head), a multiple of 16; bytes of each. */
 size_t pgrad__kv_block_floats(const pgrad__kernels *kernels, uint32_t head_dim);
+size_t pgrad__kv_element_bytes(uint32_t kv_storage);
 
 /* A run of query rows of one sequence at consecutive positions. pages[i] is the base of page i for
- * this layer: its kv head j is at pages[i] + j * kv_block_floats. Spans that follow one another
- * with the same nonzero `group` have the same first n_shared_pages pages, all of whose keys are
- * visible to all of their rows: these are computed together. */
+ * this layer: its kv head j is j * kv_block_floats elements behind it. Spans that follow one
+ * another with the same nonzero `group` have the same first n_shared_pages pages, all of whose keys
+ * are visible to all of their rows: these are computed together. */
 typedef struct pgrad__attention_span {
     size_t first_row;
     uint32_t n_rows;
     uint32_t first_position;
-    const float *const *pages;
+    const unsigned char *const *pages;
     uint32_t group;
     uint32_t n_shared_pages;
 } pgrad__attention_span;
@@ -256,7 +261,7 @@ typedef struct pgrad__kv_run {
     size_t first_row;
     uint32_t n_rows;
     uint32_t first_position;
-    float *const *pages; /* as in a span, writable; no slot is written by two runs */
+    unsigned char *const *pages; /* as in a span, writable; no slot is written by two runs */
 } pgrad__kv_run;
 
 /* Writes keys and values into pages. k, v: [rows, n_kv_heads * head_dim] with ldkv. */

@@ -100,6 +100,10 @@ typedef struct pgrad__vector_ops {
                             float *panel);
     void (*pack_straight)(const float *x, size_t ldx, size_t n, size_t depth, size_t width,
                           float *panel);
+    /* base/half.h over n values (bf16_widen: above). */
+    void (*f16_widen)(const uint16_t *x, size_t n, float *y);
+    void (*f16_narrow)(const float *x, size_t n, uint16_t *y);
+    void (*bf16_narrow)(const float *x, size_t n, uint16_t *y);
 } pgrad__vector_ops;
 
 /* vec_table.c, built per set, defines one of these. */

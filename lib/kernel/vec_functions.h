@@ -72,7 +72,10 @@
     void pgrad__vec_pack_transposed_##set(const float *x, size_t ldx, size_t n_rows, size_t depth, \
                                           size_t width, float *panel);                             \
     void pgrad__vec_pack_straight_##set(const float *x, size_t ldx, size_t n, size_t depth,        \
-                                        size_t width, float *panel);
+                                        size_t width, float *panel);                               \
+    void pgrad__vec_f16_widen_##set(const uint16_t *x, size_t n, float *y);                        \
+    void pgrad__vec_f16_narrow_##set(const float *x, size_t n, uint16_t *y);                       \
+    void pgrad__vec_bf16_narrow_##set(const float *x, size_t n, uint16_t *y);
 
 PGRAD__VEC_DECLARE(generic)
 PGRAD__VEC_DECLARE(haswell)

@@ -41,4 +41,7 @@ const pgrad__vector_ops TABLE_EXPAND(PGRAD__SET) = {
     .widen_q8_0 = PGRAD__VEC(widen_q8_0),
     .pack_transposed = PGRAD__VEC(pack_transposed),
     .pack_straight = PGRAD__VEC(pack_straight),
+    .f16_widen = PGRAD__VEC(f16_widen),
+    .f16_narrow = PGRAD__VEC(f16_narrow),
+    .bf16_narrow = PGRAD__VEC(bf16_narrow),
 };

@@ -133,6 +133,7 @@ static pgrad_status attention_forward(pgrad__trunk *trunk, uint32_t index, pgrad
     PGRAD__TRY(linears_forward(trunk, layer->qkv, n, trunk->normed, embd, columns, width, 0));
     rotate(trunk, columns, width, 0);
     pgrad__attention_shape shape = pgrad__layer_attention(&model->config, index);
+    shape.kv_storage = trunk->kv_storage;
     pgrad__kv_store(model->context, &shape, columns[1], columns[2], width, trunk->runs,
                     trunk->n_runs);
     PGRAD__TRY(pgrad__attention_forward(model->context, &trunk->pass->workspace, &shape, kept->qkv,

@@ -92,7 +92,8 @@ pgrad_status pgrad__model_decode(pgrad_model *model, pgrad__pass *pass, pgrad__k
         plan.trunk.n_pages += span_pages(&spans[i]);
         plan.n_wanted += spans[i].n_logits;
     }
-    plan.trunk.page_layer_stride = cache->layer_floats;
+    plan.trunk.page_layer_stride = cache->layer_bytes;
+    plan.trunk.kv_storage = cache->storage;
     plan.batch.n_targets = plan.n_wanted;
     plan.head.batch = &plan.batch;
     PGRAD__TRY(pgrad__arena_plan(&pass->arena, lay_out_decode, &plan));
@@ -108,7 +109,7 @@ pgrad_status pgrad__model_decode(pgrad_model *model, pgrad__pass *pass, pgrad__k
 
 typedef struct forget_plan {
     size_t n_pages, width;
-    float **pages;
+    unsigned char **pages;
     float *zero; /* a row of keys or values */
 } forget_plan;
 
@@ -131,10 +132,11 @@ pgrad_status pgrad__model_forget(pgrad_model *model, pgrad__pass *pass, pgrad__k
         plan.pages[i] = pgrad__kv_cache_page(cache, pages[i]);
     const pgrad__kv_run run = {.n_rows = n, .first_position = first, .pages = plan.pages};
     for (uint32_t layer = 0; layer < config->n_layers; layer++) {
-        const pgrad__attention_shape shape = pgrad__layer_attention(config, layer);
+        pgrad__attention_shape shape = pgrad__layer_attention(config, layer);
+        shape.kv_storage = cache->storage;
         pgrad__kv_store(model->context, &shape, plan.zero, plan.zero, 0, &run, 1);
         for (size_t i = 0; i < plan.n_pages; i++)
-            plan.pages[i] += cache->layer_floats;
+            plan.pages[i] += cache->layer_bytes;
     }
     return PGRAD_OK;
 }

@@ -118,8 +118,8 @@ void pgrad__trunk_set_pages(pgrad__trunk *trunk)
 {
     for (size_t i = 0; i < trunk->n_spans; i++) {
         pgrad__attention_span *span = &trunk->spans[i];
-        float **pages = trunk->pages + trunk->first_page[i];
-        span->pages = (const float *const *)pages;
+        unsigned char **pages = trunk->pages + trunk->first_page[i];
+        span->pages = (const unsigned char *const *)pages;
         trunk->runs[i] =
             (pgrad__kv_run){span->first_row, span->n_rows, span->first_position, pages};
     }
@@ -261,7 +261,7 @@ static void fill_trunk(pgrad__trunk *trunk, const pgrad__batch *batch)
                 trunk->pages[page] = trunk->pages[trunk->first_page[sequence->prefix - 1] + j];
                 continue;
             }
-            trunk->pages[page] = own;
+            trunk->pages[page] = (unsigned char *)own;
             own += floats;
         }
     }

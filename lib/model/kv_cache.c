@@ -6,7 +6,10 @@
 #include "base/checked.h"
 #include "base/fail.h"
 
-pgrad_status pgrad__kv_cache_create(pgrad_model *model, uint32_t n_pages, pgrad__kv_cache **out)
+enum { SLACK_BYTES = PGRAD__SLACK * sizeof(float) };
+
+pgrad_status pgrad__kv_cache_create(pgrad_model *model, uint32_t n_pages, uint32_t storage,
+                                    pgrad__kv_cache **out)
 {
     pgrad_context *context = model->context;
     pgrad__kv_cache *cache;
@@ -16,16 +19,17 @@ pgrad_status pgrad__kv_cache_create(pgrad_model *model, uint32_t n_pages, pgrad_
     cache->context = context;
     cache->n_pages = n_pages;
     cache->n_layers = model->config.n_layers;
-    cache->page_floats =
-        model->config.n_kv_heads * pgrad__kv_block_floats(model->kernels, model->config.head_dim);
-    if (!pgrad__mul(cache->page_floats, n_pages, &cache->layer_floats))
+    cache->storage = storage;
+    cache->page_bytes = model->config.n_kv_heads * pgrad__kv_element_bytes(storage) *
+                        pgrad__kv_block_floats(model->kernels, model->config.head_dim);
+    if (!pgrad__mul(cache->page_bytes, n_pages, &cache->layer_bytes))
         PGRAD__GO(pgrad__fail(PGRAD_E_LIMIT, "a cache of %u pages is too large", n_pages));
     PGRAD__GO(pgrad__calloc(context, n_pages, sizeof *cache->references, &cache->references));
     PGRAD__GO(pgrad__calloc(context, n_pages, sizeof *cache->available, &cache->available));
     /* Slack for every layer: more than is needed, and one checked product. */
-    PGRAD__GO(pgrad__alloc(context, cache->layer_floats + PGRAD__SLACK,
-                           cache->n_layers * sizeof(float), &cache->data));
-    memset(cache->data + cache->layer_floats * cache->n_layers, 0, PGRAD__SLACK * sizeof(float));
+    PGRAD__GO(
+        pgrad__alloc(context, cache->layer_bytes + SLACK_BYTES, cache->n_layers, &cache->data));
+    memset(cache->data + cache->layer_bytes * cache->n_layers, 0, SLACK_BYTES);
     pgrad__kv_cache_reset(cache);
     *out = cache;
     return PGRAD_OK;
@@ -54,6 +58,11 @@ void pgrad__kv_cache_reset(pgrad__kv_cache *cache)
         cache->available[i] = cache->n_pages - 1 - i; /* the lowest is taken first */
 }
 
+size_t pgrad__kv_cache_bytes(const pgrad__kv_cache *cache)
+{
+    return cache->layer_bytes * cache->n_layers;
+}
+
 uint32_t pgrad__kv_cache_available(const pgrad__kv_cache *cache)
 {
     return cache->n_available;
@@ -72,8 +81,7 @@ pgrad_status pgrad__kv_cache_take(pgrad__kv_cache *cache, uint32_t *page)
 {
     PGRAD__TRY(take(cache, page));
     for (uint32_t i = 0; i < cache->n_layers; i++)
-        memset(pgrad__kv_cache_page(cache, *page) + i * cache->layer_floats, 0,
-               cache->page_floats * sizeof(float));
+        memset(pgrad__kv_cache_page(cache, *page) + i * cache->layer_bytes, 0, cache->page_bytes);
     return PGRAD_OK;
 }
 
@@ -81,9 +89,8 @@ pgrad_status pgrad__kv_cache_copy(pgrad__kv_cache *cache, uint32_t from, uint32_
 {
     PGRAD__TRY(take(cache, page));
     for (uint32_t i = 0; i < cache->n_layers; i++)
-        memcpy(pgrad__kv_cache_page(cache, *page) + i * cache->layer_floats,
-               pgrad__kv_cache_page(cache, from) + i * cache->layer_floats,
-               cache->page_floats * sizeof(float));
+        memcpy(pgrad__kv_cache_page(cache, *page) + i * cache->layer_bytes,
+               pgrad__kv_cache_page(cache, from) + i * cache->layer_bytes, cache->page_bytes);
     return PGRAD_OK;
 }
 

@@ -8,18 +8,19 @@
 struct pgrad__kv_cache {
     pgrad_context *context;
     uint32_t n_pages, n_layers;
-    size_t page_floats;  /* a page of one layer: a block for each kv head */
-    size_t layer_floats; /* from a layer's page to the next one's: n_pages * page_floats */
-    float *data;         /* [n_layers, n_pages, page_floats] + slack */
+    uint32_t storage;    /* PGRAD_KV_* */
+    size_t page_bytes;   /* a page of one layer: a block for each kv head */
+    size_t layer_bytes;  /* from a layer's page to the next one's: n_pages * page_bytes */
+    unsigned char *data; /* [n_layers, n_pages, page_bytes] + slack */
     uint32_t *references;
     uint32_t *available; /* a stack of free pages */
     uint32_t n_available;
 };
 
 /* The page in the first layer. */
-static inline float *pgrad__kv_cache_page(const pgrad__kv_cache *cache, uint32_t page)
+static inline unsigned char *pgrad__kv_cache_page(const pgrad__kv_cache *cache, uint32_t page)
 {
-    return cache->data + page * cache->page_floats;
+    return cache->data + page * cache->page_bytes;
 }
 
 #endif

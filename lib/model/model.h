@@ -137,7 +137,10 @@ void pgrad__gradients_zero(pgrad_model *model);
 /* Pages of PGRAD__KEY_TILE positions for all layers, allocated once. A page is shared by counting
  * references; only its single owner may write to it. */
 typedef struct pgrad__kv_cache pgrad__kv_cache;
-pgrad_status pgrad__kv_cache_create(pgrad_model *model, uint32_t n_pages, pgrad__kv_cache **out);
+/* storage: PGRAD_KV_*. */
+pgrad_status pgrad__kv_cache_create(pgrad_model *model, uint32_t n_pages, uint32_t storage,
+                                    pgrad__kv_cache **out);
+size_t pgrad__kv_cache_bytes(const pgrad__kv_cache *cache); /* of its pages */
 void pgrad__kv_cache_free(pgrad__kv_cache *cache);
 void pgrad__kv_cache_reset(pgrad__kv_cache *cache); /* gives every page back */
 uint32_t pgrad__kv_cache_available(const pgrad__kv_cache *cache);

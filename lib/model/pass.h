@@ -39,9 +39,10 @@ typedef struct pgrad__trunk {
     size_t n_spans;
     pgrad__kv_run *runs; /* [n_runs] what is stored: each span's rows, then borders of prefixes */
     size_t n_runs;
-    float **pages; /* of all spans, one after another, for the layer at hand */
+    unsigned char **pages; /* of all spans, one after another, for the layer at hand */
     size_t n_pages;
-    size_t page_layer_stride; /* floats from a layer's page to the next one's; 0: reused */
+    uint32_t kv_storage;      /* PGRAD_KV_* of the pages; of scratch F32 */
+    size_t page_layer_stride; /* bytes from a layer's page to the next one's; 0: reused */
     float *page_scratch;      /* of passes that keep no cache */
     size_t page_scratch_floats;
     int keep;                   /* 1: activations of each layer stay */

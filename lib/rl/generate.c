@@ -497,6 +497,7 @@ pgrad_status pgrad_rollout_get_info(const pgrad_rollout *rollout, pgrad_rollout_
     if (rollout == NULL || out == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "rollout_get_info: %s is NULL",
                            rollout == NULL ? "rollout" : "out");
-    return pgrad__struct_write("rollout_info", &rollout->generator->info,
-                               sizeof rollout->generator->info, out);
+    pgrad_rollout_info info = rollout->generator->info;
+    info.cache_bytes = pgrad__kv_cache_bytes(rollout->generator->cache);
+    return pgrad__struct_write("rollout_info", &info, sizeof info, out);
 }

@@ -112,7 +112,8 @@ static pgrad_status make_cache(pgrad_rollout *rollout)
     if (pages > UINT32_MAX / 2)
         return pgrad__fail(PGRAD_E_LIMIT, "rollout: a cache of %llu pages is too large",
                            (unsigned long long)pages);
-    PGRAD__TRY(pgrad__kv_cache_create(rollout->model, (uint32_t)pages, &g->cache));
+    PGRAD__TRY(
+        pgrad__kv_cache_create(rollout->model, (uint32_t)pages, params->kv_storage, &g->cache));
     return pgrad__prefix_cache_init(&g->prefixes, g->context, g->cache, (uint32_t)pages);
 }
 

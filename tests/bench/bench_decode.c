@@ -1,6 +1,6 @@
 /* Decoding with 32 and 64 sequences of a GPT-2 124M up to context 256: [decode_b32], [decode_b64], against
- * the packed products of the same step alone; [allocations] of a second rollout; and [sampler_share] of the
- * step that 32 draws take. */
+ * the packed products of the same step alone; [allocations] of a second rollout; [decode_b32_kv_f16],
+ * [decode_b32_kv_bf16] against an f32 cache; and [sampler_share] of the step that 32 draws take. */
 #include "base/alloc.h"
 #include "base/context.h"
 #include "base/pool.h"
@@ -71,45 +71,87 @@ static void add_prompts(pgrad_rollout *rollout, uint32_t groups)
     }
 }
 
-static double tokens_per_second(pgrad_context *context, pgrad_model *model, uint32_t n_sequences,
-                                uint32_t groups, int tell)
+static pgrad_rollout *make_rollout(pgrad_model *model, uint32_t n_sequences, uint32_t groups, uint32_t kv_storage)
 {
     pgrad_rollout_params params;
-    pgrad_sampler_params sampler_params;
-    pgrad_generate_params generate;
     pgrad_rollout *rollout;
-    pgrad_sampler *sampler;
-    double rates[ROUNDS];
     pgrad_rollout_params_init(&params, sizeof params);
     params.group_size = n_sequences / groups;
     params.max_prompts = groups;
     params.max_prompt_tokens = PROMPT;
     params.max_new_tokens = NEW;
+    params.kv_storage = kv_storage;
     CHECK(pgrad_rollout_create(model, NULL, &params, &rollout));
+    return rollout;
+}
+
+/* Tokens per second of one rollout behind its first tokens. */
+static double round_rate(pgrad_context *context, pgrad_rollout *rollout, pgrad_sampler *sampler,
+                         uint32_t n_sequences, uint32_t groups, int tell)
+{
+    watch w = {0, n_sequences, 0.0, 0.0};
+    pgrad_context_info before = {.struct_size = sizeof before}, after = before;
+    pgrad_generate_params generate;
+    pgrad_generate_params_init(&generate, sizeof generate);
+    generate.event = on_event;
+    generate.user = &w;
+    pgrad_rollout_clear(rollout);
+    add_prompts(rollout, groups);
+    CHECK(pgrad_context_get_info(context, &before));
+    CHECK(pgrad_rollout_generate(rollout, sampler, &generate));
+    CHECK(pgrad_context_get_info(context, &after));
+    if (tell)
+        bench_print(context, "allocations_generate", (double)(after.n_allocations - before.n_allocations),
+                    "calls per rollout", 0.0);
+    return (double)(w.tokens - n_sequences) / (w.last - w.first);
+}
+
+static uint64_t cache_bytes(const pgrad_rollout *rollout)
+{
+    pgrad_rollout_info info = {.struct_size = sizeof info};
+    CHECK(pgrad_rollout_get_info(rollout, &info));
+    return info.cache_bytes;
+}
+
+/* The rate with an f32 cache against the limit, printed and returned; with the narrow ones, in turn with it,
+ * against that, and the bytes of each (narrow: 1). */
+static double decode(pgrad_context *context, pgrad_model *model, const char *name, uint32_t n_sequences,
+                     uint32_t groups, double limit, int narrow)
+{
+    static const char *const suffixes[] = {"", "_kv_f16", "_kv_bf16"};
+    const uint32_t n = narrow ? 3 : 1;
+    pgrad_rollout *rollouts[3];
+    pgrad_sampler_params sampler_params;
+    pgrad_sampler *sampler;
+    double rates[3][ROUNDS], median[3];
+    char line[80];
     pgrad_sampler_params_init(&sampler_params, sizeof sampler_params);
     sampler_params.ignore_eos = 1;
     CHECK(pgrad_sampler_create(context, &sampler_params, &sampler));
-    pgrad_generate_params_init(&generate, sizeof generate);
-    generate.event = on_event;
-    for (int round = -1; round < ROUNDS; round++) {
-        watch w = {0, n_sequences, 0.0, 0.0};
-        pgrad_context_info before = {.struct_size = sizeof before}, after = before;
-        generate.user = &w;
-        pgrad_rollout_clear(rollout);
-        add_prompts(rollout, groups);
-        CHECK(pgrad_context_get_info(context, &before));
-        CHECK(pgrad_rollout_generate(rollout, sampler, &generate));
-        CHECK(pgrad_context_get_info(context, &after));
-        if (round >= 0)
-            rates[round] = (double)(w.tokens - n_sequences) / (w.last - w.first);
-        if (round == ROUNDS - 1 && tell)
-            bench_print(context, "allocations_generate",
-                        (double)(after.n_allocations - before.n_allocations), "calls per rollout",
-                        0.0);
+    for (uint32_t kv = 0; kv < n; kv++)
+        rollouts[kv] = make_rollout(model, n_sequences, groups, kv);
+    for (int round = -1; round < ROUNDS; round++)
+        for (uint32_t kv = 0; kv < n; kv++) {
+            const int tell = strcmp(name, "decode_b32") == 0 && kv == 0 && round == ROUNDS - 1;
+            const double rate = round_rate(context, rollouts[kv], sampler, n_sequences, groups, tell);
+            if (round >= 0)
+                rates[kv][round] = rate;
+        }
+    for (uint32_t kv = 0; kv < n; kv++) {
+        median[kv] = bench_median(rates[kv], ROUNDS);
+        snprintf(line, sizeof line, "%s%s", name, suffixes[kv]);
+        bench_print(context, line, median[kv], "tokens/s", kv == 0 ? limit : median[0]);
     }
+    for (uint32_t kv = 0; kv < n; kv++) {
+        snprintf(line, sizeof line, "%s_cache%s", name, suffixes[kv]);
+        if (narrow)
+            bench_print(context, line, (double)cache_bytes(rollouts[kv]), "bytes",
+                        kv == 0 ? 0.0 : (double)cache_bytes(rollouts[0]));
+    }
+    for (uint32_t kv = 0; kv < n; kv++)
+        pgrad_rollout_free(rollouts[kv]);
     pgrad_sampler_free(sampler);
-    pgrad_rollout_free(rollout);
-    return bench_median(rates, ROUNDS);
+    return median[0];
 }
 
 /* ---- draws ---- */
@@ -179,13 +221,9 @@ int main(void)
     pgrad_context *context = two_threads();
     pgrad_model *model = gpt2_create(context);
     const double limit = 32 / products_alone(context, 32);
-    const double rate = tokens_per_second(context, model, 32, 4, 1);
-    bench_print(context, "decode_b32", rate, "tokens/s", limit);
-    bench_print(context, "decode_b32_no_shared_prompt",
-                tokens_per_second(context, model, 32, 32, 0), "tokens/s", limit);
-    const double limit_64 = 64 / products_alone(context, 64);
-    bench_print(context, "decode_b64", tokens_per_second(context, model, 64, 8, 0), "tokens/s",
-                limit_64);
+    const double rate = decode(context, model, "decode_b32", 32, 4, limit, 1);
+    (void)decode(context, model, "decode_b32_no_shared_prompt", 32, 32, limit, 1);
+    (void)decode(context, model, "decode_b64", 64, 8, 64 / products_alone(context, 64), 0);
     sampler_share(context, "sampler_share", 0, 1.0, 32 / rate);
     sampler_share(context, "sampler_share_top_k", 50, 1.0, 32 / rate);
     sampler_share(context, "sampler_share_top_p", 0, 0.9, 32 / rate);

@@ -6,9 +6,9 @@
 #   sh tests/bench/run.sh gemm_packed allocations some figures
 #
 # limit is measured in the same run where there is one: the best rate of BLIS's own sgemm over its kernel sets
-# (gemm, train, head), a plain reading of memory (bandwidth), the packed products alone (decode), the same without
-# drafts (speculate), the step (sampler_share), the bandwidth of a plain loop (optimizer), the figure to stay under
-# (load, step_rss, step_predicted, size, open).
+# (gemm, train, head), a plain reading of memory (bandwidth), the packed products alone (decode), the f32 cache
+# (decode_b32_kv_*), the same without drafts (speculate), the step (sampler_share), the bandwidth of a plain loop
+# (optimizer), the figure to stay under (load, step_rss, step_predicted, size, open).
 # Status 1: a program failed. Status 2: a name is unknown.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -18,7 +18,7 @@ cd "$(dirname "$0")/../.."
 programs='
 gemm   gemm_packed
 bandwidth read_bandwidth rows1_f32_gpt2 rows1_bf16_gpt2 rows1_q8_0_gpt2 decode_b1_f32 decode_b1_bf16 decode_b1_q8_0
-decode decode_b32 decode_b64 sampler_share allocations
+decode decode_b32 decode_b64 decode_b32_kv_f16 decode_b32_kv_bf16 sampler_share allocations
 speculate decode_speculative
 train  train_step train_step_recompute step_predicted allocations
 optimizer optimizer_step_f32 optimizer_step_bf16 optimizer_step_q8

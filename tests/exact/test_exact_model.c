@@ -61,7 +61,7 @@ static void begin(fixture *f, const variant *of, uint32_t kernel_set, uint32_t n
     f->length = f->model->n_context >= LONG ? LONG : LENGTH;
     f->vocab = f->model->config.n_vocab;
     OK(pgrad__pass_create(f->model, &f->pass));
-    OK(pgrad__kv_cache_create(f->model, 40, &f->cache));
+    OK(pgrad__kv_cache_create(f->model, 40, PGRAD_KV_F32, &f->cache));
     make_tokens(0, f->length, f->tokens);
     f->whole = malloc(f->length * f->vocab * sizeof *f->whole);
     OK(pgrad_model_logits(f->model, f->tokens, f->length, PGRAD_LOGITS_ALL, f->whole,

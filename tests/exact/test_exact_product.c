@@ -137,7 +137,7 @@ static void decode_in_chunks(const world *w, const pgrad_token *tokens, size_t n
     pgrad__pass *pass = NULL;
     pgrad__kv_cache *cache = NULL;
     OK(pgrad__pass_create(w->model, &pass));
-    OK(pgrad__kv_cache_create(w->model, 4, &cache));
+    OK(pgrad__kv_cache_create(w->model, 4, PGRAD_KV_F32, &cache));
     for (size_t k = is_short() ? 1 : 0; k < sizeof CHUNKS / sizeof CHUNKS[0]; k++) {
         uint32_t pages[4];
         size_t n_pages = 0;

@@ -1,5 +1,7 @@
 #include "kernel_test.h"
 
+#include "kernel/vec.h"
+
 typedef struct attention {
     uint32_t heads, kv_heads, dim;
     size_t rows;
@@ -9,20 +11,22 @@ static const attention CASES[] = {{1, 1, 1, 1},   {2, 1, 8, 63},   {4, 4, 16, 64
                                   {3, 3, 64, 65}, {2, 2, 80, 130}, {8, 1, 32, 20}};
 enum { N_CASES = sizeof CASES / sizeof CASES[0] };
 
-static float *pool;
-static float *pages[16];
+static unsigned char *pool;
+static unsigned char *pages[16];
 
-static const float *const *store(const pgrad__attention_shape *shape, const float *k, const float *v, size_t rows)
+static const unsigned char *const *store(const pgrad__attention_shape *shape, const float *k, const float *v,
+                                         size_t rows)
 {
     const size_t n_pages = (rows + PGRAD__KEY_TILE - 1) / PGRAD__KEY_TILE;
-    const size_t page = pgrad__kv_block_floats(kernels, shape->head_dim) * shape->n_kv_heads;
+    const size_t page = pgrad__kv_block_floats(kernels, shape->head_dim) * shape->n_kv_heads *
+                        pgrad__kv_element_bytes(shape->kv_storage);
     ck_assert_uint_le(n_pages, 16);
-    OK(pgrad__calloc(context, n_pages * page + PGRAD__SLACK, sizeof(float), &pool));
+    OK(pgrad__calloc(context, n_pages * page + PGRAD__SLACK * sizeof(float), 1, &pool));
     for (size_t i = 0; i < n_pages; i++)
         pages[i] = pool + i * page;
     const pgrad__kv_run run = {0, (uint32_t)rows, 0, pages};
     pgrad__kv_store(context, shape, k, v, (size_t)shape->n_kv_heads * shape->head_dim, &run, 1);
-    return (const float *const *)pages;
+    return (const unsigned char *const *)pages;
 }
 
 /* Scores are sums of `dim` products of size up to 4 with scale 1 / sqrt(dim); probabilities are off by
@@ -32,7 +36,7 @@ START_TEST(forward_and_backward)
     const attention *c = &CASES[_i % N_CASES];
     if (!begin(_i / N_CASES, 2))
         return;
-    const pgrad__attention_shape shape = {c->heads, c->kv_heads, c->dim, 1.0f / sqrtf((float)c->dim)};
+    const pgrad__attention_shape shape = {c->heads, c->kv_heads, c->dim, 1.0f / sqrtf((float)c->dim), PGRAD_KV_F32};
     const ref_shape reference = {c->rows, c->heads, c->kv_heads, c->dim, shape.scale};
     const size_t width = (size_t)c->heads * c->dim, kv_width = (size_t)c->kv_heads * c->dim;
     const size_t nq = c->rows * width, nk = c->rows * kv_width, nh = c->rows * c->heads;
@@ -66,7 +70,7 @@ START_TEST(sequences_do_not_meet)
     enum { HEADS = 2, DIM = 16, WIDTH = HEADS * DIM, LD = WIDTH + 5, ROWS = 120 };
     if (!begin(_i, 3))
         return;
-    const pgrad__attention_shape shape = {HEADS, HEADS, DIM, 0.25f};
+    const pgrad__attention_shape shape = {HEADS, HEADS, DIM, 0.25f, PGRAD_KV_F32};
     static const pgrad__attention_sequence sequences[] = {{0, 7, 0}, {10, 70, 0}, {90, 1, 0}, {91, 29, 0}};
     float *q = random_floats(ROWS * LD), *k = random_floats(ROWS * LD), *v = random_floats(ROWS * LD);
     float *o = random_floats(ROWS * LD), *d_o = random_floats(ROWS * LD), *lse = random_floats(ROWS * HEADS);
@@ -98,7 +102,7 @@ START_TEST(large_scores)
     enum { DIM = 4, ROWS = 100 };
     if (!begin(_i, 1))
         return;
-    const pgrad__attention_shape shape = {1, 1, DIM, 1.0f};
+    const pgrad__attention_shape shape = {1, 1, DIM, 1.0f, PGRAD_KV_F32};
     const ref_shape reference = {ROWS, 1, 1, DIM, 1.0};
     float *q = random_floats(ROWS * DIM), *k = random_floats(ROWS * DIM), *v = random_floats(ROWS * DIM);
     for (int i = 0; i < ROWS * DIM; i++) {
@@ -117,8 +121,67 @@ START_TEST(large_scores)
 }
 END_TEST
 
+/* ---- narrow pages ---- */
+
+static void round_all(uint32_t storage, const float *x, size_t n, float *rounded)
+{
+    uint16_t *narrow = array(n, sizeof *narrow);
+    if (storage == PGRAD_KV_F16) {
+        kernels->vec->f16_narrow(x, n, narrow);
+        kernels->vec->f16_widen(narrow, n, rounded);
+    } else {
+        kernels->vec->bf16_narrow(x, n, narrow);
+        kernels->vec->bf16_widen(narrow, n, rounded);
+    }
+}
+
+enum { COPIES = 12 };
+
+/* All rows at once, then rows at the last position as decoding has them: a group of COPIES that shares the full
+ * pages, and one alone; packed products and those of few rows. */
+static void attend(const attention *c, uint32_t storage, const float *q, const float *k, const float *v, float *o)
+{
+    const size_t width = (size_t)c->heads * c->dim;
+    const pgrad__attention_shape shape = {c->heads, c->kv_heads, c->dim, 1.0f / sqrtf((float)c->dim), storage};
+    const unsigned char *const *stored = store(&shape, k, v, c->rows);
+    const uint32_t last = (uint32_t)c->rows - 1;
+    const pgrad__attention_span whole = {0, (uint32_t)c->rows, 0, stored, 0, 0};
+    const pgrad__attention_span alone = {c->rows + COPIES, 1, last, stored, 0, 0};
+    pgrad__attention_span copies[COPIES];
+    OK(pgrad__attention_forward(context, &workspace, &shape, q, width, &whole, 1, o, width, NULL));
+    for (uint32_t i = 0; i < COPIES; i++)
+        copies[i] = (pgrad__attention_span){c->rows + i, 1, last, stored, 1, last / PGRAD__KEY_TILE};
+    OK(pgrad__attention_forward(context, &workspace, &shape, q, width, copies, COPIES, o, width, NULL));
+    OK(pgrad__attention_forward(context, &workspace, &shape, q, width, &alone, 1, o, width, NULL));
+    pgrad__free(context, pool);
+}
+
+START_TEST(narrow_pages_are_f32_pages_of_rounded_values)
+{
+    const attention *c = &CASES[_i % N_CASES];
+    if (!begin(_i / N_CASES, 2))
+        return;
+    const size_t nk = c->rows * c->kv_heads * c->dim;
+    const size_t n = (c->rows + COPIES + 1) * c->heads * c->dim;
+    float *q = random_floats(n), *k = random_floats(nk), *v = random_floats(nk);
+    float *found = zeros(n), *wanted = zeros(n), *unrounded = zeros(n), *rk = zeros(nk), *rv = zeros(nk);
+    k[0] = 1e-6f; /* subnormal in f16 */
+    attend(c, PGRAD_KV_F32, q, k, v, unrounded);
+    for (uint32_t storage = PGRAD_KV_F16; storage <= PGRAD_KV_BF16; storage++) {
+        round_all(storage, k, nk, rk);
+        round_all(storage, v, nk, rv);
+        attend(c, PGRAD_KV_F32, q, rk, rv, wanted);
+        attend(c, storage, q, k, v, found);
+        check_same("o", found, wanted, n);
+        ck_assert(memcmp(found, unrounded, n * sizeof *found) != 0);
+    }
+    end();
+}
+END_TEST
+
 static void add(TCase *tests)
 {
+    tcase_add_loop_test(tests, narrow_pages_are_f32_pages_of_rounded_values, 0, N_SETS * N_CASES);
     tcase_add_loop_test(tests, forward_and_backward, 0, N_SETS * N_CASES);
     tcase_add_loop_test(tests, sequences_do_not_meet, 0, N_SETS);
     tcase_add_loop_test(tests, large_scores, 0, N_SETS);

@@ -38,7 +38,7 @@ static int decode(pgrad_model *model, const pgrad_token *prompt, size_t n, float
     pgrad__kv_cache *cache = NULL;
     uint32_t n_pages = (uint32_t)((n + N_NEW) / PGRAD__KEY_TILE + 1), *pages = calloc(n_pages, 4);
     int status = pages == NULL || pgrad__pass_create(model, &pass) ||
-                 pgrad__kv_cache_create(model, n_pages, &cache);
+                 pgrad__kv_cache_create(model, n_pages, PGRAD_KV_F32, &cache);
     for (uint32_t i = 0; i < n_pages && !status; i++)
         status = pgrad__kv_cache_take(cache, &pages[i]) != PGRAD_OK;
     pgrad__decode_span span = {

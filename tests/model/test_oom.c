@@ -55,7 +55,7 @@ static pgrad_status work(pgrad_context *context, const char *name, uint32_t stor
                                                        &(pgrad__backward){.loss = mean_loss_fn,
                                                                           .user = &loss});
     if (status == PGRAD_OK)
-        status = pgrad__kv_cache_create(model, 2, &cache);
+        status = pgrad__kv_cache_create(model, 2, PGRAD_KV_F32, &cache);
     if (status == PGRAD_OK)
         status = pgrad__kv_cache_take(cache, &page);
     if (status == PGRAD_OK)

@@ -115,8 +115,9 @@ static inline void end_world(world *w)
     pgrad_context_free(w->context);
 }
 
-static inline pgrad_rollout *make_rollout(const world *w, uint32_t group_size, uint32_t max_prompts,
-                                          uint32_t max_new_tokens, uint32_t batch_size)
+static inline pgrad_rollout *make_rollout_over(const world *w, uint32_t group_size, uint32_t max_prompts,
+                                               uint32_t max_new_tokens, uint32_t batch_size,
+                                               uint32_t kv_storage)
 {
     pgrad_rollout_params params;
     pgrad_rollout *rollout = NULL;
@@ -126,8 +127,15 @@ static inline pgrad_rollout *make_rollout(const world *w, uint32_t group_size, u
     params.max_prompt_tokens = 200;
     params.max_new_tokens = max_new_tokens;
     params.batch_size = batch_size;
+    params.kv_storage = kv_storage;
     OK(pgrad_rollout_create(w->model, w->tokenizer, &params, &rollout));
     return rollout;
+}
+
+static inline pgrad_rollout *make_rollout(const world *w, uint32_t group_size, uint32_t max_prompts,
+                                          uint32_t max_new_tokens, uint32_t batch_size)
+{
+    return make_rollout_over(w, group_size, max_prompts, max_new_tokens, batch_size, PGRAD_KV_F32);
 }
 
 static inline pgrad_sampler_params sampler_defaults(void)
