@@ -13,7 +13,7 @@
 #include "base/fail.h"
 #include "base/pool.h"
 
-enum { CHUNK_PANELS = 8, BLOCK_ROWS = 240, TASKS_PER_THREAD = 4 };
+enum { CHUNK_PANELS = 8, BLOCK_ROWS = 240, TASKS_PER_THREAD = 4, FEW_ROWS_TASKS = 12 };
 
 /* ---- packing the rows ---- */
 
@@ -172,7 +172,8 @@ static size_t count_tasks(const job *j)
     return chunks * j->n_blocks;
 }
 
-/* Chunks as large as the cache likes them, smaller where that leaves threads without work. */
+/* Chunks as large as the cache likes them, smaller where that leaves threads without work. Few rows
+ * use a weight once: there only an even end counts. */
 static void choose_tasks(job *j, pgrad_context *context)
 {
     size_t threads = pgrad__n_workers(context) - 1;
@@ -181,7 +182,8 @@ static void choose_tasks(job *j, pgrad_context *context)
                         : BLOCK_ROWS;
     j->n_blocks = pgrad__panel_count(j->n_rows, j->block_rows);
     j->chunk = CHUNK_PANELS;
-    while (j->chunk > 1 && count_tasks(j) < TASKS_PER_THREAD * threads)
+    const size_t tasks = j->n_rows <= j->kernels->rows_max ? FEW_ROWS_TASKS : TASKS_PER_THREAD;
+    while (j->chunk > 1 && count_tasks(j) < tasks * threads)
         j->chunk /= 2;
 }
 
