@@ -228,9 +228,9 @@ static int by_offset(const void *a, const void *b)
 /* The tensors, in the order of their data, touch one another from the first byte to the last. */
 static pgrad_status check_coverage(const reader *r)
 {
-    pgrad__tensor_view *tensors = r->set->tensors + r->first;
-    size_t n = r->set->n_tensors - r->first;
+    const size_t n = r->set->n_tensors - r->first;
     uint64_t at = r->data_start;
+    pgrad__tensor_view *tensors = n > 0 ? r->set->tensors + r->first : NULL;
     if (n > 0)
         qsort(tensors, n, sizeof *tensors, by_offset);
     for (size_t i = 0; i < n; i++) {

@@ -346,8 +346,8 @@ static pgrad_status collect_ends(pgrad__generation *g)
     if (params->n_stop_tokens > 0)
         memcpy(generator->ends + generator->n_own_ends, params->stop_tokens,
                params->n_stop_tokens * sizeof(pgrad_token));
-    g->ends = generator->ends + ignored;
     g->n_ends = generator->n_ends - ignored;
+    g->ends = g->n_ends > 0 ? generator->ends + ignored : NULL;
     return PGRAD_OK;
 }
 

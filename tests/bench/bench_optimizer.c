@@ -97,6 +97,7 @@ int main(void)
     s.c = zeros(s.n);
     lanes *d = zeros(s.n);
     s.d = d;
+    CHECK(pgrad__gradients_allocate(model));
     for (uint32_t i = 0; i < model->n_tensors; i++)
         for (size_t k = 0; k < model->tensors[i].floats; k++)
             model->tensors[i].grad[k] =
