@@ -52,7 +52,7 @@ static pgrad_status encode(const pgrad__prompt_set *set, pgrad_tokenizer *tokeni
 {
     const pgrad_prompts *prompts = &set->source;
     const char *text = prompts->texts[i];
-    pgrad_token *out = set->ids + set->n_ids;
+    pgrad_token *out = set->ids == NULL ? NULL : set->ids + set->n_ids;
     size_t room = set->capacity - set->n_ids;
     if (!prompts->chat)
         return pgrad_tokenizer_encode(tokenizer, text, strlen(text), PGRAD_ENCODE_ADD, out, room,
