@@ -52,7 +52,7 @@ typedef struct pgrad_objective_params {
                                   micro-batch share one computation of their prompt, forward and
                                   backward; 0: each has its own. Gradients differ by rounding */
     uint32_t recompute;        /* 1: of each layer only the input is kept for the backward pass, which
-                                  computes the rest again: less memory, about a quarter more time,
+                                  computes the rest again: less memory, about a tenth more time,
                                   the same bits. 0, the default: all is kept */
     uint32_t reserved;
 } pgrad_objective_params;
