@@ -487,10 +487,15 @@ class Handle:
         if getattr(self, "pointer", None) and _library is not None:
             self.close()
 
-    @staticmethod
-    def _make(function: str, *arguments) -> c_void_p:
+    @classmethod
+    def _make(cls, function: str, *arguments) -> c_void_p:
         out = c_void_p()
-        _call(function, *arguments, byref(out))
+        try:
+            _call(function, *arguments, byref(out))
+        except BaseException:  # Ctrl-C can come out of a call that succeeded
+            if out:
+                getattr(_library, cls._free)(out)
+            raise
         return out
 
 

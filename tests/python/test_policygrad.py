@@ -124,6 +124,27 @@ class Test(unittest.TestCase):
             self.context.on_progress(None)
             self.generated()
 
+    def test_interrupt_as_a_call_ends_leaves_nothing_behind(self):
+        """Ctrl-C behind the last progress of a call that succeeds: the handle it made goes with the exception."""
+        create = pg._library.pgrad_model_create
+
+        def interrupted(*arguments):
+            status = create(*arguments)
+            self.assertEqual(status, pg.OK)
+            os.kill(os.getpid(), signal.SIGINT)
+            return status
+
+        config = json.dumps({"model_type": "llama", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8,
+                             "num_hidden_layers": 1, "num_attention_heads": 2})
+        before = self.context.info().memory_now
+        pg._library.pgrad_model_create = interrupted
+        try:
+            with self.assertRaises(KeyboardInterrupt):
+                pg.Model.create(self.context, config)
+        finally:
+            pg._library.pgrad_model_create = create
+        self.assertEqual(self.context.info().memory_now, before)
+
     def test_interrupt_in_progress(self):
         before = signal.getsignal(signal.SIGINT)
         for _ in range(5):
