@@ -154,39 +154,55 @@ static rows cut_scratch(const job *j, uint32_t worker, size_t n_rows)
     return r;
 }
 
-/* C [v0 .. v1, cols] = rows v0 .. v1 of x [n, depth] times wide panels. Few rows go unpacked. */
-static void multiply(const job *j, size_t v0, size_t v1, size_t depth, const float *x,
-                     const float *packed, const float *wide_panels, size_t cols, float *c,
-                     size_t ldc)
+/* C [v0 .. v1, cols] = rows v0 .. v1 of x [n, depth] of ldx floats times wide panels of `stride`
+ * rows. Few rows go unpacked. */
+static void multiply(const job *j, size_t v0, size_t v1, size_t depth, const float *x, size_t ldx,
+                     const float *packed, const float *wide_panels, size_t stride, size_t cols,
+                     float *c, size_t ldc)
 {
     const size_t wide = j->kernels->wide, narrow = j->kernels->narrow;
     if (v1 - v0 <= j->kernels->rows_max) {
         for (size_t k = 0; k < depth; k += PGRAD__KC)
             j->kernels->rows[PGRAD_STORAGE_F32](v1 - v0, pgrad__min(PGRAD__KC, depth - k),
-                                                x + v0 * depth + k, depth, wide_panels + k * wide,
-                                                depth * wide * sizeof(float), cols / wide,
+                                                x + v0 * ldx + k, ldx, wide_panels + k * wide,
+                                                stride * wide * sizeof(float), cols / wide,
                                                 c + v0 * ldc, ldc, k > 0);
         return;
     }
     const size_t first = v0 / narrow * narrow; /* rows in front are computed and not used */
     pgrad__tile_product(j->kernels, padded_rows(j->kernels, v1 - first), cols, depth,
-                        packed + first * depth, depth, wide_panels, depth, c + first * ldc, ldc, 0);
+                        packed + first * depth, depth, wide_panels, stride, c + first * ldc, ldc,
+                        0);
 }
 
-/* n elements of a page. */
-static const float *widened(const job *j, const rows *r, const void *elements, size_t n)
+/* n elements of each of some panels of a page, `stride` apart: as they are, or widened to the same
+ * places of the scratch. */
+static const float *widened(const job *j, const rows *r, const unsigned char *panels,
+                            size_t n_panels, size_t stride, size_t n)
 {
     if (j->shape->kv_storage == PGRAD_KV_F32)
-        return elements;
-    if (j->shape->kv_storage == PGRAD_KV_F16)
-        j->kernels->vec->f16_widen(elements, n, r->wide);
-    else
-        j->kernels->vec->bf16_widen(elements, n, r->wide);
+        return (const float *)(const void *)panels;
+    for (size_t i = 0; i < n_panels; i++) {
+        const void *from = panels + i * stride * sizeof(uint16_t);
+        if (j->shape->kv_storage == PGRAD_KV_F16)
+            j->kernels->vec->f16_widen(from, n, r->wide + i * stride);
+        else
+            j->kernels->vec->bf16_widen(from, n, r->wide + i * stride);
+    }
     return r->wide;
 }
 
-/* One tile of keys for virtual rows v0 .. v1 at positions from first_position on: S, softmax, P.V.
- */
+/* The keys of a tile that the last of rows v0 .. v1 sees. */
+static size_t seen_of(const job *j, size_t v0, size_t v1, const size_t *visible)
+{
+    size_t seen = 0;
+    for (size_t i = v0 / j->group_heads; i <= (v1 - 1) / j->group_heads; i++)
+        seen = visible[i] > seen ? visible[i] : seen;
+    return seen;
+}
+
+/* One tile of keys for virtual rows v0 .. v1: S, softmax, P.V. What no row sees is left out: its
+ * probability is zero, and a sum that begins with +0 keeps its bits when a zero is added. */
 static void add_tile(const job *j, const rows *r, const unsigned char *page, size_t kv_head,
                      size_t v0, size_t v1, const size_t *visible)
 {
@@ -197,9 +213,12 @@ static void add_tile(const job *j, const rows *r, const unsigned char *page, siz
     const size_t block = pgrad__kv_block_floats(j->kernels, j->shape->head_dim);
     const unsigned char *keys = page + kv_head * block * bytes;
     const unsigned char *values = keys + TILE * head_dim * bytes;
+    const size_t seen = seen_of(j, v0, v1, visible);
+    const size_t wide = j->kernels->wide, key_panels = pgrad__panel_count(seen, wide);
     float factor[BLOCK_ROWS];
-    multiply(j, v0, v1, head_dim, r->q, r->packed_q, widened(j, r, keys, TILE * head_dim), TILE,
-             r->s, TILE);
+    multiply(j, v0, v1, head_dim, r->q, head_dim, r->packed_q,
+             widened(j, r, keys, key_panels, head_dim * wide, head_dim * wide), head_dim,
+             key_panels * wide, r->s, TILE);
     for (size_t v = v0; v < v1; v += BLOCK_ROWS) {
         size_t end = pgrad__min(v + BLOCK_ROWS, v1);
         for (size_t i = v; i < end; i++) {
@@ -210,11 +229,12 @@ static void add_tile(const job *j, const rows *r, const unsigned char *page, siz
     }
     if (v1 - v0 > j->kernels->rows_max) {
         size_t first = v0 / j->kernels->narrow * j->kernels->narrow;
-        pgrad__pack_narrow(j->kernels, r->s + first * TILE, TILE, v1 - first, TILE,
-                           r->packed_s + first * TILE);
+        pgrad__pack_narrow(j->kernels, r->s + first * TILE, TILE, v1 - first, seen,
+                           r->packed_s + first * seen);
     }
-    multiply(j, v0, v1, TILE, r->s, r->packed_s, widened(j, r, values, TILE * padded), padded,
-             r->tile, padded);
+    multiply(j, v0, v1, seen, r->s, TILE, r->packed_s,
+             widened(j, r, values, padded / wide, TILE * wide, seen * wide), TILE, padded, r->tile,
+             padded);
     for (size_t v = v0; v < v1; v++)
         vec->add(r->tile + v * padded, head_dim, r->sum + v * padded);
 }

@@ -45,7 +45,7 @@ void pgrad__pack_rows(pgrad_context *context, const float *x, size_t ldx, size_t
 
 typedef struct job {
     const pgrad__kernels *kernels;
-    const float *x; /* packed, or as given when there are few rows */
+    const float *x, *packed;
     size_t ldx, n_rows, depth;
     const pgrad__product *products;
     size_t n_products;
@@ -93,16 +93,41 @@ static void add_bias(const job *j, const part *p)
         j->kernels->vec->add(product->bias + first, n, product->y + t * product->ldy + first);
 }
 
+/* Inputs k .. k + n_k - 1 of a part, whose panels lie `distance` floats apart. A few rows at the
+ * end would be a narrow panel of mostly nothing: they go past the whole panels unpacked. */
+static void multiply_block(const job *j, const part *p, size_t k, size_t n_k, const float *panels,
+                           size_t distance)
+{
+    const size_t wide = j->kernels->wide, narrow = j->kernels->narrow, ldy = p->product->ldy;
+    const size_t n_out = p->product->weight->n_out - p->first_panel * wide;
+    const size_t few = p->n_rows % narrow <= j->kernels->rows_max ? p->n_rows % narrow : 0;
+    const size_t whole = few == 0 ? 0 : pgrad__min(p->n_panels, n_out / wide);
+    const int accumulate = k > 0 || p->product->accumulate;
+    float *y = p->product->y + p->first_panel * wide;
+    for (size_t t = 0; t < p->n_rows; t += narrow) {
+        const size_t rows = pgrad__min(narrow, p->n_rows - t);
+        const float *x = j->packed + (p->first_row + t) * j->depth + k * narrow;
+        float *y_row = y + (p->first_row + t) * ldy;
+        const size_t first = rows == few ? whole : 0;
+        for (size_t i = first; i < p->n_panels; i++)
+            pgrad__tile(j->kernels, n_k, x, panels + i * distance, y_row + i * wide, ldy, rows,
+                        pgrad__min(wide, n_out - i * wide), accumulate);
+        if (first > 0)
+            j->kernels->rows[PGRAD_STORAGE_F32](rows, n_k, j->x + (p->first_row + t) * j->ldx + k,
+                                                j->ldx, panels, distance * sizeof(float), first,
+                                                y_row, ldy, accumulate);
+    }
+}
+
 static void panel_task(void *argument, size_t task, uint32_t worker)
 {
     const job *j = argument;
     const part p = find_part(j, task);
-    const size_t wide = j->kernels->wide, narrow = j->kernels->narrow, depth = j->depth;
+    const size_t wide = j->kernels->wide, depth = j->depth;
     const pgrad__matrix *weight = p.product->weight;
     float *scratch = j->scratch + worker * j->scratch_floats;
     for (size_t k = 0; k < depth; k += PGRAD__KC) {
         size_t n_k = pgrad__min(PGRAD__KC, depth - k);
-        int accumulate = k > 0 || p.product->accumulate;
         const float *panels = (const float *)weight->data + (p.first_panel * depth + k) * wide;
         size_t distance = depth * wide;
         if (weight->storage != PGRAD_STORAGE_F32) {
@@ -111,15 +136,7 @@ static void panel_task(void *argument, size_t task, uint32_t worker)
                 pgrad__widen(j->kernels, weight, p.first_panel + i, k, n_k, scratch + i * distance);
             panels = scratch;
         }
-        for (size_t t = p.first_row; t < p.first_row + p.n_rows; t += narrow) {
-            size_t rows = pgrad__min(narrow, p.first_row + p.n_rows - t);
-            for (size_t i = 0; i < p.n_panels; i++) {
-                size_t o = (p.first_panel + i) * wide;
-                pgrad__tile(j->kernels, n_k, j->x + t * depth + k * narrow, panels + i * distance,
-                            p.product->y + t * p.product->ldy + o, p.product->ldy, rows,
-                            pgrad__min(wide, weight->n_out - o), accumulate);
-            }
-        }
+        multiply_block(j, &p, k, n_k, panels, distance);
     }
     add_bias(j, &p);
 }
@@ -215,7 +232,7 @@ pgrad_status pgrad__matmul(pgrad_context *context, pgrad__workspace *workspace, 
     PGRAD__TRY(pgrad__workspace_reserve(
         workspace, packed_floats + pgrad__n_workers(context) * j.scratch_floats, &packed));
     pgrad__pack_rows(context, x, ldx, n_rows, j.depth, packed);
-    j.x = packed;
+    j.packed = packed;
     j.scratch = packed + packed_floats;
     pgrad__parallel(context, count_tasks(&j), panel_task, &j);
     return PGRAD_OK;
