@@ -16,8 +16,12 @@ have() {
     *@*) command -v pkg-config >/dev/null 2>&1 && pkg-config --exists "${1%%@*}" ;;
     esac
 }
-have_blis() { # the static archive, wherever the compiler looks
-    archive=$(cc -print-file-name=libblis.a 2>/dev/null) && [ -f "$archive" ]
+have_blis() { # wherever the compiler looks
+    case ${MESON_ARGS:-} in
+    *blis=shared*) file=$(cc -print-file-name=libblis.so 2>/dev/null) ;;
+    *) file=$(cc -print-file-name=libblis.a 2>/dev/null) ;;
+    esac
+    [ -f "$file" ]
 }
 
 missing=
@@ -35,8 +39,9 @@ say_and_stop() {
     else
         echo "These are their names on Debian; install what your system calls them:" >&2
         echo "a C compiler, binutils, meson (1.0.1 or newer), ninja, pkg-config, and the development files of" >&2
-        echo "BLIS (with its static archive libblis.a), jansson, PCRE2 (8 bit), utf8proc; for the tests also" >&2
-        echo "Check, a C++ compiler, Python 3; for the quickstart's PNG rsvg-convert (librsvg)." >&2
+        echo "BLIS (with its static archive libblis.a; without it version 0.9, MESON_ARGS=-Dblis=shared)," >&2
+        echo "jansson, PCRE2 (8 bit), utf8proc; for the tests also Check, a C++ compiler, Python 3; for the" >&2
+        echo "quickstart's PNG rsvg-convert (librsvg)." >&2
     fi
     exit 1
 }

@@ -44,7 +44,8 @@ enum {
 typedef struct pgrad_context_params {
     size_t struct_size;
     uint32_t n_threads;   /* 0: as many as the affinity mask and the cgroup quota allow; at most 256 */
-    uint32_t kernel_set;  /* PGRAD_KERNELS_*; E_UNSUPPORTED when this CPU cannot run it */
+    uint32_t kernel_set;  /* PGRAD_KERNELS_*; E_UNSUPPORTED when this CPU or this build of the library
+                             (-Dblis=shared) does not have it */
     uint64_t memory_limit; /* bytes the library may hold at once, 0: no limit; E_LIMIT beyond */
     const pgrad_allocator *allocator; /* copied; NULL: aligned_alloc and free */
 } pgrad_context_params;

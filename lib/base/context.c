@@ -25,18 +25,9 @@ static void default_free(void *user, void *pointer, size_t size)
 
 static const char *const KERNEL_SET_NAMES[] = {"auto", "generic", "haswell", "skx", "armv8a"};
 
-static pgrad_status choose_kernels(uint32_t asked, uint32_t *set)
+const char *pgrad__kernel_set_name(uint32_t set)
 {
-    if (asked == PGRAD_KERNELS_AUTO) {
-        *set = pgrad__os_best_kernel_set();
-        return PGRAD_OK;
-    }
-    if (!pgrad__os_can_run(asked))
-        return pgrad__fail(PGRAD_E_UNSUPPORTED,
-                           "context.kernel_set: this CPU cannot run '%s'; the best it can is '%s'",
-                           KERNEL_SET_NAMES[asked], KERNEL_SET_NAMES[pgrad__os_best_kernel_set()]);
-    *set = asked;
-    return PGRAD_OK;
+    return KERNEL_SET_NAMES[set];
 }
 
 pgrad_status pgrad_context_create(const pgrad_context_params *params, pgrad_context **out)
@@ -46,7 +37,7 @@ pgrad_status pgrad_context_create(const pgrad_context_params *params, pgrad_cont
     if (out == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "context_create: out is NULL");
     PGRAD__TRY(pgrad__params_read("context", params, &read));
-    PGRAD__TRY(choose_kernels(read.kernel_set, &set));
+    PGRAD__TRY(pgrad__choose_kernel_set(read.kernel_set, &set));
     pgrad_allocator allocator = {NULL, default_alloc, default_free};
     if (read.allocator != NULL)
         allocator = *read.allocator;
@@ -64,6 +55,7 @@ pgrad_status pgrad_context_create(const pgrad_context_params *params, pgrad_cont
     context->allocator = allocator;
     context->memory_limit = read.memory_limit;
     context->kernel_set = set;
+    context->kernel_set_asked = read.kernel_set;
     uint32_t n_threads = read.n_threads != 0 ? read.n_threads : pgrad__os_cpu_count();
     pgrad_status status = pgrad__pool_create(context, n_threads, &context->pool);
     if (status != PGRAD_OK) {

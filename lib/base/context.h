@@ -17,6 +17,7 @@ struct pgrad_context {
     uint64_t memory_limit;
     atomic_uint_fast64_t memory_now, memory_peak, n_allocations;
     uint32_t kernel_set;                            /* PGRAD_KERNELS_*, resolved at creation */
+    uint32_t kernel_set_asked;                      /* or AUTO */
     _Atomic(const struct pgrad__kernels *) kernels; /* set by lib/kernel at first use */
     struct pgrad__pool *pool;
     pgrad_log_fn log;
@@ -27,6 +28,12 @@ struct pgrad_context {
 };
 
 void pgrad__context_retain(pgrad_context *context);
+
+const char *pgrad__kernel_set_name(uint32_t set); /* "skx"; of AUTO too */
+
+/* Of lib/kernel, which alone knows what BLIS has: the one call of this layer that goes up. asked is
+ * PGRAD_KERNELS_*; E_UNSUPPORTED when the CPU or BLIS does not have it. */
+pgrad_status pgrad__choose_kernel_set(uint32_t asked, uint32_t *set);
 
 /* Begins a public call that works: E_INVALID for NULL, E_STATE after a fork; sets the default
  * floating-point state. The end restores the caller's. */

@@ -56,6 +56,10 @@ typedef struct pgrad__kernels {
 /* The table of the context's kernel set; never NULL. */
 const pgrad__kernels *pgrad__kernels_of(pgrad_context *context);
 
+/* What PGRAD_KERNELS_AUTO stands for: the best set that the CPU can run, BLIS has the micro-kernel
+ * of, and that keeps the order of summation. */
+uint32_t pgrad__best_kernel_set(void);
+
 /* ---- workspace: scratch that grows to the largest need and stays ---- */
 
 typedef struct pgrad__workspace {

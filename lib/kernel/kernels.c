@@ -1,9 +1,14 @@
 /* The kernel sets and which one a context uses. */
 #include <policygrad/context.h>
 
+#include <stdio.h>
+
 #include "base/context.h"
+#include "base/fail.h"
+#include "base/os.h"
 #include "kernel/blis.h"
 #include "kernel/kernel.h"
+#include "kernel/tile_order.h"
 #include "kernel/vec.h"
 #include "kernel/vec_functions.h"
 
@@ -58,12 +63,71 @@ static const pgrad__kernels *const SETS[] = {
 #endif
 };
 
+enum { WHY_SIZE = 160 };
+
+/* 1 when the set can be used; else 0 and why not. */
+static int is_usable(uint32_t set, char *why)
+{
+    if (!pgrad__os_can_run(set)) {
+        (void)snprintf(why, WHY_SIZE, "this CPU cannot run it");
+        return 0;
+    }
+    if (set == PGRAD_KERNELS_GENERIC)
+        return 1;
+    if (!pgrad__blis_has(set, why, WHY_SIZE))
+        return 0;
+    const pgrad__kernels *kernels = SETS[set];
+    if (pgrad__keeps_order(kernels->micro, kernels->narrow, kernels->wide))
+        return 1;
+    (void)snprintf(why, WHY_SIZE, "BLIS's micro-kernel sums in another order");
+    return 0;
+}
+
+uint32_t pgrad__best_kernel_set(void)
+{
+    char why[WHY_SIZE];
+    uint32_t set = pgrad__os_best_kernel_set();
+    while (set > PGRAD_KERNELS_GENERIC && !is_usable(set, why))
+        set--;
+    return set;
+}
+
+pgrad_status pgrad__choose_kernel_set(uint32_t asked, uint32_t *set)
+{
+    char why[WHY_SIZE];
+    const uint32_t chosen = asked == PGRAD_KERNELS_AUTO ? pgrad__best_kernel_set() : asked;
+    if (asked != PGRAD_KERNELS_AUTO && !is_usable(asked, why))
+        return pgrad__fail(
+            PGRAD_E_UNSUPPORTED, "context.kernel_set: '%s': %s; the best here is '%s'",
+            pgrad__kernel_set_name(asked), why, pgrad__kernel_set_name(pgrad__best_kernel_set()));
+    *set = chosen;
+    return PGRAD_OK;
+}
+
+/* A host that did not choose hears when its products are slower than its CPU could have them. */
+static void log_poor_choice(pgrad_context *context)
+{
+    char why[WHY_SIZE] = "neither AVX2 nor AVX-512 on this CPU";
+    const uint32_t wanted = pgrad__os_best_kernel_set();
+    if (context->kernel_set_asked != PGRAD_KERNELS_AUTO)
+        return;
+    if (context->kernel_set != wanted && !is_usable(wanted, why))
+        pgrad__log_line(context, PGRAD_LOG_WARNING,
+                        "kernel set: '%s', slower than '%s', which this CPU could run: %s",
+                        pgrad__kernel_set_name(context->kernel_set), pgrad__kernel_set_name(wanted),
+                        why);
+    else if (wanted == PGRAD_KERNELS_GENERIC)
+        pgrad__log_line(context, PGRAD_LOG_WARNING, "kernel set: 'generic', plain C and slow: %s",
+                        why);
+}
+
+/* The first call comes from the host's thread: a model asks when it is made. */
 const pgrad__kernels *pgrad__kernels_of(pgrad_context *context)
 {
     const pgrad__kernels *kernels = atomic_load_explicit(&context->kernels, memory_order_acquire);
-    if (kernels == NULL) {
-        kernels = SETS[context->kernel_set];
-        atomic_store_explicit(&context->kernels, kernels, memory_order_release);
-    }
-    return kernels;
+    if (kernels != NULL)
+        return kernels;
+    if (atomic_compare_exchange_strong(&context->kernels, &kernels, SETS[context->kernel_set]))
+        log_poor_choice(context);
+    return SETS[context->kernel_set];
 }

@@ -2,7 +2,8 @@
 """Holds the shared library against what was decided: exports = version map = headers, NEEDED within the list,
 nothing imported that prints, ends the process or reads the environment.
 
-usage: symbols.py ROOT LIBRARY [ARCHIVE]"""
+usage: symbols.py [--blis kernels|shared] ROOT LIBRARY [ARCHIVE]"""
+import argparse
 import pathlib
 import re
 import subprocess
@@ -10,6 +11,7 @@ import sys
 
 NEEDED = {"libc.so.6", "libm.so.6", "libz.so.1", "libjansson.so.4", "libpcre2-8.so.0", "libutf8proc.so.2",
           "libutf8proc.so.3", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
+BLIS = "libblis.so.4"  # with -Dblis=shared it must be there, else it must not
 # What our objects may call although it can end the process: the compiler's own checks.
 ALLOWED = {"__stack_chk_fail", "__vsnprintf_chk", "__snprintf_chk", "__memcpy_chk", "__memset_chk",
            "__memmove_chk", "__strcpy_chk", "__read_chk", "__pread_chk"}
@@ -27,7 +29,13 @@ def run(*command):
 
 
 def main():
-    root, library = pathlib.Path(sys.argv[1]), sys.argv[2]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--blis", choices=("kernels", "shared"), default="kernels")
+    parser.add_argument("root", type=pathlib.Path)
+    parser.add_argument("library")
+    parser.add_argument("archives", nargs="*")
+    given = parser.parse_args()
+    root, library = given.root, given.library
     bad = []
     text = (root / "lib/policygrad.map").read_text()
     mapped = set(re.findall(r"^\s+(pgrad_\w+);", text, re.M))
@@ -49,9 +57,11 @@ def main():
     needed = set(re.findall(r"\(NEEDED\).*\[(.*?)\]", run("readelf", "-d", library)))
     sanitized = any("asan" in name or "ubsan" in name for name in needed)
     if not sanitized:
-        bad += [f"NEEDED {name}: not one of those decided" for name in sorted(needed - NEEDED)]
+        bad += [f"NEEDED {name}: not one of those decided" for name in sorted(needed - NEEDED - {BLIS})]
+        if (BLIS in needed) != (given.blis == "shared"):
+            bad.append(f"NEEDED {BLIS}: {'there' if BLIS in needed else 'not there'} with -Dblis={given.blis}")
         undefined = run("nm", "-D", "--undefined-only", library).splitlines()
-        for archive in sys.argv[3:]:
+        for archive in given.archives:
             undefined += [line for line in run("nm", "--undefined-only", archive).splitlines()
                           if re.match(r"\s+U ", line)]
         for name in sorted({line.split()[-1].split("@")[0] for line in undefined}):

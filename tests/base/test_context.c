@@ -7,6 +7,7 @@
 
 #include "base/context.h"
 #include "base/os.h"
+#include "kernel/kernel.h"
 
 START_TEST(threads_that_were_asked_for)
 {
@@ -16,7 +17,7 @@ START_TEST(threads_that_were_asked_for)
         pgrad_context_info info = {.struct_size = sizeof info};
         OK(pgrad_context_get_info(context, &info));
         ck_assert_uint_eq(info.n_threads, asked[i] == 0 ? pgrad__os_cpu_count() : asked[i]);
-        ck_assert_uint_eq(info.kernel_set, pgrad__os_best_kernel_set());
+        ck_assert_uint_eq(info.kernel_set, pgrad__best_kernel_set());
         ck_assert_uint_ne(info.kernel_set, PGRAD_KERNELS_AUTO);
         ck_assert_ptr_nonnull(info.kernel_set_name);
         pgrad_context_free(context);

@@ -10,7 +10,6 @@
 #include "../reference/reference.h"
 #include "base/alloc.h"
 #include "base/context.h"
-#include "base/os.h"
 #include "base/pool.h"
 #include "base/rng.h"
 #include "kernel/kernel.h"
@@ -31,12 +30,16 @@ static uint64_t next_stream;
 static inline int begin(int index, uint32_t n_threads)
 {
     const uint32_t set = (uint32_t)index + 1;
-    if (!pgrad__os_can_run(set)) {
-        static const char *const names[] = {"generic", "haswell", "skx", "armv8a"};
-        fprintf(stderr, "skipped: kernel set %s, which this CPU cannot run\n", names[index]);
+    pgrad_context_params params;
+    pgrad_context_params_init(&params, sizeof params);
+    params.n_threads = n_threads;
+    params.kernel_set = set;
+    pgrad_status status = pgrad_context_create(&params, &context);
+    if (status == PGRAD_E_UNSUPPORTED) {
+        fprintf(stderr, "skipped: %s\n", pgrad_error_message());
         return 0;
     }
-    context = make_context(n_threads, set);
+    OK(status);
     workspace = (pgrad__workspace){.context = context};
     kernels = pgrad__kernels_of(context);
     ck_assert_uint_eq(kernels->set, set);
