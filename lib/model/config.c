@@ -270,7 +270,7 @@ pgrad_status pgrad__config_read_json(pgrad_context *context, const pgrad__json *
                                      const char *origin, pgrad__config *out)
 {
     if (pgrad__json_type(json) != PGRAD__JSON_OBJECT)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: expected a JSON object", origin);
+        return pgrad__json_wrong(NULL, origin, "a JSON object", json);
     const pgrad__arch *arch = NULL;
     PGRAD__TRY(find_family(json, origin, &arch));
     PGRAD__TRY(refuse_foreign(json, origin));
@@ -302,7 +302,7 @@ pgrad_status pgrad__config_read_generation(pgrad__config *config, const pgrad__j
                                            const char *origin)
 {
     if (pgrad__json_type(json) != PGRAD__JSON_OBJECT)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: expected a JSON object", origin);
+        return pgrad__json_wrong(NULL, origin, "a JSON object", json);
     return read_ends(config, json, origin);
 }
 
@@ -321,6 +321,21 @@ static pgrad_status refuse_nested_rope(const pgrad__json *rope, const char *orig
     return PGRAD_OK;
 }
 
+/* name: that of the object, "" for the root. */
+static pgrad_status refuse_partial_rope(const pgrad__json *object, const char *origin,
+                                        const char *name)
+{
+    static const char KEY[] = "partial_rotary_factor";
+    double part;
+    PGRAD__TRY(pgrad__json_optional_real(object, origin, KEY, 0.0, 1.0, 1.0, &part));
+    if (part == 1.0)
+        return PGRAD_OK;
+    (void)pgrad__json_wrong(NULL, KEY, "1, as a part is not supported",
+                            pgrad__json_get(object, KEY));
+    return pgrad__fail_in(PGRAD_E_UNSUPPORTED, "%s: %s%s", origin, name,
+                          name[0] == '\0' ? "" : ".");
+}
+
 /* One of rope_scaling (old spelling) and rope_parameters (new): only the default type is built. */
 static pgrad_status read_rope(pgrad__config *config, const pgrad__json *rope, const char *origin,
                               const char *name)
@@ -328,36 +343,26 @@ static pgrad_status read_rope(pgrad__config *config, const pgrad__json *rope, co
     if (pgrad__json_type(rope) != PGRAD__JSON_OBJECT)
         return pgrad__json_wrong(origin, name, "an object", rope);
     PGRAD__TRY(refuse_nested_rope(rope, origin, name));
-    const pgrad__json *type = pgrad__json_get(rope, "rope_type");
-    if (type == NULL)
-        type = pgrad__json_get(rope, "type");
+    const char *type_key = pgrad__json_get(rope, "rope_type") != NULL ? "rope_type" : "type";
+    const pgrad__json *type = pgrad__json_get(rope, type_key);
     size_t length = 0;
     const char *text = type == NULL ? "default" : pgrad__json_string(type, &length);
-    if (text == NULL)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: %s.rope_type: expected a string", origin, name);
+    if (text == NULL) {
+        (void)pgrad__json_wrong(NULL, type_key, "a string", type);
+        return pgrad__fail_in(PGRAD_E_FORMAT, "%s: %s.", origin, name);
+    }
     if (type != NULL && (length != 7 || memcmp(text, "default", 7) != 0))
-        return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: %s.rope_type: '%.*s' is not supported", origin,
-                           name, (int)(length < 64 ? length : 64), text);
+        return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: %s.%s: '%.*s' is not supported", origin, name,
+                           type_key, (int)(length < 64 ? length : 64), text);
     PGRAD__TRY(pgrad__json_optional_real(rope, origin, "rope_theta", 1.0, 1e15, config->rope_theta,
                                          &config->rope_theta));
-    double part;
-    PGRAD__TRY(
-        pgrad__json_optional_real(rope, origin, "partial_rotary_factor", 0.0, 1.0, 1.0, &part));
-    if (part != 1.0)
-        return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: %s.partial_rotary_factor is not supported",
-                           origin, name);
-    return PGRAD_OK;
+    return refuse_partial_rope(rope, origin, name);
 }
 
 pgrad_status pgrad__config_rope_json(pgrad__config *config, const pgrad__json *json,
                                      const char *origin)
 {
-    double part;
-    PGRAD__TRY(
-        pgrad__json_optional_real(json, origin, "partial_rotary_factor", 0.0, 1.0, 1.0, &part));
-    if (part != 1.0)
-        return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: partial_rotary_factor is not supported",
-                           origin);
+    PGRAD__TRY(refuse_partial_rope(json, origin, ""));
     static const char *const names[] = {"rope_scaling", "rope_parameters"};
     for (size_t i = 0; i < 2; i++) {
         const pgrad__json *rope = pgrad__json_get(json, names[i]);

@@ -51,7 +51,8 @@ static pgrad_status read_size(const pgrad__gguf *gguf, const char *key, const ch
     return PGRAD_OK;
 }
 
-static pgrad_status read_sizes(pgrad__config *config, const pgrad__gguf *gguf, const char *origin)
+static pgrad_status read_sizes(pgrad_context *context, pgrad__config *config,
+                               const pgrad__gguf *gguf, const char *origin)
 {
     char name[KEY_MAX];
     const pgrad__arch *arch = config->arch;
@@ -75,23 +76,32 @@ static pgrad_status read_sizes(pgrad__config *config, const pgrad__gguf *gguf, c
         }
         if (!key->optional)
             return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: missing", origin, name);
+        if (*field != 0) /* 0 is filled in later */
+            pgrad__log_line(context, PGRAD_LOG_WARNING, "%s: %s: missing, %u is used", origin, name,
+                            *field);
     }
     return PGRAD_OK;
 }
 
-static pgrad_status read_reals(pgrad__config *config, const pgrad__gguf *gguf, const char *origin)
+static pgrad_status read_reals(pgrad_context *context, pgrad__config *config,
+                               const pgrad__gguf *gguf, const char *origin)
 {
     char name[KEY_MAX];
     for (size_t i = 0; i < config->arch->n_reals; i++) {
         const pgrad__real_key *key = &config->arch->reals[i];
-        if (key->gguf == NULL || !pgrad__gguf_has(gguf, arch_key(name, config->arch, key->gguf)))
-            continue;
+        void *field = (char *)config + key->field;
         float value;
+        if (key->gguf == NULL)
+            continue;
+        if (!pgrad__gguf_has(gguf, arch_key(name, config->arch, key->gguf))) {
+            pgrad__log_line(context, PGRAD_LOG_WARNING, "%s: %s: missing, %g is used", origin, name,
+                            key->is_double ? *(double *)field : (double)*(float *)field);
+            continue;
+        }
         PGRAD__TRY(pgrad__gguf_f32(gguf, name, &value));
         if (!((double)value >= key->min && (double)value <= key->max))
             return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected %g to %g, found %g", origin, name,
                                key->min, key->max, (double)value);
-        void *field = (char *)config + key->field;
         if (key->is_double)
             *(double *)field = (double)value;
         else
@@ -169,8 +179,8 @@ pgrad_status pgrad__config_read_gguf(pgrad_context *context, const pgrad__gguf *
     PGRAD__TRY(find_family(gguf, origin, &arch));
     pgrad__config config = arch->initial;
     config.arch = arch;
-    PGRAD__TRY(read_sizes(&config, gguf, origin));
-    PGRAD__TRY(read_reals(&config, gguf, origin));
+    PGRAD__TRY(read_sizes(context, &config, gguf, origin));
+    PGRAD__TRY(read_reals(context, &config, gguf, origin));
     for (size_t i = 0; i < arch->n_flags; i++) {
         const pgrad__flag_key *key = &arch->flags[i];
         if (key->gguf_tensor != NULL)

@@ -192,7 +192,12 @@ START_TEST(refused)
          "'linear'"},
         {llama, "rope_scaling", "{\"rope_type\": \"llama3\", \"factor\": 8.0}", PGRAD_E_UNSUPPORTED,
          "'llama3'"},
-        {llama, "rope_scaling", "{\"rope_type\": 3}", PGRAD_E_FORMAT, "rope_type"},
+        {llama, "rope_scaling", "{\"rope_type\": 3}", PGRAD_E_FORMAT,
+         "rope_scaling.rope_type: expected a string, found 3"},
+        {llama, "rope_scaling", "{\"type\": []}", PGRAD_E_FORMAT,
+         "rope_scaling.type: expected a string, found an array"},
+        {llama, "rope_parameters", "{\"partial_rotary_factor\": 0.25}", PGRAD_E_UNSUPPORTED,
+         "rope_parameters.partial_rotary_factor: expected 1, as a part is not supported, found 0.25"},
         {llama, "rope_scaling", "[1]", PGRAD_E_FORMAT, "rope_scaling"},
         {llama, "rope_scaling", "\"llama3\"", PGRAD_E_FORMAT, "rope_scaling"},
         {llama, "rope_scaling", "3", PGRAD_E_FORMAT, "rope_scaling"},
@@ -205,7 +210,8 @@ START_TEST(refused)
         {llama, "rope_parameters",
          "{\"factor\": 1.0, \"rope_type\": \"proportional\"}",
          PGRAD_E_UNSUPPORTED, "'proportional'"},
-        {llama, "partial_rotary_factor", "0.5", PGRAD_E_UNSUPPORTED, "partial_rotary_factor"},
+        {llama, "partial_rotary_factor", "0.5", PGRAD_E_UNSUPPORTED,
+         "config.json: partial_rotary_factor: expected 1, as a part is not supported, found 0.5"},
         {llama, "hidden_act", "\"relu6\"", PGRAD_E_UNSUPPORTED, "'relu6'"},
         {llama, "hidden_act", "7", PGRAD_E_FORMAT, "hidden_act: expected a string, found 7"},
         {llama, "quantization_config", "{\"quant_method\": \"gptq\"}", PGRAD_E_UNSUPPORTED, "gptq"},
@@ -233,6 +239,18 @@ START_TEST(refused)
         FAILS(cases[i].code, cases[i].text,
               read_with(cases[i].base, cases[i].key, cases[i].value, &config));
     }
+}
+END_TEST
+
+START_TEST(another_root_is_told)
+{
+    pgrad__config config;
+    pgrad__json *json = NULL;
+    FAILS(PGRAD_E_FORMAT, "config.json: expected a JSON object, found an array", read_text("[1]", 3, &config));
+    OK(pgrad__json_parse(context, "[1]", 3, "generation_config.json", &json));
+    FAILS(PGRAD_E_FORMAT, "generation_config.json: expected a JSON object, found an array",
+          pgrad__config_read_generation(&config, json, "generation_config.json"));
+    pgrad__json_free(json);
 }
 END_TEST
 
@@ -373,6 +391,7 @@ int main(void)
     tcase_add_loop_test(tests, null_is_absent, 0, 14);
     tcase_add_test(tests, numbers_are_checked);
     tcase_add_test(tests, refused);
+    tcase_add_test(tests, another_root_is_told);
     tcase_add_test(tests, accepted);
     tcase_add_test(tests, generation_adds_ends);
     tcase_add_test(tests, locale_does_not_matter);

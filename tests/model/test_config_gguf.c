@@ -93,6 +93,8 @@ static const entry base[] = {
 };
 #define N_BASE (sizeof base / sizeof base[0])
 
+static const entry *beside; /* one more entry */
+
 /* Reads the base with one entry put in its place, or behind, or left out (type 0). The tensors are
  * token_embd [50, 32] and, with `more`, another of 8 floats. */
 static pgrad_status read_with(const entry *change, const char *more, pgrad__config *config)
@@ -120,6 +122,10 @@ static pgrad_status read_with(const entry *change, const char *more, pgrad__conf
     }
     if (change != NULL && !replaced) {
         put_value(&out, change);
+        n_entries++;
+    }
+    if (beside != NULL) {
+        put_value(&out, beside);
         n_entries++;
     }
     memcpy(out.data + count_at, &n_entries, 8);
@@ -242,6 +248,60 @@ START_TEST(refused)
 }
 END_TEST
 
+START_TEST(linear_rope_of_factor_one_is_none)
+{
+    static const entry factors[] = {{"llama.rope.scaling.factor", F32, 1, NULL, {0}},
+                                    {"llama.rope.scaling.factor", F32, 2, NULL, {0}}};
+    const entry linear = {"llama.rope.scaling.type", TEXT, 0, "linear", {0}};
+    pgrad__config config;
+    OK(read_with(&linear, NULL, &config));
+    OK(read_with(&factors[0], NULL, &config));
+    beside = &factors[0];
+    OK(read_with(&linear, NULL, &config));
+    ck_assert(config.rope_theta == 100000.0);
+    beside = &factors[1];
+    FAILS(PGRAD_E_UNSUPPORTED, "'linear'", read_with(&linear, NULL, &config));
+    beside = NULL;
+}
+END_TEST
+
+static char lines[512];
+
+static void keep_line(void *user, int32_t level, const char *line)
+{
+    (void)user;
+    ck_assert_int_eq(level, PGRAD_LOG_WARNING);
+    snprintf(lines + strlen(lines), sizeof lines - strlen(lines), "%s\n", line);
+}
+
+/* As of a config.json: what shapes the function and is not there. */
+START_TEST(defaults_are_told)
+{
+    static const struct {
+        const char *key, *line;
+    } cases[] = {{"llama.rope.freq_base", "llama.rope.freq_base: missing, 10000 is used"},
+                 {"llama.attention.layer_norm_rms_epsilon",
+                  "llama.attention.layer_norm_rms_epsilon: missing, 1e-06 is used"},
+                 {"llama.context_length", "llama.context_length: missing, 2048 is used"},
+                 {"llama.attention.head_count_kv", NULL}}; /* as many as heads: no number is made up */
+    pgrad__config config;
+    OK(pgrad_context_set_log(context, keep_line, NULL, PGRAD_LOG_WARNING));
+    OK(read_with(NULL, NULL, &config));
+    ck_assert_str_eq(lines, "");
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const entry without = {cases[i].key, 0, 0, NULL, {0}};
+        lines[0] = '\0';
+        OK(read_with(&without, NULL, &config));
+        if (cases[i].line == NULL)
+            ck_assert_str_eq(lines, "");
+        else
+            ck_assert_msg(strstr(lines, cases[i].line) != NULL && strchr(lines, '\n') == strrchr(lines, '\n'),
+                          "'%s' is not '%s'", lines, cases[i].line);
+    }
+    OK(pgrad_context_set_log(context, NULL, NULL, PGRAD_LOG_WARNING));
+}
+END_TEST
+
 START_TEST(tensors_are_checked)
 {
     pgrad__config config;
@@ -266,6 +326,8 @@ int main(void)
     tcase_add_test(tests, plain_one_is_read);
     tcase_add_loop_test(tests, accepted, 0, 8);
     tcase_add_test(tests, refused);
+    tcase_add_test(tests, linear_rope_of_factor_one_is_none);
+    tcase_add_test(tests, defaults_are_told);
     tcase_add_test(tests, tensors_are_checked);
     suite_add_tcase(suite, tests);
     return run_suite(suite);
