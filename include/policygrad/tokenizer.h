@@ -38,9 +38,10 @@ enum {
 typedef struct pgrad_decoder pgrad_decoder;
 
 /* Loads a tokenizer. path is a folder with tokenizer.json (or vocab.json and merges.txt), that file,
- * or a GGUF file, known by its first bytes.
+ * or a GGUF file, known by its first bytes. Beside vocab.json and merges.txt, tokens of an
+ * added_tokens.json are read with their ids. Reports progress as "tokenizer", in tokens and merges.
  * Errors: E_IO, E_FORMAT, E_UNSUPPORTED (a kind of normalizer, pre-tokenizer, model or decoder that
- * is not built, by its JSON path), E_LIMIT, E_NOMEM. */
+ * is not built, by its JSON path), E_LIMIT, E_NOMEM, E_CALLBACK, E_CANCELLED. */
 PGRAD_API pgrad_status pgrad_tokenizer_load(pgrad_context *context, const char *path,
                                             pgrad_tokenizer **out);
 

@@ -9,7 +9,9 @@
 #include "text/tokenizer_inside.h"
 #include "text/unicode.h"
 
-enum { MAX_IDS = 1 << 22 };
+enum { MAX_IDS = 1 << 22, TOLD_EVERY = 4096 };
+
+static const char PROGRESS[] = "tokenizer";
 
 const char pgrad__pattern_gpt2[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
@@ -33,7 +35,11 @@ static pgrad_status load(pgrad_context *context, const char *path, pgrad_tokeniz
         tokenizer->roles[i] = -1;
     for (int i = 0; i < 256; i++)
         tokenizer->byte_ids[i] = -1;
-    pgrad_status status = pgrad__tokenizer_read(tokenizer, path);
+    pgrad_status status = pgrad__check_cancel(context);
+    if (status == PGRAD_OK)
+        status = pgrad__tokenizer_read(tokenizer, path);
+    if (status == PGRAD_OK)
+        status = pgrad__progress(context, PROGRESS, tokenizer->n_expected, tokenizer->n_expected);
     if (status != PGRAD_OK) {
         pgrad_tokenizer_free(tokenizer);
         return status;
@@ -79,6 +85,21 @@ void pgrad_tokenizer_free(pgrad_tokenizer *tokenizer)
 }
 
 /* ---- building blocks ---- */
+
+pgrad_status pgrad__tokenizer_expect(pgrad_tokenizer *tokenizer, uint64_t n)
+{
+    tokenizer->n_read = 0;
+    tokenizer->n_expected = n;
+    return pgrad__progress(tokenizer->context, PROGRESS, 0, n);
+}
+
+pgrad_status pgrad__tokenizer_tick(pgrad_tokenizer *tokenizer)
+{
+    const uint64_t n = ++tokenizer->n_read;
+    if (n % TOLD_EVERY != 0 || n >= tokenizer->n_expected)
+        return PGRAD_OK;
+    return pgrad__progress(tokenizer->context, PROGRESS, n, tokenizer->n_expected);
+}
 
 static pgrad_status grow_ids(pgrad_tokenizer *tokenizer, uint32_t id)
 {

@@ -107,21 +107,146 @@ static pgrad_status read_json_file(pgrad_tokenizer *t, const char *path, const c
 
 static const char END_OF_TEXT[] = "<|endoftext|>";
 
-static pgrad_status read_pair_vocabulary(pgrad_tokenizer *t, const pgrad__json *root)
+static pgrad_status read_end_of_text(pgrad_tokenizer *t, const pgrad__json *vocabulary)
 {
     int64_t end;
-    PGRAD__TRY(pgrad__tokenizer_read_vocabulary(t, root, "vocabulary"));
-    if (pgrad__json_integer(pgrad__json_get(root, END_OF_TEXT), &end)) {
-        char content[sizeof END_OF_TEXT];
-        memcpy(content, END_OF_TEXT, sizeof END_OF_TEXT);
-        pgrad__added_token token = {.content = content,
-                                    .length = sizeof END_OF_TEXT - 1,
-                                    .id = (pgrad_token)end,
-                                    .special = 1};
-        PGRAD__TRY(pgrad__tokenizer_add(t, &token));
+    if (!pgrad__json_integer(pgrad__json_get(vocabulary, END_OF_TEXT), &end))
+        return PGRAD_OK;
+    char content[sizeof END_OF_TEXT];
+    memcpy(content, END_OF_TEXT, sizeof END_OF_TEXT);
+    const pgrad__added_token token = {
+        .content = content, .length = sizeof END_OF_TEXT - 1, .id = (pgrad_token)end, .special = 1};
+    return pgrad__tokenizer_add(t, &token);
+}
+
+/* A token of added_tokens.json; in the vocabulary it may stand too, with the same id. */
+static pgrad_status read_added(pgrad_tokenizer *t, const pgrad__json *vocabulary, const char *text,
+                               size_t length, const pgrad__json *value, int special)
+{
+    int64_t id, known;
+    char *content;
+    const int is_end = length == sizeof END_OF_TEXT - 1 && memcmp(text, END_OF_TEXT, length) == 0;
+    const pgrad__json *there = strlen(text) == length ? pgrad__json_get(vocabulary, text) : NULL;
+    if (!pgrad__json_integer(value, &id) || id < 0 || id > INT32_MAX)
+        return pgrad__json_wrong(NULL, text, "an id", value);
+    if (pgrad__json_integer(there, &known) && known != id)
+        return pgrad__fail(PGRAD_E_FORMAT, "%.64s: expected %lld as in the vocabulary, found %lld",
+                           text, (long long)known, (long long)id);
+    if (is_end && there != NULL)
+        return PGRAD_OK;
+    PGRAD__TRY(pgrad__copy_text(t->context, text, length, &content));
+    const pgrad__added_token token = {.content = content,
+                                      .length = length,
+                                      .id = (pgrad_token)id,
+                                      .special = special || is_end,
+                                      .normalized = !special && !is_end};
+    pgrad_status status = pgrad__tokenizer_add(t, &token);
+    pgrad__free(t->context, content);
+    return status;
+}
+
+static int is_text(const pgrad__json *value, const char *text, size_t length)
+{
+    size_t n;
+    const char *found = pgrad__json_string(value, &n);
+    if (found == NULL)
+        found = pgrad__json_string(pgrad__json_get(value, "content"), &n);
+    return found != NULL && n == length && memcmp(found, text, length) == 0;
+}
+
+/* A side file gives the token a role, or lists it among the special ones. */
+static int makes_special(const pgrad__json *root, const char *text, size_t length)
+{
+    static const char *const ROLES[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                        "pad_token", "cls_token", "mask_token"};
+    static const char *const LISTS[] = {"additional_special_tokens", "extra_special_tokens"};
+    for (size_t i = 0; i < sizeof ROLES / sizeof ROLES[0]; i++)
+        if (is_text(pgrad__json_get(root, ROLES[i]), text, length))
+            return 1;
+    for (size_t i = 0; i < sizeof LISTS / sizeof LISTS[0]; i++) {
+        const pgrad__json *list = pgrad__json_get(root, LISTS[i]);
+        for (size_t k = 0; k < pgrad__json_count(list); k++)
+            if (is_text(pgrad__json_at(list, k), text, length))
+                return 1;
     }
+    return 0;
+}
+
+enum { ADDED, CONFIG, SPECIAL_MAP, N_SIDE };
+
+static const char *const SIDE_FILES[N_SIDE] = {"added_tokens.json", "tokenizer_config.json",
+                                               "special_tokens_map.json"};
+
+static pgrad_status read_each_added(pgrad_tokenizer *t, const pgrad__json *vocabulary,
+                                    pgrad__json *const sides[N_SIDE])
+{
+    void *iterator = NULL;
+    const char *text;
+    size_t length;
+    const pgrad__json *value;
+    if (pgrad__json_type(sides[ADDED]) != PGRAD__JSON_OBJECT)
+        return pgrad__json_wrong(NULL, "root", "an object of tokens", sides[ADDED]);
+    while (pgrad__json_next(sides[ADDED], &iterator, &text, &length, &value))
+        PGRAD__TRY(read_added(t, vocabulary, text, length, value,
+                              makes_special(sides[CONFIG], text, length) ||
+                                  makes_special(sides[SPECIAL_MAP], text, length)));
+    return PGRAD_OK;
+}
+
+/* A JSON file of the folder; NULL when it is not there. */
+static pgrad_status parse_side_file(pgrad_context *context, const char *folder, const char *name,
+                                    pgrad__json **out)
+{
+    char *path, *data;
+    size_t size;
+    pgrad_status status = PGRAD_OK;
+    *out = NULL;
+    PGRAD__TRY(pgrad__path_join(context, folder, name, &path));
+    if (pgrad__path_kind(path) == PGRAD__PATH_FILE) {
+        status = pgrad__file_load(context, path, MAX_FILE, &data, &size);
+        if (status == PGRAD_OK) {
+            status = pgrad__json_parse(context, data, size, path, out);
+            pgrad__free(context, data);
+        }
+    }
+    pgrad__free(context, path);
+    return status;
+}
+
+/* Slow tokenizers kept the tokens added to the pair in a file of their own. */
+static pgrad_status read_added_tokens(pgrad_tokenizer *t, const pgrad__json *vocabulary,
+                                      const char *folder)
+{
+    pgrad__json *sides[N_SIDE] = {NULL};
+    pgrad_status status = PGRAD_OK;
+    for (int i = 0; i < N_SIDE && status == PGRAD_OK && (i == 0 || sides[ADDED] != NULL); i++)
+        status = parse_side_file(t->context, folder, SIDE_FILES[i], &sides[i]);
+    if (status == PGRAD_OK && sides[ADDED] != NULL) {
+        status = read_each_added(t, vocabulary, sides);
+        if (status != PGRAD_OK) {
+            char path[PGRAD__PATH_MAX];
+            (void)pgrad__fail_in(status, "%s/%s: ", pgrad__path_text(path, folder),
+                                 SIDE_FILES[ADDED]);
+        }
+    }
+    for (int i = 0; i < N_SIDE; i++)
+        pgrad__json_free(sides[i]);
+    return status;
+}
+
+static pgrad_status index_pair(pgrad_tokenizer *t)
+{
     PGRAD__TRY(pgrad__special_sort(&t->added));
     return pgrad__tokenizer_index(t);
+}
+
+static pgrad_status read_pair_vocabulary(pgrad_tokenizer *t, const pgrad__json *root,
+                                         const char *path, const char *folder)
+{
+    PGRAD__TRY(in_file(pgrad__tokenizer_read_vocabulary(t, root, "vocabulary"), path));
+    PGRAD__TRY(in_file(read_end_of_text(t, root), path));
+    PGRAD__TRY(read_added_tokens(t, root, folder));
+    return in_file(index_pair(t), path);
 }
 
 static pgrad_status read_merge_line(pgrad_tokenizer *t, const char *line, size_t length,
@@ -135,13 +260,18 @@ static pgrad_status read_merge_line(pgrad_tokenizer *t, const char *line, size_t
                                   length - (size_t)(space + 1 - line), rank);
 }
 
-static pgrad_status read_merge_lines(pgrad_tokenizer *t, const char *data, size_t size)
+static size_t count_lines(const char *data, size_t size)
 {
     size_t lines = 0;
-    uint32_t rank = 0, number = 0;
     for (size_t i = 0; i < size; i++)
         lines += data[i] == '\n';
-    PGRAD__TRY(pgrad__merges_init(&t->merges, t->context, lines + 1));
+    return lines + 1;
+}
+
+static pgrad_status read_merge_lines(pgrad_tokenizer *t, const char *data, size_t size)
+{
+    uint32_t rank = 0, number = 0;
+    PGRAD__TRY(pgrad__merges_init(&t->merges, t->context, count_lines(data, size)));
     for (size_t at = 0; at < size;) {
         const char *line = data + at;
         const char *newline = memchr(line, '\n', size - at);
@@ -155,6 +285,7 @@ static pgrad_status read_merge_lines(pgrad_tokenizer *t, const char *data, size_
         pgrad_status status = read_merge_line(t, line, length, rank++);
         if (status != PGRAD_OK)
             return pgrad__fail_in(status, "line %u: ", number);
+        PGRAD__TRY(pgrad__tokenizer_tick(t));
     }
     return PGRAD_OK;
 }
@@ -168,18 +299,22 @@ static pgrad_status load_kept(pgrad_tokenizer *t, const char *path, const char *
     return PGRAD_OK;
 }
 
-static pgrad_status read_pair(pgrad_tokenizer *t, const char *vocabulary, const char *merges)
+static pgrad_status read_pair(pgrad_tokenizer *t, const char *folder, const char *vocabulary,
+                              const char *merges)
 {
-    char *data;
-    size_t size;
+    char *data, *lines;
+    size_t size, lines_size;
     pgrad__json *root = NULL;
     PGRAD__TRY(load_kept(t, vocabulary, "vocab.json", &data, &size));
+    PGRAD__TRY(load_kept(t, merges, "merges.txt", &lines, &lines_size));
     PGRAD__TRY(pgrad__json_parse(t->context, data, size, vocabulary, &root));
-    pgrad_status status = in_file(read_pair_vocabulary(t, root), vocabulary);
+    pgrad_status status =
+        pgrad__tokenizer_expect(t, pgrad__json_count(root) + count_lines(lines, lines_size));
+    if (status == PGRAD_OK)
+        status = read_pair_vocabulary(t, root, vocabulary, folder);
     pgrad__json_free(root);
     PGRAD__TRY(status);
-    PGRAD__TRY(load_kept(t, merges, "merges.txt", &data, &size));
-    PGRAD__TRY(in_file(read_merge_lines(t, data, size), merges));
+    PGRAD__TRY(in_file(read_merge_lines(t, lines, lines_size), merges));
     return pgrad__tokenizer_split(t, pgrad__pattern_gpt2, strlen(pgrad__pattern_gpt2),
                                   PGRAD__SPLIT_ISOLATED, 0, 0, "GPT-2's pattern");
 }
@@ -191,7 +326,7 @@ static pgrad_status read_pair_folder(pgrad_tokenizer *t, const char *folder, con
     static const int ROLES[] = {PGRAD_TOKEN_BOS, PGRAD_TOKEN_EOS, PGRAD_TOKEN_UNK};
     char *second;
     PGRAD__TRY(pgrad__path_join(t->context, folder, merges, &second));
-    pgrad_status status = read_pair(t, vocabulary, second);
+    pgrad_status status = read_pair(t, folder, vocabulary, second);
     pgrad__free(t->context, second);
     PGRAD__TRY(status);
     PGRAD__TRY(read_side_files(t, folder));

@@ -98,7 +98,16 @@ static pgrad_status read_token(pgrad_tokenizer *t, pgrad__hashmap *texts, size_t
     return pgrad__tokenizer_set_spelled(t, (uint32_t)i, text, length);
 }
 
-static const char TOKENS[] = "tokenizer.ggml.tokens", TYPES[] = "tokenizer.ggml.token_type";
+static const char TOKENS[] = "tokenizer.ggml.tokens", TYPES[] = "tokenizer.ggml.token_type",
+                  MERGES[] = "tokenizer.ggml.merges";
+
+static pgrad_status expect_all(pgrad_tokenizer *t, const pgrad__gguf *gguf)
+{
+    size_t n_tokens, n_merges;
+    PGRAD__TRY(pgrad__gguf_array_count(gguf, TOKENS, &n_tokens));
+    PGRAD__TRY(pgrad__gguf_array_count(gguf, MERGES, &n_merges));
+    return pgrad__tokenizer_expect(t, (uint64_t)n_tokens + n_merges);
+}
 
 static pgrad_status read_each_token(pgrad_tokenizer *t, const pgrad__gguf *gguf, size_t n,
                                     int has_types, pgrad__hashmap *texts)
@@ -112,6 +121,7 @@ static pgrad_status read_each_token(pgrad_tokenizer *t, const pgrad__gguf *gguf,
             PGRAD__TRY(pgrad__gguf_array_i32(gguf, TYPES, i, &type));
         if (type != TYPE_UNUSED && length > 0)
             PGRAD__TRY(in_element(gguf, TOKENS, i, read_token(t, texts, i, type, text, length)));
+        PGRAD__TRY(pgrad__tokenizer_tick(t));
     }
     return PGRAD_OK;
 }
@@ -150,7 +160,6 @@ static pgrad_status read_merge(pgrad_tokenizer *t, const char *text, size_t leng
 
 static pgrad_status read_merges(pgrad_tokenizer *t, const pgrad__gguf *gguf)
 {
-    static const char MERGES[] = "tokenizer.ggml.merges";
     size_t n;
     PGRAD__TRY(pgrad__gguf_array_count(gguf, MERGES, &n));
     PGRAD__TRY(pgrad__merges_init(&t->merges, t->context, n));
@@ -159,6 +168,7 @@ static pgrad_status read_merges(pgrad_tokenizer *t, const pgrad__gguf *gguf)
         size_t length;
         PGRAD__TRY(pgrad__gguf_array_string(gguf, MERGES, i, &text, &length));
         PGRAD__TRY(in_element(gguf, MERGES, i, read_merge(t, text, length, (uint32_t)i)));
+        PGRAD__TRY(pgrad__tokenizer_tick(t));
     }
     return PGRAD_OK;
 }
@@ -224,6 +234,7 @@ static pgrad_status read_all(pgrad_tokenizer *t, const pgrad__gguf *gguf)
                                       0, 0, pre->name));
     t->ignore_merges = pre->ignore_merges;
     t->nfc = pre->pattern == pgrad__pattern_qwen2;
+    PGRAD__TRY(expect_all(t, gguf));
     PGRAD__TRY(read_tokens(t, gguf));
     PGRAD__TRY(read_merges(t, gguf));
     PGRAD__TRY(read_roles(t, gguf));

@@ -66,6 +66,7 @@ struct pgrad_tokenizer {
     pgrad_token roles[PGRAD__N_ROLES]; /* by PGRAD_TOKEN_* */
     pgrad__kept_file files[8];
     uint32_t n_files;
+    uint64_t n_read, n_expected; /* tokens and merges, while it is loaded */
 };
 
 /* The readers. A tokenizer starts zeroed but for context, references and roles (-1). read takes a
@@ -77,6 +78,11 @@ pgrad_status pgrad__tokenizer_read_json(pgrad_tokenizer *tokenizer, char *data, 
 pgrad_status pgrad__tokenizer_read_gguf(pgrad_tokenizer *tokenizer, const char *path);
 
 /* ---- building blocks of the readers: their messages leave file and field to them ---- */
+
+/* Tells the host's progress function that tokens and merges begin, how many there are, and then
+ * each of them (every few thousand): E_CALLBACK or E_CANCELLED. */
+pgrad_status pgrad__tokenizer_expect(pgrad_tokenizer *tokenizer, uint64_t n);
+pgrad_status pgrad__tokenizer_tick(pgrad_tokenizer *tokenizer);
 
 /* Gives id its bytes. E_FORMAT for an id taken twice with other bytes. */
 pgrad_status pgrad__tokenizer_set(pgrad_tokenizer *tokenizer, uint32_t id, const char *bytes,

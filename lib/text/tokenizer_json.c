@@ -70,6 +70,7 @@ pgrad_status pgrad__tokenizer_read_vocabulary(pgrad_tokenizer *t, const pgrad__j
         pgrad_status status = pgrad__tokenizer_set_spelled(t, (uint32_t)id, key, length);
         if (status != PGRAD_OK)
             return pgrad__fail_in(status, "%s.%.64s: ", path, key);
+        PGRAD__TRY(pgrad__tokenizer_tick(t));
     }
     return PGRAD_OK;
 }
@@ -409,6 +410,8 @@ static pgrad_status read_root(pgrad_tokenizer *t, const pgrad__json *root)
     if (version != NULL && (text == NULL || strcmp(text, "1.0") != 0))
         return malformed("version", "\"1.0\"", version);
     PGRAD__TRY(check_model(t, model));
+    PGRAD__TRY(pgrad__tokenizer_expect(t, pgrad__json_count(vocabulary) +
+                                              pgrad__json_count(pgrad__json_get(model, "merges"))));
     PGRAD__TRY(each_piece(t, pgrad__json_get(root, "normalizer"), "normalizer", "normalizers",
                           normalizer, 0));
     PGRAD__TRY(each_piece(t, pgrad__json_get(root, "pre_tokenizer"), "pre_tokenizer",
