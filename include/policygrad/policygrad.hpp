@@ -233,6 +233,24 @@ public:
     {
     }
 
+    // The weighted sum of rewards, which it keeps alive; an exception of any of them comes out of it.
+    static reward combine(const context &in, const std::vector<const reward *> &parts,
+                          const std::vector<double> &weights)
+    {
+        if (parts.size() != weights.size())
+            throw error(PGRAD_E_INVALID, "reward::combine: expected a weight for each reward");
+        std::vector<pgrad_reward *> handles;
+        std::vector<state *> states;
+        for (const reward *part : parts) {
+            handles.push_back(part->get());
+            states.insert(states.end(), part->states_.begin(), part->states_.end());
+        }
+        pgrad_reward *out = nullptr;
+        check(pgrad_reward_combine(in.get(), handles.data(), weights.data(),
+                                   static_cast<uint32_t>(handles.size()), &out));
+        return reward(out, std::move(states));
+    }
+
     void apply(pgrad_rollout *rollout) const
     {
         forget();
@@ -242,15 +260,21 @@ public:
     }
 
     // Drops what waits for rethrow.
-    void forget() const noexcept { state_->thrown = nullptr; }
+    void forget() const noexcept
+    {
+        for (state *each : states_)
+            each->thrown = nullptr;
+    }
 
     // Throws what the function threw last, once; returns when it threw nothing.
     void rethrow() const
     {
-        std::exception_ptr thrown;
-        std::swap(thrown, state_->thrown);
-        if (thrown)
-            std::rethrow_exception(thrown);
+        for (state *each : states_) {
+            std::exception_ptr thrown;
+            std::swap(thrown, each->thrown);
+            if (thrown)
+                std::rethrow_exception(thrown);
+        }
     }
 
 private:
@@ -260,13 +284,15 @@ private:
         std::exception_ptr thrown;
     };
 
-    reward(const context &in, const std::string &name, std::unique_ptr<state> made) : state_(nullptr)
+    reward(const context &in, const std::string &name, std::unique_ptr<state> made)
+        : states_(1, made.get())
     {
         pgrad_reward *out = nullptr;
         check(pgrad_reward_create(in.get(), name.c_str(), call, made.get(), destroy, &out));
-        state_ = made.release(); // the reward owns it now
+        made.release(); // the reward owns it now
         static_cast<handle &>(*this) = handle(out);
     }
+    reward(pgrad_reward *made, std::vector<state *> states) : handle(made), states_(std::move(states)) {}
 
     static void fill(const state *self, const pgrad_rollout *rollout, uint32_t sequence, uint32_t i,
                      pgrad_scores *scores)
@@ -302,7 +328,7 @@ private:
     }
     static void destroy(void *user) { delete static_cast<state *>(user); }
 
-    state *state_;
+    std::vector<state *> states_; // of the functions it runs, owned by their C handles
 };
 
 class sampler : public handle<pgrad_sampler, pgrad_sampler_free> {
@@ -332,6 +358,11 @@ public:
         check(pgrad_rollout_add_prompt(get(), ids.data(), ids.size(), params, &group));
         return group;
     }
+    void add_sequence(uint32_t group, const std::vector<pgrad_token> &ids,
+                      const pgrad_sequence_params *params = nullptr)
+    {
+        check(pgrad_rollout_add_sequence(get(), group, ids.data(), ids.size(), params));
+    }
     void set_data(uint32_t group, const std::string &key, const std::string &text)
     {
         check(pgrad_rollout_set_data(get(), group, key.c_str(), text.data(), text.size()));
@@ -343,6 +374,10 @@ public:
     void score(const model &under, uint32_t which)
     {
         check(pgrad_rollout_score(get(), under.get(), which));
+    }
+    void set_array(uint32_t which, uint32_t i, const std::vector<float> &values)
+    {
+        check(pgrad_rollout_set_array(get(), which, i, values.data(), values.size()));
     }
     uint32_t size() const noexcept { return pgrad_rollout_count(get()); }
     std::string text(uint32_t i) const { return pgrad::text(get(), i); }

@@ -114,6 +114,127 @@ void step_of_handles(const pgrad::context &context, pgrad::model &loaded,
     expect(came_out, "a batch function's own exception");
 }
 
+// A group of completions of the host's own.
+void given(pgrad::rollout &rollout, const pgrad::tokenizer &tokenizer)
+{
+    const uint32_t group = rollout.add_prompt(tokenizer.encode("paint it red:"));
+    rollout.add_sequence(group, tokenizer.encode(" red"));
+    rollout.add_sequence(group, tokenizer.encode(" blue red"));
+}
+
+template <typename Call> pgrad_status status_of(Call call)
+{
+    try {
+        call();
+    } catch (const pgrad::error &failure) {
+        return failure.status();
+    }
+    return PGRAD_OK;
+}
+
+void sequences_and_arrays_of_the_host(const pgrad::model &model, const pgrad::tokenizer &tokenizer)
+{
+    pgrad_rollout_params sizes = pgrad::defaults(pgrad_rollout_params_init);
+    sizes.group_size = 2;
+    pgrad::rollout rollout(model, tokenizer, &sizes);
+    given(rollout, tokenizer);
+    expect(rollout.size() == 2 && rollout.text(1) == " blue red", "completions of the host");
+    expect(status_of([&] { rollout.add_sequence(0, tokenizer.encode(" red")); }) == PGRAD_E_LIMIT,
+           "the group is full");
+
+    rollout.set_array(PGRAD_REWARDS, 0, {0.25f});
+    expect(rollout.sequence(0).reward == 0.25, "a reward of the host");
+    const std::vector<float> advantages(rollout.sequence(1).n_tokens, -1.5f);
+    rollout.set_array(PGRAD_ADVANTAGES, 1, advantages);
+    std::size_t n = 0;
+    const float *found = pgrad_rollout_array(rollout.get(), PGRAD_ADVANTAGES, 1, &n);
+    expect(n == advantages.size() && found != nullptr && std::vector<float>(found, found + n) == advantages,
+           "advantages of the host");
+    expect(status_of([&] { rollout.set_array(PGRAD_ADVANTAGES, 1, {1, 2, 3, 4, 5, 6, 7, 8, 9}); }) ==
+               PGRAD_E_MISMATCH,
+           "an array of another length");
+}
+
+// The sum of two, alive after their wrappers are gone; what one of them throws comes out of the sum.
+void combined_rewards(const pgrad::context &context, const pgrad::model &model,
+                      const pgrad::tokenizer &tokenizer)
+{
+    bool bad = false;
+    pgrad_rollout_params sizes = pgrad::defaults(pgrad_rollout_params_init);
+    sizes.group_size = 2;
+    pgrad::rollout rollout(model, tokenizer, &sizes);
+    given(rollout, tokenizer);
+    pgrad::reward sum = [&] {
+        pgrad::reward one(context, "one", [](const pgrad_rollout *, uint32_t) { return 1.0; });
+        pgrad::reward length(context, "length", [&](const pgrad_rollout *in, uint32_t i) -> double {
+            if (bad)
+                throw boom();
+            return double(pgrad::text(in, i).size());
+        });
+        pgrad::reward both = pgrad::reward::combine(context, {&one, &length}, {10.0, 0.5});
+        return pgrad::reward::combine(context, {&both}, {2.0});
+    }();
+    sum.apply(rollout.get());
+    expect(rollout.sequence(0).reward == 24.0 && rollout.sequence(1).reward == 29.0, "the weighted sum");
+    bad = true;
+    bool came_out = false;
+    try {
+        sum.apply(rollout.get());
+    } catch (const boom &) {
+        came_out = true;
+    }
+    expect(came_out, "the exception of a part");
+    bad = false;
+    sum.apply(rollout.get());
+    expect(status_of([&] { pgrad::reward::combine(context, {&sum}, {}); }) == PGRAD_E_INVALID,
+           "a weight for each");
+    expect(status_of([&] { pgrad::reward::combine(context, {}, {}); }) == PGRAD_E_INVALID, "a sum of none");
+}
+
+// An exception of an earlier call waits for rethrow; a later call, whether it succeeds or fails for a
+// reason of its own, does not throw it.
+void exceptions_belong_to_their_call(const pgrad::context &context, const pgrad::model &model,
+                                     const pgrad::tokenizer &tokenizer)
+{
+    bool bad = true;
+    pgrad_rollout_params sizes = pgrad::defaults(pgrad_rollout_params_init);
+    sizes.group_size = 2;
+    pgrad::rollout rollout(model, tokenizer, &sizes), empty(model, tokenizer, &sizes);
+    given(rollout, tokenizer);
+    pgrad::reward reward(context, "sometimes", [&](const pgrad_rollout *, uint32_t) -> double {
+        if (bad)
+            throw boom();
+        return 1.0;
+    });
+    for (int which = 0; which < 3; which++) {
+        bad = true;
+        expect(pgrad_reward_apply(reward.get(), rollout.get()) == PGRAD_E_CALLBACK, "the plain call fails");
+        bad = false;
+        bool came_out = false;
+        try {
+            if (which == 0)
+                reward.apply(rollout.get());
+            else if (which == 1)
+                expect(status_of([&] { reward.apply(empty.get()); }) == PGRAD_E_STATE, "its own reason");
+            else
+                pgrad::reward::combine(context, {&reward}, {1.0}).apply(rollout.get());
+        } catch (const boom &) {
+            came_out = true;
+        }
+        expect(!came_out, "an exception of an earlier call");
+    }
+    bad = true;
+    pgrad_reward_apply(reward.get(), rollout.get());
+    int thrown = 0;
+    for (int i = 0; i < 2; i++)
+        try {
+            reward.rethrow();
+        } catch (const boom &) {
+            thrown++;
+        }
+    expect(thrown == 1, "rethrow throws it once");
+}
+
 } // namespace
 
 int main(int, char **argv)
@@ -163,6 +284,9 @@ int main(int, char **argv)
 
     old_exceptions_stay_away(context, model, tokenizer, prompts, params);
     step_of_handles(context, model, tokenizer);
+    sequences_and_arrays_of_the_host(model, tokenizer);
+    combined_rewards(context, model, tokenizer);
+    exceptions_belong_to_their_call(context, model, tokenizer);
 
     bool status_kept = false;
     try {
