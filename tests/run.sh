@@ -28,10 +28,16 @@ export PGRAD_TEST_MODELS="${PGRAD_TEST_MODELS:-$PWD/.models}"
 status=0
 meson test -C "$build" --no-rebuild --print-errorlogs ${TEST_ARGS:-} || status=$?
 python3 - "$build/meson-logs/testlog.json" <<'PY'
-import json, sys
-results = [json.loads(line)["result"] for line in open(sys.argv[1])]
+import json, re, sys
+tests = [json.loads(line) for line in open(sys.argv[1])]
+results = [test["result"] for test in tests]
 passed = results.count("OK") + results.count("EXPECTEDFAIL")
 skipped = results.count("SKIP")
-print(f"{passed} passed, {len(results) - passed - skipped} failed, {skipped} skipped")
+lacking = {}  # kernel sets that the machine lacks, and the programs that left them out
+for test in tests:
+    for name in set(re.findall(r"^skipped: context\.kernel_set: '(\w+)'", test.get("stderr", ""), re.M)):
+        lacking[name] = lacking.get(name, 0) + 1
+sets = "".join(f"; kernel set {name}: skipped in {n} programs" for name, n in sorted(lacking.items()))
+print(f"{passed} passed, {len(results) - passed - skipped} failed, {skipped} skipped{sets}")
 PY
 exit $status

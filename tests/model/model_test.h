@@ -32,6 +32,7 @@
                       pgrad_error_message());                                                      \
     } while (0)
 
+/* NULL when this machine lacks the kernel set. */
 static inline pgrad_context *test_context(uint32_t kernel_set, uint32_t n_threads)
 {
     pgrad_context_params params;
@@ -39,8 +40,10 @@ static inline pgrad_context *test_context(uint32_t kernel_set, uint32_t n_thread
     pgrad_context_params_init(&params, sizeof params);
     params.kernel_set = kernel_set;
     params.n_threads = n_threads;
-    if (pgrad_context_create(&params, &context) != PGRAD_OK)
+    if (pgrad_context_create(&params, &context) != PGRAD_OK) {
+        fprintf(stderr, "skipped: %s\n", pgrad_error_message()); /* counted by tests/run.sh */
         return NULL;
+    }
     return context;
 }
 

@@ -547,6 +547,33 @@ START_TEST(every_allocation_may_fail)
 }
 END_TEST
 
+static int32_t stop_at(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    uint64_t *last = user;
+    ck_assert_str_eq(what, "tokenizer");
+    ck_assert(done <= total);
+    last[1] = done;
+    last[2] = total;
+    return done < last[0];
+}
+
+START_TEST(loading_tells_and_stops)
+{
+    uint64_t seen[3] = {UINT64_MAX, 0, 0}; /* where to stop; done and total told last */
+    const metadata m = {.n_controls = 5000};
+    pgrad_tokenizer *t = NULL;
+    OK(pgrad_context_set_progress(context, stop_at, seen));
+    OK(pgrad_tokenizer_load(context, put_gguf("t.gguf", &m), &t));
+    pgrad_tokenizer_free(t);
+    t = NULL;
+    ck_assert(seen[1] == seen[2] && seen[2] > 5000);
+    seen[0] = 4000;
+    FAILS(PGRAD_E_CALLBACK, "tokenizer, 4096 of", pgrad_tokenizer_load(context, put_gguf("t.gguf", &m), &t));
+    ck_assert_ptr_null(t);
+    OK(pgrad_context_set_progress(context, NULL, NULL));
+}
+END_TEST
+
 static void add(TCase *tests)
 {
     tcase_add_test(tests, pre_says_how_text_is_split);
@@ -559,6 +586,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, many_control_tokens);
     tcase_add_test(tests, any_byte_changed);
     tcase_add_loop_test(tests, every_allocation_may_fail, 0, 3);
+    tcase_add_test(tests, loading_tells_and_stops);
 }
 
 int main(void)
