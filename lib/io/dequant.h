@@ -15,7 +15,13 @@ typedef enum pgrad__element_type {
     PGRAD__ELEMENT_F64,
     PGRAD__ELEMENT_Q4_0,
     PGRAD__ELEMENT_Q4_1,
+    PGRAD__ELEMENT_Q5_0,
+    PGRAD__ELEMENT_Q5_1,
     PGRAD__ELEMENT_Q8_0,
+    PGRAD__ELEMENT_Q2_K,
+    PGRAD__ELEMENT_Q3_K,
+    PGRAD__ELEMENT_Q4_K,
+    PGRAD__ELEMENT_Q5_K,
     PGRAD__ELEMENT_Q6_K,
     PGRAD__ELEMENT_OTHER /* known to the format, not readable here */
 } pgrad__element_type;

@@ -10,7 +10,8 @@ from gguf.quants import dequantize
 
 N_BLOCKS = 3
 # Bytes at which a block holds f16 scales.
-SCALES = {T.Q4_0: [0], T.Q4_1: [0, 2], T.Q8_0: [0], T.Q6_K: [208]}
+SCALES = {T.Q4_0: [0], T.Q4_1: [0, 2], T.Q8_0: [0], T.Q6_K: [208], T.Q5_0: [0], T.Q5_1: [0, 2],
+          T.Q2_K: [80, 82], T.Q3_K: [108], T.Q4_K: [0, 2], T.Q5_K: [0, 2]}
 
 
 def rows(values, form, width):

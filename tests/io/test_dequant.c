@@ -43,6 +43,12 @@ START_TEST(quantised_types_give_the_reference_bits)
     TABLE(Q4_1);
     TABLE(Q8_0);
     TABLE(Q6_K);
+    TABLE(Q5_0);
+    TABLE(Q5_1);
+    TABLE(Q2_K);
+    TABLE(Q3_K);
+    TABLE(Q4_K);
+    TABLE(Q5_K);
 }
 END_TEST
 

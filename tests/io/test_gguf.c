@@ -5,7 +5,7 @@
 #include "io_test.h"
 
 enum { U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 };
-enum { T_F32 = 0, T_Q4_1 = 3, T_Q8_0 = 8, T_Q4_K = 12, T_I8 = 24, T_BF16 = 30 };
+enum { T_F32 = 0, T_Q4_1 = 3, T_Q8_0 = 8, T_IQ4_XS = 23, T_I8 = 24, T_BF16 = 30 };
 
 /* ---- files put together by hand ---- */
 
@@ -117,7 +117,7 @@ static void put_sample(bytes *b)
     put(b, &half, 4);
     put_tensor(b, "embed", 2, (uint64_t[]){3, 2}, T_F32, 0);
     put_tensor(b, "quant", 2, (uint64_t[]){32, 2}, T_Q8_0, 64);
-    put_tensor(b, "other", 1, (uint64_t[]){256}, T_Q4_K, 192);
+    put_tensor(b, "other", 1, (uint64_t[]){256}, T_IQ4_XS, 192);
     pad_to(b, 64);
     for (uint32_t i = 0; i < 6; i++) {
         const float value = (float)i;
@@ -130,7 +130,7 @@ static void put_sample(bytes *b)
             put_number(b, i - 16, 1);
     }
     pad_to(b, 64);
-    for (int i = 0; i < 144; i++)
+    for (int i = 0; i < 136; i++)
         put_number(b, 0, 1);
 }
 
@@ -159,8 +159,8 @@ START_TEST(reads_a_sample)
     OK(pgrad__tensor_read(set, quant, 32, 32, out));
     ck_assert(out[0] == 32.0f);
     const pgrad__tensor_view *other = pgrad__tensor_find(set, "other");
-    ck_assert_str_eq(other->type_name, "Q4_K");
-    FAILS(PGRAD_E_UNSUPPORTED, "tensor 'other': type Q4_K",
+    ck_assert_str_eq(other->type_name, "IQ4_XS");
+    FAILS(PGRAD_E_UNSUPPORTED, "tensor 'other': type IQ4_XS",
           pgrad__tensor_read(set, other, 0, 256, out));
     pgrad__gguf_free(gguf);
     pgrad__gguf_free(NULL);
@@ -726,13 +726,45 @@ START_TEST(gg20_split_file)
 }
 END_TEST
 
+/* Every type that is read has the block its reader takes. */
+START_TEST(types_that_are_read)
+{
+    static const struct {
+        uint32_t id;
+        pgrad__element_type type;
+    } TYPES[] = {{0, PGRAD__ELEMENT_F32},   {1, PGRAD__ELEMENT_F16},   {2, PGRAD__ELEMENT_Q4_0},
+                 {3, PGRAD__ELEMENT_Q4_1},  {6, PGRAD__ELEMENT_Q5_0},  {7, PGRAD__ELEMENT_Q5_1},
+                 {8, PGRAD__ELEMENT_Q8_0},  {10, PGRAD__ELEMENT_Q2_K}, {11, PGRAD__ELEMENT_Q3_K},
+                 {12, PGRAD__ELEMENT_Q4_K}, {13, PGRAD__ELEMENT_Q5_K}, {14, PGRAD__ELEMENT_Q6_K},
+                 {28, PGRAD__ELEMENT_F64},  {30, PGRAD__ELEMENT_BF16}};
+    for (size_t i = 0; i < sizeof TYPES / sizeof TYPES[0]; i++) {
+        bytes b = {0};
+        pgrad__gguf *gguf;
+        const uint32_t block = pgrad__element_block(TYPES[i].type);
+        const uint32_t size = pgrad__element_block_bytes(TYPES[i].type);
+        float out[512];
+        put_head(&b, 3, 1, 0);
+        put_tensor(&b, "t", 1, (uint64_t[]){2 * block}, TYPES[i].id, 0);
+        pad_to(&b, 32);
+        for (uint32_t k = 0; k < 2 * size; k++)
+            put_number(&b, 0, 1);
+        OK(open_bytes(&b, &gguf));
+        const pgrad__tensor_view *t = pgrad__tensor_find(pgrad__gguf_tensors(gguf), "t");
+        ck_assert_int_eq(t->type, TYPES[i].type);
+        ck_assert_uint_eq(t->n_bytes, 2 * size);
+        OK(pgrad__tensor_read(pgrad__gguf_tensors(gguf), t, block, block, out));
+        pgrad__gguf_free(gguf);
+    }
+}
+END_TEST
+
 START_TEST(types_that_cannot_be_read_keep_their_names)
 {
     static const struct {
         uint32_t id, block, bytes;
         const char *name;
-    } TYPES[] = {{6, 32, 22, "Q5_0"}, {13, 256, 176, "Q5_K"}, {16, 256, 66, "IQ2_XXS"},
-                 {27, 1, 8, "I64"},   {35, 256, 66, "TQ2_0"}, {39, 32, 17, "MXFP4"}};
+    } TYPES[] = {{9, 32, 36, "Q8_1"}, {15, 256, 292, "Q8_K"}, {16, 256, 66, "IQ2_XXS"},
+                 {27, 1, 8, "I64"},  {35, 256, 66, "TQ2_0"}, {39, 32, 17, "MXFP4"}};
     for (size_t i = 0; i < sizeof TYPES / sizeof TYPES[0]; i++) {
         bytes b = {0};
         pgrad__gguf *gguf;
@@ -776,6 +808,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, gg18_bool_of_2);
     tcase_add_test(tests, gg18_wrong_type_at_the_end);
     tcase_add_test(tests, gg20_split_file);
+    tcase_add_test(tests, types_that_are_read);
     tcase_add_test(tests, types_that_cannot_be_read_keep_their_names);
 }
 
