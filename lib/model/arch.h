@@ -127,9 +127,18 @@ pgrad_status pgrad__config_finish(pgrad__config *config, const char *origin, int
 /* As in config.json. */
 const char *pgrad__activation_name(pgrad__activation kind);
 
-/* Reads rope_theta and refuses scalings: for families with rope. */
+/* "ARCH." + name: a key of GGUF metadata. */
+#define PGRAD__KEY_MAX 96
+const char *pgrad__arch_key(char buffer[PGRAD__KEY_MAX], const pgrad__arch *arch, const char *name);
+/* The fewest digits, as a whole number and a power of ten, that give the same f32 back: no decimal
+ * point, so the locale has no say. */
+void pgrad__config_append_real(pgrad__strbuf *out, double value);
+
+/* For families with rope (rope.c): reads rope_theta and the scaling, refuses scalings that are not
+ * built; the scaling as a member of config.json, when there is one. */
 pgrad_status pgrad__config_rope_json(pgrad__config *config, const pgrad__json *json,
                                      const char *origin);
 pgrad_status pgrad__config_rope_gguf(pgrad__config *config, const pgrad__gguf *gguf);
+void pgrad__config_rope_write(pgrad__strbuf *out, const pgrad__config *config);
 
 #endif

@@ -98,7 +98,7 @@ static const pgrad__tensor_rule rules[] = {
      0},
 };
 
-static const char *const ignored[] = {"rotary_emb.inv_freq", NULL};
+static const char *const ignored[] = {"rotary_emb.inv_freq", "rope_freqs.weight", NULL};
 
 /* Mixtures of experts under this family's name. */
 static pgrad_status check_json(pgrad__config *config, const pgrad__json *json, const char *origin)

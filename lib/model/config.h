@@ -9,6 +9,20 @@
 
 typedef enum pgrad__norm_kind { PGRAD__NORM_LAYER, PGRAD__NORM_RMS } pgrad__norm_kind;
 
+typedef enum pgrad__rope_type {
+    PGRAD__ROPE_DEFAULT,
+    PGRAD__ROPE_LINEAR,
+    PGRAD__ROPE_LLAMA3
+} pgrad__rope_type;
+
+/* How rotary frequencies are slowed down: algorithms.md 8. */
+typedef struct pgrad__rope_scaling {
+    pgrad__rope_type type;
+    double factor;                  /* at least 1 */
+    double low_factor, high_factor; /* of LLAMA3 */
+    uint32_t original_context;      /* of LLAMA3 */
+} pgrad__rope_scaling;
+
 /* One transformer decoder: norm, attention, add, norm, MLP, add. */
 typedef struct pgrad__config {
     const struct pgrad__arch *arch; /* arch.h: names and readers of the family */
@@ -20,6 +34,7 @@ typedef struct pgrad__config {
     int qkv_bias, output_bias, mlp_bias;
     int learned_positions; /* else rope */
     double rope_theta;
+    pgrad__rope_scaling rope_scaling;
     int tied_head;
     float attention_scale;
     int scale_by_layer; /* GPT-2 scale_attn_by_inverse_layer_idx */
@@ -42,5 +57,8 @@ pgrad_status pgrad__config_read_gguf(pgrad_context *context, const pgrad__gguf *
 /* Makes a config.json that says the same; free *text with pgrad__free. */
 pgrad_status pgrad__config_write(pgrad_context *context, const pgrad__config *config, char **text,
                                  size_t *length);
+
+/* The frequencies of rotary positions, scaled, [head_dim / 2]: rope.c. */
+void pgrad__rope_frequencies(const pgrad__config *config, double *out);
 
 #endif

@@ -9,12 +9,9 @@
 #include "base/context.h"
 #include "base/fail.h"
 
-#define KEY_MAX 96
-
-/* "ARCH." + name. */
-static const char *arch_key(char buffer[KEY_MAX], const pgrad__arch *arch, const char *name)
+const char *pgrad__arch_key(char buffer[PGRAD__KEY_MAX], const pgrad__arch *arch, const char *name)
 {
-    snprintf(buffer, KEY_MAX, "%s.%s", arch->name, name);
+    snprintf(buffer, PGRAD__KEY_MAX, "%s.%s", arch->name, name);
     return buffer;
 }
 
@@ -54,12 +51,12 @@ static pgrad_status read_size(const pgrad__gguf *gguf, const char *key, const ch
 static pgrad_status read_sizes(pgrad_context *context, pgrad__config *config,
                                const pgrad__gguf *gguf, const char *origin)
 {
-    char name[KEY_MAX];
+    char name[PGRAD__KEY_MAX];
     const pgrad__arch *arch = config->arch;
     for (size_t i = 0; i < arch->n_sizes; i++) {
         const pgrad__size_key *key = &arch->sizes[i];
         uint32_t *field = (uint32_t *)(void *)((char *)config + key->field);
-        arch_key(name, arch, key->gguf);
+        pgrad__arch_key(name, arch, key->gguf);
         if (pgrad__gguf_has(gguf, name)) {
             PGRAD__TRY(read_size(gguf, name, origin, config->n_layers, key->max, field));
             continue;
@@ -86,14 +83,14 @@ static pgrad_status read_sizes(pgrad_context *context, pgrad__config *config,
 static pgrad_status read_reals(pgrad_context *context, pgrad__config *config,
                                const pgrad__gguf *gguf, const char *origin)
 {
-    char name[KEY_MAX];
+    char name[PGRAD__KEY_MAX];
     for (size_t i = 0; i < config->arch->n_reals; i++) {
         const pgrad__real_key *key = &config->arch->reals[i];
         void *field = (char *)config + key->field;
         float value;
         if (key->gguf == NULL)
             continue;
-        if (!pgrad__gguf_has(gguf, arch_key(name, config->arch, key->gguf))) {
+        if (!pgrad__gguf_has(gguf, pgrad__arch_key(name, config->arch, key->gguf))) {
             pgrad__log_line(context, PGRAD_LOG_WARNING, "%s: %s: missing, %g is used", origin, name,
                             key->is_double ? *(double *)field : (double)*(float *)field);
             continue;
@@ -195,55 +192,9 @@ pgrad_status pgrad__config_read_gguf(pgrad_context *context, const pgrad__gguf *
     return PGRAD_OK;
 }
 
-pgrad_status pgrad__config_rope_gguf(pgrad__config *config, const pgrad__gguf *gguf)
-{
-    char origin[PGRAD__PATH_MAX], key[KEY_MAX];
-    const pgrad__arch *arch = config->arch;
-    pgrad__path_text(origin, pgrad__gguf_path(gguf));
-    static const char *const lengths[] = {"rope.dimension_count", "attention.value_length"};
-    for (size_t i = 0; i < 2; i++) {
-        uint32_t n = config->head_dim;
-        if (pgrad__gguf_has(gguf, arch_key(key, arch, lengths[i])))
-            PGRAD__TRY(pgrad__gguf_u32(gguf, key, &n));
-        if (n != config->head_dim)
-            return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: %s: expected the head's %u, found %u",
-                               origin, key, config->head_dim, n);
-    }
-    if (pgrad__gguf_has(gguf, arch_key(key, arch, "rope.scaling.type"))) {
-        const char *type;
-        size_t length;
-        PGRAD__TRY(pgrad__gguf_string(gguf, key, &type, &length));
-        float factor = 1.0f;
-        const int linear = length == 6 && memcmp(type, "linear", 6) == 0;
-        if (linear && pgrad__gguf_has(gguf, arch_key(key, arch, "rope.scaling.factor")))
-            PGRAD__TRY(pgrad__gguf_f32(gguf, key, &factor));
-        arch_key(key, arch, "rope.scaling.type");
-        if (!(linear && factor == 1.0f) && (length != 4 || memcmp(type, "none", 4) != 0))
-            return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: %s: '%.*s' is not supported", origin, key,
-                               (int)(length < 64 ? length : 64), type);
-    } else {
-        static const char *const factors[] = {"rope.scaling.factor", "rope.scale_linear"};
-        for (size_t i = 0; i < 2; i++) {
-            float factor = 1.0f;
-            if (pgrad__gguf_has(gguf, arch_key(key, arch, factors[i])))
-                PGRAD__TRY(pgrad__gguf_f32(gguf, key, &factor));
-            if (factor != 1.0f && factor != 0.0f)
-                return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: %s: %g: rope scaling is not supported",
-                                   origin, key, (double)factor);
-        }
-    }
-    if (pgrad__tensor_find(pgrad__gguf_tensors(gguf), "rope_freqs.weight") != NULL)
-        return pgrad__fail(PGRAD_E_UNSUPPORTED,
-                           "%s: rope_freqs.weight: rope scaling of type 'llama3' is not supported",
-                           origin);
-    return PGRAD_OK;
-}
-
 /* ---- writing ---- */
 
-/* The fewest digits, as a whole number and a power of ten, that give the same f32 back: no decimal
- * point, so the locale has no say. */
-static void append_real(pgrad__strbuf *out, double value)
+void pgrad__config_append_real(pgrad__strbuf *out, double value)
 {
     if (value == 0.0) {
         pgrad__strbuf_text(out, "0.0");
@@ -293,7 +244,8 @@ pgrad_status pgrad__config_write(pgrad_context *context, const pgrad__config *co
         const pgrad__real_key *key = &arch->reals[i];
         const void *field = (const char *)config + key->field;
         pgrad__strbuf_format(&out, ",\n  \"%s\": ", key->json);
-        append_real(&out, key->is_double ? *(const double *)field : (double)*(const float *)field);
+        pgrad__config_append_real(&out, key->is_double ? *(const double *)field
+                                                       : (double)*(const float *)field);
     }
     for (size_t i = 0; i < arch->n_flags; i++) {
         const pgrad__flag_key *key = &arch->flags[i];
@@ -304,6 +256,7 @@ pgrad_status pgrad__config_write(pgrad_context *context, const pgrad__config *co
     }
     pgrad__strbuf_format(&out, ",\n  \"%s\": \"%s\"", arch->activation_key,
                          pgrad__activation_name(config->activation));
+    pgrad__config_rope_write(&out, config);
     append_ends(&out, config);
     pgrad__strbuf_text(&out, "\n}\n");
     if (out.status != PGRAD_OK) {

@@ -7,7 +7,6 @@
 #include "base/fail.h"
 #include "base/params_check.h"
 #include "base/pool.h"
-#include "base/real.h"
 #include "io/safetensors.h"
 #include "model/weights.h"
 
@@ -46,7 +45,6 @@ static pgrad_status new_model(pgrad_context *context, pgrad_model **out)
     return PGRAD_OK;
 }
 
-/* cos and sin of pos theta^(-2 j / head_dim). */
 static pgrad_status make_rope(pgrad_model *model)
 {
     const pgrad__config *config = &model->config;
@@ -60,8 +58,7 @@ static pgrad_status make_rope(pgrad_model *model)
         pgrad__alloc(model->context, model->n_context * half, sizeof(float), &model->rope_cos));
     PGRAD__GO(
         pgrad__alloc(model->context, model->n_context * half, sizeof(float), &model->rope_sin));
-    for (size_t j = 0; j < half; j++)
-        frequency[j] = pgrad__pow(config->rope_theta, -2.0 * (double)j / (double)config->head_dim);
+    pgrad__rope_frequencies(config, frequency);
     pgrad__rope_table(frequency, model->n_context, config->head_dim, model->rope_cos,
                       model->rope_sin);
 fail:

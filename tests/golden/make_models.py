@@ -185,6 +185,16 @@ def permute(weight, n_heads):
             .swapaxes(1, 2).reshape(weight.shape))
 
 
+def rope_divisors(config):
+    """What the format's converter makes of Llama 3's scaling: each frequency is divided by one of them."""
+    rope = config.rope_parameters
+    dim, factor = config.head_dim, rope["factor"]
+    frequency = 1.0 / rope["rope_theta"] ** (np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim))
+    turns = rope["original_max_position_embeddings"] * frequency / (2 * np.pi)
+    smooth = (turns - rope["low_freq_factor"]) / (rope["high_freq_factor"] - rope["low_freq_factor"])
+    return (1 / ((1 - smooth.clip(0, 1)) / factor + smooth.clip(0, 1))).astype(np.float32)
+
+
 def llama_gguf(name, out, q8_0=False):
     model = transformers.AutoModelForCausalLM.from_pretrained(HERE / name, dtype=torch.float32)
     config = model.config
@@ -199,7 +209,11 @@ def llama_gguf(name, out, q8_0=False):
     writer.add_rope_freq_base(10000.0)
     writer.add_rope_dimension_count(config.head_dim)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0 if q8_0 else gguf.LlamaFileType.ALL_F32)
+    if config.rope_parameters["rope_type"] == "llama3":
+        writer.add_tensor("rope_freqs.weight", rope_divisors(config))
     for tensor_name, tensor in model.state_dict().items():
+        if tensor_name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
         array = tensor.numpy()
         if ".q_proj." in tensor_name:
             array = permute(array, config.num_attention_heads)
@@ -262,11 +276,23 @@ def main():
                                          attention_bias=tied, mlp_bias=tied,
                                          attn_implementation="eager")
         make(name, transformers.LlamaForCausalLM(llama), (75, 13), 3 + tied)
+    # Of eight frequencies two stay, one is slowed down in part, five wholly.
+    llama3 = transformers.LlamaConfig(vocab_size=61, hidden_size=32, intermediate_size=32,
+                                      num_hidden_layers=2, num_attention_heads=2,
+                                      num_key_value_heads=1, head_dim=16, max_position_embeddings=512,
+                                      rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2,
+                                      tie_word_embeddings=True, attn_implementation="eager",
+                                      rope_parameters={"rope_type": "llama3", "rope_theta": 10000.0,
+                                                       "factor": 8.0, "low_freq_factor": 1.0,
+                                                       "high_freq_factor": 4.0,
+                                                       "original_max_position_embeddings": 128})
+    make("tiny_llama3", transformers.LlamaForCausalLM(llama3), (160, 13), 5)
     objective("tiny_gpt2", "k3_ratio", "token_mean", 11)
     objective("tiny_llama", "k2", "sequence_mean_token_mean", 12)
     shard("tiny_llama", "tiny_llama_sharded")
     llama_gguf("tiny_llama", "tiny_llama.gguf")
     llama_gguf("tiny_llama", "tiny_llama_q8_0.gguf", q8_0=True)
+    llama_gguf("tiny_llama3", "tiny_llama3.gguf")
     gpt2_gguf("tiny_gpt2", "tiny_gpt2_f16.gguf")
     versions = {name: importlib.metadata.version(name)
                 for name in ("torch", "transformers", "safetensors", "gguf", "numpy")}

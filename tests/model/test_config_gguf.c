@@ -195,6 +195,24 @@ START_TEST(accepted)
 }
 END_TEST
 
+START_TEST(linear_scaling)
+{
+    static const char *const KEYS[] = {"llama.rope.scaling.factor", "llama.rope.scale_linear"};
+    pgrad__config config;
+    double frequency[4];
+    for (size_t i = 0; i < 2; i++) {
+        entry factor = {KEYS[i], F32, 4, NULL, {0}};
+        OK(read_with(&factor, NULL, &config));
+        ck_assert_int_eq(config.rope_scaling.type, PGRAD__ROPE_LINEAR);
+        pgrad__rope_frequencies(&config, frequency);
+        ck_assert(frequency[0] == 0.25);
+        factor.number = 0; /* says that there is none */
+        OK(read_with(&factor, NULL, &config));
+        ck_assert_int_eq(config.rope_scaling.type, PGRAD__ROPE_DEFAULT);
+    }
+}
+END_TEST
+
 START_TEST(refused)
 {
     static const struct {
@@ -230,8 +248,10 @@ START_TEST(refused)
         {{"llama.rope.freq_base", F32, INFINITY, NULL, {0}}, PGRAD_E_FORMAT, "freq_base"},
         {{"llama.rope.dimension_count", U32, 4, NULL, {0}}, PGRAD_E_UNSUPPORTED, "dimension_count"},
         {{"llama.rope.scaling.type", TEXT, 0, "yarn", {0}}, PGRAD_E_UNSUPPORTED, "'yarn'"},
-        {{"llama.rope.scaling.factor", F32, 4, NULL, {0}}, PGRAD_E_UNSUPPORTED, "scaling.factor"},
-        {{"llama.rope.scale_linear", F32, 2, NULL, {0}}, PGRAD_E_UNSUPPORTED, "scale_linear"},
+        {{"llama.rope.scaling.factor", F32, 0.5, NULL, {0}}, PGRAD_E_FORMAT, "scaling.factor"},
+        {{"llama.rope.scaling.factor", F32, NAN, NULL, {0}}, PGRAD_E_FORMAT, "scaling.factor"},
+        {{"llama.rope.scaling.factor", U32, 2, NULL, {0}}, PGRAD_E_FORMAT, "scaling.factor"},
+        {{"llama.rope.scale_linear", F32, INFINITY, NULL, {0}}, PGRAD_E_FORMAT, "scale_linear"},
         {{"llama.expert_count", U32, 8, NULL, {0}}, PGRAD_E_UNSUPPORTED, "expert_count = 8"},
         {{"llama.attention.sliding_window", U32, 8, NULL, {0}}, PGRAD_E_UNSUPPORTED, "sliding"},
         {{"llama.vocab_size", U32, 4194305, NULL, {0}}, PGRAD_E_FORMAT, "vocab_size"},
@@ -243,7 +263,8 @@ START_TEST(refused)
         ck_assert_uint_eq(config.n_layers, 77);
     }
     pgrad__config config;
-    FAILS(PGRAD_E_UNSUPPORTED, "'llama3'", read_with(NULL, "rope_freqs.weight", &config));
+    FAILS(PGRAD_E_MISMATCH, "rope_freqs.weight: expected F32 of 4 elements, found F32 of 8",
+          read_with(NULL, "rope_freqs.weight", &config));
     FAILS(PGRAD_E_UNSUPPORTED, "biases", read_with(NULL, "blk.0.attn_q.bias", &config));
 }
 END_TEST
@@ -259,8 +280,10 @@ START_TEST(linear_rope_of_factor_one_is_none)
     beside = &factors[0];
     OK(read_with(&linear, NULL, &config));
     ck_assert(config.rope_theta == 100000.0);
+    ck_assert_int_eq(config.rope_scaling.type, PGRAD__ROPE_DEFAULT);
     beside = &factors[1];
-    FAILS(PGRAD_E_UNSUPPORTED, "'linear'", read_with(&linear, NULL, &config));
+    OK(read_with(&linear, NULL, &config));
+    ck_assert(config.rope_scaling.type == PGRAD__ROPE_LINEAR && config.rope_scaling.factor == 2.0);
     beside = NULL;
 }
 END_TEST
@@ -325,6 +348,7 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, plain_one_is_read);
     tcase_add_loop_test(tests, accepted, 0, 8);
+    tcase_add_test(tests, linear_scaling);
     tcase_add_test(tests, refused);
     tcase_add_test(tests, linear_rope_of_factor_one_is_none);
     tcase_add_test(tests, defaults_are_told);

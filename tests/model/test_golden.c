@@ -3,7 +3,8 @@
 
 #include <policygrad.h>
 
-static const char *const models[] = {"tiny_gpt2", "tiny_llama", "tiny_llama_tied"};
+static const char *const models[] = {"tiny_gpt2", "tiny_llama", "tiny_llama_tied", "tiny_llama3"};
+enum { N_MODELS = sizeof models / sizeof models[0] };
 
 /* Logits are sums over a few dozen products of size one, two layers deep: f32 rounding in either
  * implementation moves them by some 1e-6; 2e-5 leaves room for another order of sums in PyTorch. */
@@ -182,7 +183,7 @@ static pgrad_rollout *golden_rollout(pgrad_model *model, const test_batch *b)
     params.group_size = 1;
     params.max_prompts = 2;
     params.max_prompt_tokens = 1;
-    params.max_new_tokens = 100;
+    params.max_new_tokens = 200;
     OK(pgrad_rollout_create(model, NULL, &params, &rollout));
     for (uint32_t s = 0; s < 2; s++) {
         const pgrad_token *ids = b->tokens + b->sequences[s].first_row;
@@ -242,10 +243,10 @@ int main(void)
     Suite *suite = suite_create("golden");
     TCase *tests = tcase_create("golden");
     tcase_set_timeout(tests, 120);
-    tcase_add_loop_test(tests, logits_equal, 0, 3);
-    tcase_add_loop_test(tests, gradients_equal, 0, 3);
-    tcase_add_loop_test(tests, training_losses_equal, 0, 3);
-    tcase_add_loop_test(tests, training_losses_by_public_calls, 0, 3);
+    tcase_add_loop_test(tests, logits_equal, 0, N_MODELS);
+    tcase_add_loop_test(tests, gradients_equal, 0, N_MODELS);
+    tcase_add_loop_test(tests, training_losses_equal, 0, N_MODELS);
+    tcase_add_loop_test(tests, training_losses_by_public_calls, 0, N_MODELS);
     suite_add_tcase(suite, tests);
     return run_suite(suite);
 }
