@@ -103,6 +103,7 @@ class SaveParams(ctypes.Structure):
         ("dtype", c_uint32),
         ("reserved", c_uint32),
         ("tokenizer", c_void_p),
+        ("max_shard_bytes", c_uint64),
     ]
 
 

@@ -71,6 +71,8 @@ typedef struct pgrad_save_params {
     uint32_t dtype;             /* PGRAD_DTYPE_*: of matrices and vectors alike; default F32 */
     uint32_t reserved;
     pgrad_tokenizer *tokenizer; /* its files go into the folder; NULL: none */
+    uint64_t max_shard_bytes;   /* of tensors in a file: larger models are several files with an index. A
+                                   tensor is never cut. 0: one file whatever its size, the default */
 } pgrad_save_params;
 
 /* Writes the size and the defaults, no more than size bytes. */
@@ -137,13 +139,15 @@ PGRAD_API pgrad_status pgrad_model_zero_grad(pgrad_model *model);
 PGRAD_API pgrad_status pgrad_model_logits(pgrad_model *model, const pgrad_token *tokens, size_t n,
                                           uint32_t flags, float *out, size_t capacity);
 
-/* Writes a Hugging Face folder: config.json, model.safetensors, generation_config.json where there
- * was one, and the tokenizer's files when params name it. The folder is built beside the old one and
- * put in its place when it is complete: a reader sees the old model or the new one, never half.
- * Files of other names in an old folder stay. Reports progress as "save".
- * Errors: E_INVALID; E_IO (the old folder is untouched, unless the message says that the new one is
- * already in place and only its neighbours or the parent folder could not be seen to), E_NUMERIC (a weight is not finite), E_NOMEM,
- * E_CANCELLED. */
+/* Writes a Hugging Face folder: config.json, model.safetensors (or, under max_shard_bytes,
+ * model-00001-of-0000N.safetensors and so on with model.safetensors.index.json),
+ * generation_config.json where there was one, and the tokenizer's files when params name it. The
+ * folder is built beside the old one and put in its place when it is complete: a reader sees the old
+ * model or the new one, never half. Files of other names in an old folder stay, but for weights by
+ * the names above. Reports progress as "save".
+ * Errors: E_INVALID (max_shard_bytes makes more than 10000 files); E_IO (the old folder is untouched,
+ * unless the message says that the new one is already in place and only its neighbours or the parent
+ * folder could not be seen to), E_NUMERIC (a weight is not finite), E_NOMEM, E_CANCELLED. */
 PGRAD_API pgrad_status pgrad_model_save(pgrad_model *model, const char *path,
                                         const pgrad_save_params *params);
 

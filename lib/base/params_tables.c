@@ -60,6 +60,8 @@ static const pgrad__field SAVE_FIELDS[] = {
     FIELD(RESERVED, pgrad_save_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
     FIELD(POINTER, pgrad_save_params, tokenizer, 0.0, 0.0, 0.0, 0, 0, NULL,
           "its files go into the folder"),
+    FIELD(U64, pgrad_save_params, max_shard_bytes, 0.0, 0.0, 18446744073709551615.0, 0, 0, NULL,
+          "of tensors in a file, 0: one file"),
 };
 
 static const pgrad__field ROLLOUT_FIELDS[] = {

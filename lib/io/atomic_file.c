@@ -382,13 +382,29 @@ static void release_folder(pgrad__folder *folder)
     memset(folder, 0, sizeof *folder);
 }
 
+/* Removes the old folder's files that the new ones stand for under other names. */
+static pgrad_status drop_replaced(const pgrad__folder *folder)
+{
+    pgrad_status status = PGRAD_OK;
+    struct dirent *entry;
+    DIR *old = opendir(folder->temporary);
+    if (old == NULL)
+        return pgrad__fail_system(folder->temporary, "open the folder");
+    while (status == PGRAD_OK && (entry = readdir(old)) != NULL)
+        if (folder->replaces(entry->d_name) && unlinkat(dirfd(old), entry->d_name, 0) != 0)
+            status = pgrad__fail_system(folder->temporary, "remove an old file in");
+    (void)closedir(old);
+    return status;
+}
+
 /* The new folder is in place: brings over what it lacks. Should that fail, the rest stays where it
  * is and the message tells where. */
 static pgrad_status keep_others(pgrad__folder *folder)
 {
     char path[PGRAD__PATH_MAX], text[PGRAD__PATH_MAX];
-    pgrad_status status =
-        empty_folder(folder->context, folder->temporary, folder->path, keep_entry);
+    pgrad_status status = folder->replaces == NULL ? PGRAD_OK : drop_replaced(folder);
+    if (status == PGRAD_OK)
+        status = empty_folder(folder->context, folder->temporary, folder->path, keep_entry);
     if (status != PGRAD_OK)
         return pgrad__fail_in(
             status, "%s: saved, but other files of the old folder are left in %s: ",

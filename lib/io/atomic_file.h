@@ -23,12 +23,14 @@ pgrad_status pgrad__writer_commit(pgrad__writer *writer);
 void pgrad__writer_abort(pgrad__writer *writer); /* safe on a zeroed or committed one */
 
 /* A folder being built: open writers on paths inside `temporary`, then commit, which ends it in any
- * case. What an old folder at the target holds and the new one lacks is kept, sub-folders included.
+ * case. What an old folder at the target holds and the new one lacks is kept, sub-folders included,
+ * but for files whose names `replaces` (NULL: none) says the new ones stand for.
  */
 typedef struct pgrad__folder {
     pgrad_context *context;
     char *path;
     char *temporary;
+    int (*replaces)(const char *name);
 } pgrad__folder;
 
 pgrad_status pgrad__folder_open(pgrad_context *context, const char *path, pgrad__folder *folder);

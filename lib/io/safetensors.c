@@ -17,7 +17,6 @@ enum {
     MAX_TENSORS = 1000 * 1000,
     MAX_NAME = 4096,
     MAX_TYPE_NAME = 64,
-    MAX_SHARDS = 10000,
     MAX_NESTED = 2 /* below a member of an entry */
 };
 
@@ -377,8 +376,8 @@ static pgrad_status open_shard(index_reader *in, const char *name, size_t length
     char *path;
     if (pgrad__hashmap_get(&in->shards, name, length, &number))
         return PGRAD_OK;
-    if (r->set->n_files >= MAX_SHARDS)
-        return pgrad__fail(PGRAD_E_LIMIT, "more than %d shards", MAX_SHARDS);
+    if (r->set->n_files >= PGRAD__MAX_SHARDS)
+        return pgrad__fail(PGRAD_E_LIMIT, "more than %d shards", PGRAD__MAX_SHARDS);
     number = r->set->n_files;
     PGRAD__TRY(
         pgrad__realloc(r->context, &r->set->files, (size_t)number + 1, sizeof *r->set->files));

@@ -5,6 +5,8 @@
 #include "io/atomic_file.h"
 #include "io/tensor_file.h"
 
+#define PGRAD__MAX_SHARDS 10000
+
 /* Opens one file, or every shard an index names; the set is zeroed first. All rules of the format
  * are checked before anything else is read. E_FORMAT, E_IO, E_LIMIT, E_NOMEM. */
 pgrad_status pgrad__safetensors_open(pgrad_context *context, const char *path,

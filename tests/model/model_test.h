@@ -14,6 +14,7 @@
 
 #include "io/safetensors.h"
 #include "model/model.h"
+#include "model/weights.h"
 
 #define OK(call)                                                                                   \
     do {                                                                                           \
@@ -72,6 +73,19 @@ static inline pgrad_model *golden_model(pgrad_context *context, const char *name
     pgrad_model *model = NULL;
     OK(pgrad_model_load(context, data_path(path, name), NULL, &model));
     return model;
+}
+
+/* Every tensor of both: the same names, shapes and bits. */
+static inline void same_weights(pgrad_model *a, pgrad_model *b)
+{
+    ck_assert_uint_eq(a->n_tensors, b->n_tensors);
+    for (uint32_t i = 0; i < a->n_tensors; i++) {
+        const pgrad__tensor *left = &a->tensors[i], *right = pgrad__tensor_by_name(b, left->name);
+        ck_assert_msg(right != NULL, "no '%s'", left->name);
+        ck_assert_uint_eq(left->floats, right->floats);
+        ck_assert_msg(memcmp(left->data, right->data, left->floats * sizeof(float)) == 0,
+                      "'%s' differs", left->name);
+    }
 }
 
 /* golden.safetensors of a model. */

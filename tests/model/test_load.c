@@ -17,19 +17,6 @@ static void teardown(void)
     pgrad_context_free(context);
 }
 
-/* Every tensor of both: the same names, shapes and bits. */
-static void same_weights(pgrad_model *a, pgrad_model *b)
-{
-    ck_assert_uint_eq(a->n_tensors, b->n_tensors);
-    for (uint32_t i = 0; i < a->n_tensors; i++) {
-        const pgrad__tensor *left = &a->tensors[i], *right = pgrad__tensor_by_name(b, left->name);
-        ck_assert_msg(right != NULL, "no '%s'", left->name);
-        ck_assert_uint_eq(left->floats, right->floats);
-        ck_assert_msg(memcmp(left->data, right->data, left->floats * sizeof(float)) == 0,
-                      "'%s' differs", left->name);
-    }
-}
-
 static float *logits_of(pgrad_model *model, size_t *n)
 {
     pgrad_token tokens[70];

@@ -22,7 +22,7 @@ static pgrad_status work(pgrad_context *context, const char *name, uint32_t stor
     pgrad__pass *pass = NULL;
     pgrad__kv_cache *cache = NULL;
     pgrad__folder out = {0};
-    pgrad_save_params params = {.struct_size = sizeof params};
+    pgrad_save_params params = {.struct_size = sizeof params, .max_shard_bytes = 20000};
     uint32_t page = 0;
     float logits[128], scores[16];
     test_batch b = {0};
