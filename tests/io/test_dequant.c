@@ -127,7 +127,37 @@ START_TEST(plain_types)
 }
 END_TEST
 
-/* GG19: a scale that is no number comes through here; loading finds it (model/test_load). */
+/* GG19: a scale that is no number comes through here; loading finds it (model/test_bad_files). */
+static void check_scale(pgrad__element_type type, size_t place, uint16_t half)
+{
+    unsigned char block[256];
+    float out[256];
+    size_t n_bad = 0;
+    memset(block, 0x5a, sizeof block); /* no scale of a group is 0 */
+    memcpy(block + place, &half, 2);
+    pgrad__dequantize(type, block, pgrad__element_block(type), out);
+    for (uint32_t i = 0; i < pgrad__element_block(type); i++)
+        n_bad += !isfinite(out[i]);
+    ck_assert_msg(n_bad > 0, "type %d: scale 0x%04x at %zu is lost", type, half, place);
+}
+
+START_TEST(gg19_no_scale_is_lost)
+{
+    static const struct {
+        pgrad__element_type type;
+        size_t places[2]; /* of scales; once more where there is one */
+    } SCALES[] = {{PGRAD__ELEMENT_Q4_0, {0, 0}},     {PGRAD__ELEMENT_Q4_1, {0, 2}},
+                  {PGRAD__ELEMENT_Q5_0, {0, 0}},     {PGRAD__ELEMENT_Q5_1, {0, 2}},
+                  {PGRAD__ELEMENT_Q8_0, {0, 0}},     {PGRAD__ELEMENT_Q2_K, {80, 82}},
+                  {PGRAD__ELEMENT_Q3_K, {108, 108}}, {PGRAD__ELEMENT_Q4_K, {0, 2}},
+                  {PGRAD__ELEMENT_Q5_K, {0, 2}},     {PGRAD__ELEMENT_Q6_K, {208, 208}}};
+    static const uint16_t HALVES[] = {0x7c00, 0xfc00, 0x7e00, 0x7c01};
+    for (size_t i = 0; i < sizeof SCALES / sizeof SCALES[0]; i++)
+        for (size_t k = 0; k < 8; k++)
+            check_scale(SCALES[i].type, SCALES[i].places[k % 2], HALVES[k / 2]);
+}
+END_TEST
+
 START_TEST(gg19_scale_not_finite)
 {
     unsigned char block[34] = {0x00, 0x7c, 1, 0xff, 0};
@@ -145,6 +175,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, bf16_rounds_to_nearest_even);
     tcase_add_test(tests, plain_types);
     tcase_add_test(tests, gg19_scale_not_finite);
+    tcase_add_test(tests, gg19_no_scale_is_lost);
 }
 
 int main(void)

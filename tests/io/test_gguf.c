@@ -546,6 +546,8 @@ static const struct {
     {"GG08 negative", 1, {(uint64_t)-32}, T_F32, 0, "'t'"},
     {"GG08 bytes wrap", 1, {(uint64_t)1 << 62}, T_F32, 0, "'t'"},
     {"GG08 no whole block", 1, {33}, T_Q8_0, 0, "'t'"},
+    {"GG08 half a block", 1, {128}, 12, 0, "rows of 128 are no whole blocks of 256 (Q4_K)"},
+    {"GG08 no whole block", 2, {16, 2}, 6, 0, "blocks of 32 (Q5_0)"},
     {"GG08 type removed", 1, {32}, 4, 0, "'t'"},
     {"GG08 type removed", 1, {32}, 38, 0, "'t'"},
     {"GG08 type 255", 1, {32}, 255, 0, "type 255"},

@@ -100,6 +100,7 @@ START_TEST(plain_ones_are_read)
 }
 END_TEST
 
+/* CF02: null is absent, for what may be absent. */
 START_TEST(null_is_absent)
 {
     static const char *const optional[] = {
@@ -115,7 +116,7 @@ START_TEST(null_is_absent)
 }
 END_TEST
 
-/* Every required number, with everything that is no number of its range. */
+/* CF02: every required number, with everything that is no number of its range. */
 START_TEST(numbers_are_checked)
 {
     static const char *const llama_keys[] = {"vocab_size", "hidden_size", "intermediate_size",
@@ -159,6 +160,8 @@ START_TEST(numbers_are_checked)
 }
 END_TEST
 
+/* CF03: sizes that do not fit together. CF04: epsilon and theta. CF05: what is not built. CF08: end tokens.
+ * CF10: a context of 1e30. */
 START_TEST(refused)
 {
     static const struct {
@@ -299,6 +302,7 @@ START_TEST(generation_adds_ends)
 }
 END_TEST
 
+/* CF09: a host whose decimal point is a comma. */
 START_TEST(locale_does_not_matter)
 {
     pgrad__config config, again;
@@ -349,6 +353,7 @@ START_TEST(written_and_read)
 }
 END_TEST
 
+/* CF01: empty, a byte order mark, cut, no object, a key twice, a depth bomb. */
 START_TEST(broken_documents)
 {
     static const char *const texts[] = {"",
@@ -366,6 +371,29 @@ START_TEST(broken_documents)
     pgrad_status status = read_text(bomb, 100000, &config);
     ck_assert(status == PGRAD_E_FORMAT || status == PGRAD_E_LIMIT);
     free(bomb);
+}
+END_TEST
+
+/* CF08: a list as long as a file may be is read in no time: one end token a million times, or many. */
+START_TEST(cf08_long_lists)
+{
+    enum { N = 1000000 };
+    char *list = malloc(2 * N + 64);
+    pgrad__config config;
+    for (int many = 0; many < 2; many++) {
+        size_t used = (size_t)sprintf(list, "{\"eos_token_id\": [");
+        for (int i = 0; i < N; i++)
+            used += (size_t)sprintf(list + used, "%s%d", i > 0 ? "," : "", many ? i % 9 : 2);
+        used += (size_t)sprintf(list + used, "]}");
+        pgrad__json *json = NULL;
+        OK(read_with(llama, NULL, NULL, &config));
+        OK(pgrad__json_parse(context, list, used, "generation_config.json", &json));
+        pgrad_status status = pgrad__config_read_generation(&config, json, "generation_config.json");
+        ck_assert_int_eq(status, many ? PGRAD_E_LIMIT : PGRAD_OK);
+        ck_assert_uint_eq(config.n_eos, many ? 8 : 1);
+        pgrad__json_free(json);
+    }
+    free(list);
 }
 END_TEST
 
@@ -397,6 +425,7 @@ int main(void)
     tcase_add_test(tests, locale_does_not_matter);
     tcase_add_test(tests, written_and_read);
     tcase_add_test(tests, broken_documents);
+    tcase_add_test(tests, cf08_long_lists);
     tcase_add_test(tests, names_are_expanded);
     suite_add_tcase(suite, tests);
     return run_suite(suite);

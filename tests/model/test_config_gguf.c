@@ -213,6 +213,7 @@ START_TEST(linear_scaling)
 }
 END_TEST
 
+/* GG14: sizes, epsilon, the architecture. GG20: files that hold something else. */
 START_TEST(refused)
 {
     static const struct {
@@ -223,6 +224,8 @@ START_TEST(refused)
         {{"general.architecture", 0, 0, NULL, {0}}, PGRAD_E_FORMAT, "general.architecture"},
         {{"general.architecture", U32, 1, NULL, {0}}, PGRAD_E_FORMAT, "general.architecture"},
         {{"general.architecture", TEXT, 0, "mamba", {0}}, PGRAD_E_UNSUPPORTED, "'mamba'"},
+        {{"general.architecture", TEXT, 0, "clip", {0}}, PGRAD_E_UNSUPPORTED, "'clip' is not supported; supported:"},
+        {{"general.type", TEXT, 0, "mmproj", {0}}, PGRAD_E_UNSUPPORTED, "'mmproj' is not a model"},
         {{"general.type", TEXT, 0, "adapter", {0}}, PGRAD_E_UNSUPPORTED, "'adapter'"},
         {{"llama.block_count", U32, 1025, NULL, {0}}, PGRAD_E_FORMAT, "llama.block_count"},
         {{"llama.block_count", U32, 1e9, NULL, {0}}, PGRAD_E_FORMAT, "1000000000"},

@@ -205,6 +205,7 @@ static void copy_with(const char *folder, const char *from, const char *to)
     free(weights);
 }
 
+/* CF06: shapes and missing tensors. */
 START_TEST(shapes_must_match)
 {
     static const struct {
@@ -233,7 +234,7 @@ START_TEST(shapes_must_match)
 }
 END_TEST
 
-/* A value that is no number is told with its tensor and place, whatever the file. */
+/* ST19: a value that is no number is told with its tensor and place. */
 START_TEST(not_finite_is_not_loaded)
 {
     static const uint32_t bad[] = {0x7fc00000u, 0x7f800000u, 0xff800000u};
@@ -390,6 +391,7 @@ START_TEST(defaults_are_told)
 }
 END_TEST
 
+/* CF07 */
 START_TEST(tied_head_rules)
 {
     char folder[512], path[512];
@@ -447,6 +449,7 @@ START_TEST(cut_files_are_refused)
 }
 END_TEST
 
+/* CF01: no config.json. */
 START_TEST(paths_that_are_no_model)
 {
     char folder[512], path[700];

@@ -242,6 +242,7 @@ START_TEST(pre_says_how_text_is_split)
 }
 END_TEST
 
+/* GG15: a role outside the vocabulary is none. */
 START_TEST(types_roles_and_templates)
 {
     metadata m = {.bos = 260, .eos = 261, .eot = 9999, .chat = "{{ messages }}"};
@@ -361,6 +362,33 @@ static const char *long_folder(void)
     return path + strlen(test_folder) + 1;
 }
 
+/* GG15: a vocabulary of one token. */
+START_TEST(gg15_one_token)
+{
+    bytes file = {0}, pairs = {0};
+    uint64_t n = 0;
+    put_string_value(&pairs, &n, "general.architecture", "llama");
+    put_string_value(&pairs, &n, "tokenizer.ggml.model", "gpt2");
+    put_string_value(&pairs, &n, "tokenizer.ggml.pre", "gpt-2");
+    put_array(&pairs, &n, "tokenizer.ggml.tokens", 8, 1);
+    put_string(&pairs, "a", 1);
+    put_array(&pairs, &n, "tokenizer.ggml.merges", 8, 0);
+    put_text(&file, "GGUF");
+    put_number(&file, 3, 4);
+    put_number(&file, 0, 8);
+    put_number(&file, n, 8);
+    put(&file, pairs.data, pairs.size);
+    pgrad_tokenizer *t = NULL;
+    OK(pgrad_tokenizer_load(context, put_file("one.gguf", file.data, file.size), &t));
+    IDS(t, "aa", 0, 0, 0);
+    ck_assert_uint_eq(pgrad_tokenizer_count(t), 1);
+    pgrad_tokenizer_free(t);
+    drop(&pairs);
+    drop(&file);
+}
+END_TEST
+
+/* GG15: lists of different length. */
 START_TEST(refusals_name_file_key_and_what_was_found)
 {
     static const struct {
@@ -582,6 +610,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, literal_tokens_load_again);
     tcase_add_test(tests, the_magic_decides);
     tcase_add_test(tests, a_tokenizer_json_inside_is_preferred);
+    tcase_add_test(tests, gg15_one_token);
     tcase_add_test(tests, refusals_name_file_key_and_what_was_found);
     tcase_add_test(tests, many_control_tokens);
     tcase_add_test(tests, any_byte_changed);
