@@ -8,7 +8,7 @@
 
 /* Stands in front of every block and keeps the alignment; the size is needed for the host's free.
  */
-enum { ALIGNMENT = 64 };
+enum { ALIGNMENT = PGRAD__BLOCK_HEADER };
 typedef struct block_header {
     size_t total;
     unsigned char padding[ALIGNMENT - sizeof(size_t)];
@@ -118,17 +118,36 @@ void pgrad__free(pgrad_context *context, void *block)
     atomic_fetch_sub(&context->memory_now, total);
 }
 
+size_t pgrad__held(const void *block)
+{
+    return block == NULL ? 0 : ((const block_header *)block - 1)->total;
+}
+
+/* Doubles until `needed` fit; 0 when that cannot be counted. */
+static size_t grown(size_t capacity, size_t needed)
+{
+    size_t grown = capacity < 8 ? 8 : capacity;
+    while (grown < needed)
+        if (!pgrad__mul(grown, 2, &grown))
+            return 0;
+    return grown;
+}
+
+size_t pgrad__reserve_capacity(size_t needed)
+{
+    return needed == 0 ? 0 : grown(0, needed);
+}
+
 pgrad_status pgrad__reserve(pgrad_context *context, void *items, size_t *capacity, size_t needed,
                             size_t size)
 {
     if (needed <= *capacity)
         return PGRAD_OK;
-    size_t grown = *capacity < 8 ? 8 : *capacity;
-    while (grown < needed)
-        if (!pgrad__mul(grown, 2, &grown))
-            return pgrad__fail(PGRAD_E_LIMIT, "memory: %zu items of %zu bytes are too many", needed,
-                               size);
-    PGRAD__TRY(pgrad__realloc(context, items, grown, size));
-    *capacity = grown;
+    const size_t more = grown(*capacity, needed);
+    if (more == 0)
+        return pgrad__fail(PGRAD_E_LIMIT, "memory: %zu items of %zu bytes are too many", needed,
+                           size);
+    PGRAD__TRY(pgrad__realloc(context, items, more, size));
+    *capacity = more;
     return PGRAD_OK;
 }

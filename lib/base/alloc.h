@@ -5,6 +5,8 @@
 
 #include <policygrad/types.h>
 
+#define PGRAD__BLOCK_HEADER 64 /* bytes in front of every block */
+
 /* Allocates count * size bytes, checked; *out (a pointer to any object pointer) is set on success.
  * A count or size of 0 gives a valid block. E_NOMEM, E_LIMIT (told with needed and allowed). */
 pgrad_status pgrad__alloc(pgrad_context *context, size_t count, size_t size, void *out);
@@ -22,9 +24,14 @@ pgrad_status pgrad__copy_text(pgrad_context *context, const char *text, size_t l
 /* Frees a block of pgrad__alloc; NULL allowed. The size is known from the block. */
 void pgrad__free(pgrad_context *context, void *block);
 
+/* Bytes that are accounted for a block; 0 for NULL. */
+size_t pgrad__held(const void *block);
+
 /* Grows *items, an array of `size`-byte items with room for *capacity, so that needed fit
  * (doubling). */
 pgrad_status pgrad__reserve(pgrad_context *context, void *items, size_t *capacity, size_t needed,
                             size_t size);
+/* The capacity it gives to an array that had none. */
+size_t pgrad__reserve_capacity(size_t needed);
 
 #endif

@@ -381,35 +381,57 @@ static void attention_task(void *argument, size_t task, uint32_t worker)
     }
 }
 
+/* Sets max_rows; returns how many blocks of rows there are. */
+static size_t plan_tasks(job *j)
+{
+    size_t blocks = 0;
+    for (size_t span = 0; span < j->n_spans;) {
+        size_t end = batch_end(j, span), n = batch_rows(j, span, end),
+               size = block_of(span, end, n);
+        blocks += pgrad__panel_count(n, size);
+        if (pgrad__min(n, size) * j->group_heads > j->max_rows)
+            j->max_rows = pgrad__min(n, size) * j->group_heads;
+        span = end;
+    }
+    j->scratch_floats = pgrad__round_16(scratch_floats(j));
+    return blocks;
+}
+
+static job make_job(const pgrad__machine *machine, const pgrad__attention_shape *shape,
+                    const pgrad__attention_span *spans, size_t n_spans)
+{
+    return (job){.kernels = machine->kernels,
+                 .shape = shape,
+                 .spans = spans,
+                 .n_spans = n_spans,
+                 .group_heads = shape->n_heads / shape->n_kv_heads};
+}
+
+size_t pgrad__attention_forward_scratch(const pgrad__machine *machine,
+                                        const pgrad__attention_shape *shape,
+                                        const pgrad__attention_span *spans, size_t n_spans)
+{
+    job j = make_job(machine, shape, spans, n_spans);
+    return plan_tasks(&j) == 0 ? 0 : machine->n_workers * j.scratch_floats;
+}
+
 pgrad_status pgrad__attention_forward(pgrad_context *context, pgrad__workspace *workspace,
                                       const pgrad__attention_shape *shape, const float *q,
                                       size_t ldq, const pgrad__attention_span *spans,
                                       size_t n_spans, float *o, size_t ldo, float *lse)
 {
-    job j = {.kernels = pgrad__kernels_of(context),
-             .shape = shape,
-             .q = q,
-             .ldq = ldq,
-             .spans = spans,
-             .n_spans = n_spans,
-             .o = o,
-             .ldo = ldo,
-             .lse = lse,
-             .group_heads = shape->n_heads / shape->n_kv_heads};
-    size_t blocks = 0;
-    for (size_t span = 0; span < n_spans;) {
-        size_t end = batch_end(&j, span), n = batch_rows(&j, span, end),
-               size = block_of(span, end, n);
-        blocks += pgrad__panel_count(n, size);
-        if (pgrad__min(n, size) * j.group_heads > j.max_rows)
-            j.max_rows = pgrad__min(n, size) * j.group_heads;
-        span = end;
-    }
+    const pgrad__machine machine = pgrad__machine_of(context);
+    job j = make_job(&machine, shape, spans, n_spans);
+    j.q = q;
+    j.ldq = ldq;
+    j.o = o;
+    j.ldo = ldo;
+    j.lse = lse;
+    const size_t blocks = plan_tasks(&j);
     if (blocks == 0)
         return PGRAD_OK;
-    j.scratch_floats = pgrad__round_16(scratch_floats(&j));
-    PGRAD__TRY(pgrad__workspace_reserve(workspace, pgrad__n_workers(context) * j.scratch_floats,
-                                        &j.scratch));
+    PGRAD__TRY(
+        pgrad__workspace_reserve(workspace, machine.n_workers * j.scratch_floats, &j.scratch));
     pgrad__parallel(context, blocks * shape->n_kv_heads, attention_task, &j);
     return PGRAD_OK;
 }

@@ -20,7 +20,7 @@ typedef struct job {
     const pgrad__attention_shape *shape;
     const pgrad__attention_sequence *sequences;
     const pgrad__attention_grads *grads;
-    size_t n_sequences, padded, max_tiles;
+    size_t n_sequences, n_rows, padded, max_tiles;
     float *scratch;
     size_t scratch_floats;
     float *prefix_grads; /* [sequence with a prefix][2][n_prefix, n_kv_heads * head_dim]: dK, dV */
@@ -244,32 +244,49 @@ static void prefix_task(void *argument, size_t task, uint32_t worker)
     }
 }
 
+static job make_job(const pgrad__machine *machine, const pgrad__attention_shape *shape,
+                    const pgrad__attention_sequence *sequences, size_t n_sequences)
+{
+    job j = {.kernels = machine->kernels,
+             .shape = shape,
+             .sequences = sequences,
+             .n_sequences = n_sequences,
+             .padded = pgrad__padded_dim(machine->kernels, shape->head_dim)};
+    for (size_t i = 0; i < n_sequences; i++) {
+        const size_t n = (size_t)pgrad__n_prefix(sequences, i) + sequences[i].n_rows;
+        if (pgrad__panel_count(n, TILE) > j.max_tiles)
+            j.max_tiles = pgrad__panel_count(n, TILE);
+        j.n_rows += sequences[i].n_rows;
+    }
+    j.scratch_floats = cut(&j, NULL, NULL);
+    return j;
+}
+
+size_t pgrad__attention_backward_scratch(const pgrad__machine *machine,
+                                         const pgrad__attention_shape *shape,
+                                         const pgrad__attention_sequence *sequences,
+                                         size_t n_sequences)
+{
+    const job j = make_job(machine, shape, sequences, n_sequences);
+    return machine->n_workers * j.scratch_floats + prefix_offset(&j, n_sequences);
+}
+
 pgrad_status pgrad__attention_backward(pgrad_context *context, pgrad__workspace *workspace,
                                        const pgrad__attention_shape *shape,
                                        const pgrad__attention_sequence *sequences,
                                        size_t n_sequences, const pgrad__attention_grads *grads)
 {
-    job j = {.kernels = pgrad__kernels_of(context),
-             .shape = shape,
-             .sequences = sequences,
-             .n_sequences = n_sequences,
-             .grads = grads};
-    size_t n_rows = 0;
-    j.padded = pgrad__padded_dim(j.kernels, shape->head_dim);
-    for (size_t i = 0; i < n_sequences; i++) {
-        const size_t n = (size_t)pgrad__n_prefix(sequences, i) + sequences[i].n_rows;
-        if (pgrad__panel_count(n, TILE) > j.max_tiles)
-            j.max_tiles = pgrad__panel_count(n, TILE);
-        n_rows += sequences[i].n_rows;
-    }
+    const pgrad__machine machine = pgrad__machine_of(context);
+    job j = make_job(&machine, shape, sequences, n_sequences);
     if (j.max_tiles == 0)
         return PGRAD_OK;
-    const size_t workers = pgrad__n_workers(context), aside = prefix_offset(&j, n_sequences);
-    j.scratch_floats = cut(&j, NULL, NULL);
-    PGRAD__TRY(pgrad__workspace_reserve(workspace, workers * j.scratch_floats + aside, &j.scratch));
-    j.prefix_grads = j.scratch + workers * j.scratch_floats;
+    j.grads = grads;
+    const size_t aside = prefix_offset(&j, n_sequences);
+    PGRAD__TRY(pgrad__workspace_reserve(workspace, machine.n_workers * j.scratch_floats + aside,
+                                        &j.scratch));
+    j.prefix_grads = j.scratch + machine.n_workers * j.scratch_floats;
     pgrad__parallel(context, n_sequences * shape->n_kv_heads, backward_task, &j);
     if (aside > 0)
-        pgrad__parallel(context, n_rows, prefix_task, &j);
+        pgrad__parallel(context, j.n_rows, prefix_task, &j);
     return PGRAD_OK;
 }

@@ -191,9 +191,9 @@ static size_t count_tasks(const job *j)
 
 /* Chunks as large as the cache likes them, smaller where that leaves threads without work. Few rows
  * use a weight once: there only an even end counts. */
-static void choose_tasks(job *j, pgrad_context *context)
+static void choose_tasks(job *j, const pgrad__machine *machine)
 {
-    size_t threads = pgrad__n_workers(context) - 1;
+    size_t threads = machine->n_workers - 1;
     j->block_rows = j->n_rows <= BLOCK_ROWS + BLOCK_ROWS / 2
                         ? pgrad__panel_count(j->n_rows, j->kernels->narrow) * j->kernels->narrow
                         : BLOCK_ROWS;
@@ -204,36 +204,56 @@ static void choose_tasks(job *j, pgrad_context *context)
         j->chunk /= 2;
 }
 
-pgrad_status pgrad__matmul(pgrad_context *context, pgrad__workspace *workspace, const float *x,
-                           size_t ldx, size_t n_rows, const pgrad__product *products,
-                           size_t n_products)
+static job make_job(const pgrad__machine *machine, size_t n_rows, const pgrad__product *products,
+                    size_t n_products)
 {
-    const pgrad__kernels *kernels = pgrad__kernels_of(context);
-    if (n_rows == 0)
-        return PGRAD_OK;
-    job j = {.kernels = kernels,
-             .x = x,
-             .ldx = ldx,
+    job j = {.kernels = machine->kernels,
              .n_rows = n_rows,
              .depth = products[0].weight->n_in,
              .products = products,
              .n_products = n_products};
-    choose_tasks(&j, context);
-    if (n_rows <= kernels->rows_max) {
+    choose_tasks(&j, machine);
+    for (size_t i = 0; i < n_products; i++)
+        if (products[i].weight->storage != PGRAD_STORAGE_F32)
+            j.scratch_floats = j.chunk * PGRAD__KC * j.kernels->wide + PGRAD__SLACK;
+    return j;
+}
+
+static size_t packed_floats(const job *j)
+{
+    const size_t rows = pgrad__panel_count(j->n_rows, j->kernels->narrow) * j->kernels->narrow;
+    return (rows * j->depth + PGRAD__SLACK + 15) & ~(size_t)15;
+}
+
+size_t pgrad__matmul_scratch(const pgrad__machine *machine, size_t n_rows,
+                             const pgrad__product *products, size_t n_products)
+{
+    if (n_rows <= machine->kernels->rows_max)
+        return 0;
+    const job j = make_job(machine, n_rows, products, n_products);
+    return packed_floats(&j) + machine->n_workers * j.scratch_floats;
+}
+
+pgrad_status pgrad__matmul(pgrad_context *context, pgrad__workspace *workspace, const float *x,
+                           size_t ldx, size_t n_rows, const pgrad__product *products,
+                           size_t n_products)
+{
+    const pgrad__machine machine = pgrad__machine_of(context);
+    float *packed;
+    if (n_rows == 0)
+        return PGRAD_OK;
+    job j = make_job(&machine, n_rows, products, n_products);
+    j.x = x;
+    j.ldx = ldx;
+    if (n_rows <= j.kernels->rows_max) {
         pgrad__parallel(context, count_tasks(&j), row_task, &j);
         return PGRAD_OK;
     }
-    float *packed;
-    const size_t rows = pgrad__panel_count(n_rows, kernels->narrow) * kernels->narrow;
-    const size_t packed_floats = (rows * j.depth + PGRAD__SLACK + 15) & ~(size_t)15;
-    for (size_t i = 0; i < n_products; i++)
-        if (products[i].weight->storage != PGRAD_STORAGE_F32)
-            j.scratch_floats = j.chunk * PGRAD__KC * kernels->wide + PGRAD__SLACK;
     PGRAD__TRY(pgrad__workspace_reserve(
-        workspace, packed_floats + pgrad__n_workers(context) * j.scratch_floats, &packed));
+        workspace, pgrad__matmul_scratch(&machine, n_rows, products, n_products), &packed));
     pgrad__pack_rows(context, x, ldx, n_rows, j.depth, packed);
     j.packed = packed;
-    j.scratch = packed + packed_floats;
+    j.scratch = packed + packed_floats(&j);
     pgrad__parallel(context, count_tasks(&j), panel_task, &j);
     return PGRAD_OK;
 }

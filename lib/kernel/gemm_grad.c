@@ -14,12 +14,18 @@ enum {
 };
 
 /* Panels of a task: as many as the cache likes, fewer where that leaves threads without work. */
-static size_t choose_chunk(pgrad_context *context, size_t n_panels)
+static size_t choose_chunk(const pgrad__machine *machine, size_t n_panels)
 {
-    size_t threads = pgrad__n_workers(context) - 1, chunk = CHUNK_PANELS;
+    size_t threads = machine->n_workers - 1, chunk = CHUNK_PANELS;
     while (chunk > 1 && pgrad__panel_count(n_panels, chunk) < TASKS_PER_THREAD * threads)
         chunk /= 2;
     return chunk;
+}
+
+/* Of a worker: strips of a chunk's panels. */
+static size_t strip_floats(const pgrad__machine *machine, size_t chunk)
+{
+    return chunk * PGRAD__KC * machine->kernels->wide + PGRAD__SLACK;
 }
 
 /* ---- dX[t, i] = sum_o dY[t, o] W[o, i] ----
@@ -78,31 +84,44 @@ static void input_task(void *argument, size_t task, uint32_t worker)
     }
 }
 
+static size_t packed_outputs(const pgrad__machine *machine, size_t n_rows, size_t n_out)
+{
+    const size_t narrow = machine->kernels->narrow;
+    const size_t rows = pgrad__panel_count(n_rows, narrow) * narrow;
+    return (rows * pgrad__min(n_out, SUPER_BLOCK) + PGRAD__SLACK + 15) & ~(size_t)15;
+}
+
+size_t pgrad__matmul_grad_input_scratch(const pgrad__machine *machine, size_t n_rows,
+                                        const pgrad__matrix *weight)
+{
+    const size_t n_panels = pgrad__panel_count(weight->n_in, machine->kernels->wide);
+    return packed_outputs(machine, n_rows, weight->n_out) +
+           machine->n_workers * strip_floats(machine, choose_chunk(machine, n_panels));
+}
+
 pgrad_status pgrad__matmul_grad_input(pgrad_context *context, pgrad__workspace *workspace,
                                       const float *dy, size_t ldy, size_t n_rows,
                                       const pgrad__matrix *weight, float *dx, size_t ldx,
                                       int accumulate)
 {
-    const pgrad__kernels *kernels = pgrad__kernels_of(context);
+    const pgrad__machine machine = pgrad__machine_of(context);
+    float *data;
     if (n_rows == 0)
         return PGRAD_OK;
-    const size_t n_panels = pgrad__panel_count(weight->n_in, kernels->wide);
-    const size_t rows = pgrad__panel_count(n_rows, kernels->narrow) * kernels->narrow;
-    const size_t depth = pgrad__min(weight->n_out, SUPER_BLOCK);
-    input_job job = {.kernels = kernels,
+    PGRAD__TRY(pgrad__workspace_reserve(
+        workspace, pgrad__matmul_grad_input_scratch(&machine, n_rows, weight), &data));
+    const size_t n_panels = pgrad__panel_count(weight->n_in, machine.kernels->wide);
+    const size_t chunk = choose_chunk(&machine, n_panels);
+    input_job job = {.kernels = machine.kernels,
                      .weight = weight,
+                     .packed = data,
                      .n_rows = n_rows,
                      .dx = dx,
                      .ldx = ldx,
-                     .chunk = choose_chunk(context, n_panels),
-                     .accumulate = accumulate};
-    job.scratch_floats = job.chunk * PGRAD__KC * kernels->wide + PGRAD__SLACK;
-    float *data;
-    const size_t packed_floats = (rows * depth + PGRAD__SLACK + 15) & ~(size_t)15;
-    PGRAD__TRY(pgrad__workspace_reserve(
-        workspace, packed_floats + pgrad__n_workers(context) * job.scratch_floats, &data));
-    job.packed = data;
-    job.scratch = data + packed_floats;
+                     .chunk = chunk,
+                     .accumulate = accumulate,
+                     .scratch = data + packed_outputs(&machine, n_rows, weight->n_out),
+                     .scratch_floats = strip_floats(&machine, chunk)};
     for (size_t o = 0; o < weight->n_out; o += SUPER_BLOCK) {
         job.first_out = o;
         job.n_out = pgrad__min(SUPER_BLOCK, weight->n_out - o);
@@ -166,31 +185,45 @@ static void weight_task(void *argument, size_t task, uint32_t worker)
     }
 }
 
+static size_t packed_inputs(const pgrad__machine *machine, size_t n_rows, size_t n_in)
+{
+    const size_t narrow = machine->kernels->narrow;
+    const size_t columns = pgrad__panel_count(n_in, narrow) * narrow;
+    return (n_rows * columns + PGRAD__SLACK + 15) & ~(size_t)15;
+}
+
+size_t pgrad__matmul_grad_weight_scratch(const pgrad__machine *machine, size_t n_rows,
+                                         const pgrad__matrix *d_weight)
+{
+    const size_t n_panels = pgrad__panel_count(d_weight->n_out, machine->kernels->wide);
+    return packed_inputs(machine, n_rows, d_weight->n_in) +
+           machine->n_workers * strip_floats(machine, choose_chunk(machine, n_panels));
+}
+
 pgrad_status pgrad__matmul_grad_weight(pgrad_context *context, pgrad__workspace *workspace,
                                        const float *dy, size_t ldy, const float *x, size_t ldx,
                                        size_t n_rows, pgrad__matrix *d_weight)
 {
-    const pgrad__kernels *kernels = pgrad__kernels_of(context);
+    const pgrad__machine machine = pgrad__machine_of(context);
+    float *data;
     if (n_rows == 0)
         return PGRAD_OK;
-    const size_t n_panels = pgrad__panel_count(d_weight->n_out, kernels->wide);
-    const size_t narrow_panels = pgrad__panel_count(d_weight->n_in, kernels->narrow);
-    weight_job job = {.kernels = kernels,
+    PGRAD__TRY(pgrad__workspace_reserve(
+        workspace, pgrad__matmul_grad_weight_scratch(&machine, n_rows, d_weight), &data));
+    const size_t n_panels = pgrad__panel_count(d_weight->n_out, machine.kernels->wide);
+    const size_t narrow_panels = pgrad__panel_count(d_weight->n_in, machine.kernels->narrow);
+    const size_t chunk = choose_chunk(&machine, n_panels);
+    weight_job job = {.kernels = machine.kernels,
                       .dy = dy,
                       .ldy = ldy,
                       .n_rows = n_rows,
                       .x = x,
                       .ldx = ldx,
+                      .packed = data,
                       .d_weight = d_weight,
-                      .chunk = choose_chunk(context, n_panels)};
-    job.scratch_floats = job.chunk * PGRAD__KC * kernels->wide + PGRAD__SLACK;
-    const size_t packed_floats =
-        (n_rows * narrow_panels * kernels->narrow + PGRAD__SLACK + 15) & ~(size_t)15;
-    float *data;
-    PGRAD__TRY(pgrad__workspace_reserve(
-        workspace, packed_floats + pgrad__n_workers(context) * job.scratch_floats, &data));
-    job.packed = data;
-    job.scratch = data + packed_floats;
+                      .chunk = chunk,
+                      .scratch = data + packed_inputs(&machine, n_rows, d_weight->n_in),
+                      .scratch_floats = strip_floats(&machine, chunk)};
     pgrad__parallel(context, pgrad__panel_count(n_rows, PGRAD__KC) * narrow_panels,
                     pack_columns_task, &job);
     pgrad__parallel(context, pgrad__panel_count(n_panels, job.chunk), weight_task, &job);

@@ -15,7 +15,7 @@
  * rows.
  *
  * Functions that need scratch take a workspace, and return E_NOMEM or E_LIMIT when it cannot grow.
- */
+ * Beside each stands another that says how much: floats, for the same shapes. */
 #ifndef PGRAD_KERNEL_KERNEL_H
 #define PGRAD_KERNEL_KERNEL_H
 
@@ -59,6 +59,19 @@ const pgrad__kernels *pgrad__kernels_of(pgrad_context *context);
 /* What PGRAD_KERNELS_AUTO stands for: the best set that the CPU can run, BLIS has the micro-kernel
  * of, and that keeps the order of summation. */
 uint32_t pgrad__best_kernel_set(void);
+
+/* What sizes depend on beside shapes. */
+typedef struct pgrad__machine {
+    const pgrad__kernels *kernels;
+    uint32_t n_workers;
+} pgrad__machine;
+
+pgrad__machine pgrad__machine_of(pgrad_context *context);
+
+/* One that no machine of as many threads needs more than: what is chosen by memory is chosen for
+ * this one, since the bits may follow from it and must not from the machine at hand. */
+#define PGRAD__PLANNED_THREADS 8
+pgrad__machine pgrad__machine_planned(void);
 
 /* ---- workspace: scratch that grows to the largest need and stays ---- */
 
@@ -124,16 +137,25 @@ pgrad_status pgrad__matmul(pgrad_context *context, pgrad__workspace *workspace, 
                            size_t ldx, size_t n_rows, const pgrad__product *products,
                            size_t n_products);
 
+size_t pgrad__matmul_scratch(const pgrad__machine *machine, size_t n_rows,
+                             const pgrad__product *products, size_t n_products);
+
 /* dX[t, i] = (accumulate ? dX[t, i] : 0) + sum_o dY[t, o] W[o, i]. */
 pgrad_status pgrad__matmul_grad_input(pgrad_context *context, pgrad__workspace *workspace,
                                       const float *dy, size_t ldy, size_t n_rows,
                                       const pgrad__matrix *weight, float *dx, size_t ldx,
                                       int accumulate);
 
+size_t pgrad__matmul_grad_input_scratch(const pgrad__machine *machine, size_t n_rows,
+                                        const pgrad__matrix *weight);
+
 /* dW[o, i] += sum_t dY[t, o] X[t, i] in F32, t in blocks of PGRAD__KC (= PGRAD__ROW_BLOCK). */
 pgrad_status pgrad__matmul_grad_weight(pgrad_context *context, pgrad__workspace *workspace,
                                        const float *dy, size_t ldy, const float *x, size_t ldx,
                                        size_t n_rows, pgrad__matrix *d_weight);
+
+size_t pgrad__matmul_grad_weight_scratch(const pgrad__machine *machine, size_t n_rows,
+                                         const pgrad__matrix *d_weight);
 
 /* db[o] += sum_t dY[t, o]. */
 void pgrad__bias_grad(pgrad_context *context, const float *dy, size_t ldy, size_t n_rows,
@@ -278,6 +300,10 @@ pgrad_status pgrad__attention_forward(pgrad_context *context, pgrad__workspace *
                                       size_t ldq, const pgrad__attention_span *spans,
                                       size_t n_spans, float *o, size_t ldo, float *lse);
 
+size_t pgrad__attention_forward_scratch(const pgrad__machine *machine,
+                                        const pgrad__attention_shape *shape,
+                                        const pgrad__attention_span *spans, size_t n_spans);
+
 /* A run of rows of a training batch: a whole sequence at positions 0 .., or one that stands behind
  * a shared prefix, the whole of an earlier sequence that has none itself. */
 typedef struct pgrad__attention_sequence {
@@ -306,6 +332,10 @@ pgrad_status pgrad__attention_backward(pgrad_context *context, pgrad__workspace 
                                        const pgrad__attention_shape *shape,
                                        const pgrad__attention_sequence *sequences,
                                        size_t n_sequences, const pgrad__attention_grads *grads);
+size_t pgrad__attention_backward_scratch(const pgrad__machine *machine,
+                                         const pgrad__attention_shape *shape,
+                                         const pgrad__attention_sequence *sequences,
+                                         size_t n_sequences);
 
 /* ---- norms (reduce.c) ---- */
 

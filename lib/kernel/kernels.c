@@ -6,8 +6,10 @@
 #include "base/context.h"
 #include "base/fail.h"
 #include "base/os.h"
+#include "base/pool.h"
 #include "kernel/blis.h"
 #include "kernel/kernel.h"
+#include "kernel/panels.h"
 #include "kernel/tile_order.h"
 #include "kernel/vec.h"
 #include "kernel/vec_functions.h"
@@ -130,4 +132,18 @@ const pgrad__kernels *pgrad__kernels_of(pgrad_context *context)
     if (atomic_compare_exchange_strong(&context->kernels, &kernels, SETS[context->kernel_set]))
         log_poor_choice(context);
     return SETS[context->kernel_set];
+}
+
+pgrad__machine pgrad__machine_of(pgrad_context *context)
+{
+    return (pgrad__machine){pgrad__kernels_of(context), pgrad__n_workers(context)};
+}
+
+/* Never run. */
+static const pgrad__kernels WIDEST = {
+    .name = "widest", .wide = PGRAD__MAX_WIDE, .narrow = PGRAD__MAX_NARROW, .rows_max = ROWS_MAX};
+
+pgrad__machine pgrad__machine_planned(void)
+{
+    return (pgrad__machine){&WIDEST, PGRAD__PLANNED_THREADS + 1};
 }

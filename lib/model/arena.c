@@ -16,6 +16,11 @@ void *pgrad__arena_take(pgrad__arena *arena, size_t count, size_t size)
     return arena->base == NULL ? NULL : arena->base + at;
 }
 
+static pgrad_status too_large(void)
+{
+    return pgrad__fail(PGRAD_E_LIMIT, "memory: more than can be addressed");
+}
+
 pgrad_status pgrad__arena_plan(pgrad__arena *arena,
                                void (*lay_out)(pgrad__arena *arena, void *user), void *user)
 {
@@ -26,7 +31,7 @@ pgrad_status pgrad__arena_plan(pgrad__arena *arena,
     lay_out(arena, user);
     if (arena->overflow) {
         arena->base = block;
-        return pgrad__fail(PGRAD_E_LIMIT, "a batch too large for this machine's addresses");
+        return too_large();
     }
     if (arena->used > arena->capacity) {
         size_t needed = arena->used;
@@ -46,4 +51,26 @@ void pgrad__arena_free(pgrad__arena *arena)
     pgrad__free(arena->context, arena->base);
     arena->base = NULL;
     arena->capacity = 0;
+}
+
+void pgrad__arena_count_block(pgrad__arena *sum, size_t count, size_t size)
+{
+    (void)pgrad__arena_take(sum, count, size);
+    (void)pgrad__arena_take(sum, 1, PGRAD__BLOCK_HEADER);
+}
+
+pgrad_status pgrad__arena_sum(const pgrad__arena *sum, size_t *bytes)
+{
+    if (sum->overflow)
+        return too_large();
+    *bytes = sum->used;
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad__arena_measure(void (*lay_out)(pgrad__arena *arena, void *user), void *user,
+                                  size_t *bytes)
+{
+    pgrad__arena sum = {0};
+    lay_out(&sum, user);
+    return pgrad__arena_sum(&sum, bytes);
 }

@@ -1,5 +1,5 @@
-/* The memory of a pass: one block laid out by a plan, grown to the largest plan and kept. Not an
- * allocator: nothing is given back in it. */
+/* The memory of a pass, a rollout and the like: one block laid out by a plan, grown to the largest
+ * plan and kept. Not an allocator: nothing is given back in it. */
 #ifndef PGRAD_MODEL_ARENA_H
 #define PGRAD_MODEL_ARENA_H
 
@@ -21,5 +21,16 @@ void *pgrad__arena_take(pgrad__arena *arena, size_t count, size_t size);
 pgrad_status pgrad__arena_plan(pgrad__arena *arena,
                                void (*lay_out)(pgrad__arena *arena, void *user), void *user);
 void pgrad__arena_free(pgrad__arena *arena);
+
+/* ---- sizes alone ----
+ * An arena with nothing but zeros sums up what lay_out functions take. */
+
+/* The bytes of a block of the allocator's with count * size bytes in it. */
+void pgrad__arena_count_block(pgrad__arena *sum, size_t count, size_t size);
+/* A plan's bytes, all in. E_LIMIT. */
+pgrad_status pgrad__arena_measure(void (*lay_out)(pgrad__arena *arena, void *user), void *user,
+                                  size_t *bytes);
+/* The sum; E_LIMIT when it cannot be addressed. */
+pgrad_status pgrad__arena_sum(const pgrad__arena *sum, size_t *bytes);
 
 #endif

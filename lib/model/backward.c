@@ -40,6 +40,22 @@ static pgrad_status go_back(pgrad__batch_pass *plan, const pgrad__backward *how)
     return pgrad__trunk_backward(trunk, &plan->gradients);
 }
 
+static pgrad__batch_pass plan_of(const pgrad__backward *how, int has_gradients)
+{
+    return (pgrad__batch_pass){.trunk = {.keep = 1, .recompute = how->recompute},
+                               .gradients = {.update = how->update, .user = how->update_user},
+                               .with_logits = 1,
+                               .borrow = how->update != NULL && !has_gradients};
+}
+
+pgrad_status pgrad__backward_size(pgrad_model *model, const pgrad__batch *batch,
+                                  const pgrad__backward *how, int has_gradients,
+                                  uint32_t n_workers, pgrad__pass_size *size)
+{
+    pgrad__batch_pass plan = plan_of(how, has_gradients);
+    return pgrad__batch_pass_measure(&plan, model, batch, n_workers, size);
+}
+
 pgrad_status pgrad__model_backward(pgrad_model *model, pgrad__pass *pass, const pgrad__batch *batch,
                                    const pgrad__backward *how)
 {
@@ -47,11 +63,8 @@ pgrad_status pgrad__model_backward(pgrad_model *model, pgrad__pass *pass, const 
         return pgrad__fail(PGRAD_E_STATE, "a frozen model has no gradients");
     if (batch->n_targets == 0)
         return PGRAD_OK;
-    pgrad__batch_pass plan = {
-        .trunk = {.keep = 1, .recompute = how->recompute},
-        .gradients = {.model = model, .update = how->update, .user = how->update_user},
-        .with_logits = 1,
-        .borrow = how->update != NULL && !model->has_gradients};
+    pgrad__batch_pass plan = plan_of(how, model->has_gradients);
+    plan.gradients.model = model;
     if (!plan.borrow)
         PGRAD__TRY(pgrad__gradients_allocate(model));
     PGRAD__TRY(pgrad__batch_pass_plan(&plan, model, pass, batch));

@@ -87,8 +87,13 @@ static pgrad_status linears_backward(pgrad__trunk *trunk, const pgrad__linear *l
     return PGRAD_OK;
 }
 
-/* Where q, k and v begin in a row of qkv, and how many linear maps write there: three, or one for
- * all. */
+/* Linear maps for q, k and v: three, or one for all. */
+static size_t n_qkv(const pgrad__layer *layer)
+{
+    return layer->qkv[1].weight == NULL ? 1 : PGRAD__MAX_QKV;
+}
+
+/* Where q, k and v begin in a row of qkv, and how many linear maps write there. */
 static size_t qkv_columns(const pgrad_model *model, const pgrad__layer *layer, float *qkv,
                           float *columns[PGRAD__MAX_QKV])
 {
@@ -96,7 +101,7 @@ static size_t qkv_columns(const pgrad_model *model, const pgrad__layer *layer, f
     columns[0] = qkv;
     columns[1] = qkv + query;
     columns[2] = qkv + query + (size_t)model->config.n_kv_heads * model->config.head_dim;
-    return layer->qkv[1].weight == NULL ? 1 : PGRAD__MAX_QKV;
+    return n_qkv(layer);
 }
 
 /* ---- attention half ---- */
@@ -271,4 +276,46 @@ pgrad_status pgrad__block_backward(pgrad__trunk *trunk, uint32_t layer, pgrad__a
 {
     PGRAD__TRY(mlp_backward(trunk, layer, kept));
     return attention_backward(trunk, layer, kept);
+}
+
+/* ---- what the kernels above ask for ---- */
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static size_t linears_scratch(const pgrad__trunk *trunk, const pgrad__machine *machine,
+                              const pgrad__linear *linears, size_t n)
+{
+    pgrad__product products[PGRAD__MAX_QKV] = {{0}};
+    size_t most = 0;
+    for (size_t i = 0; i < n; i++) {
+        const pgrad__tensor *weight = linears[i].weight;
+        products[i].weight = &weight->matrix;
+        if (!trunk->keep)
+            continue;
+        most = larger(most, pgrad__matmul_grad_weight_scratch(machine, trunk->n_rows,
+                                                              &weight->grad_matrix));
+        most = larger(
+            most, pgrad__matmul_grad_input_scratch(machine, trunk->n_rows, &weight->matrix));
+    }
+    return larger(most, pgrad__matmul_scratch(machine, trunk->n_rows, products, n));
+}
+
+size_t pgrad__trunk_scratch(const pgrad__trunk *trunk, const pgrad__machine *machine)
+{
+    const pgrad_model *model = trunk->model;
+    const pgrad__layer *layer = &model->layers[0];
+    pgrad__attention_shape shape = pgrad__layer_attention(&model->config, 0);
+    shape.kv_storage = trunk->kv_storage;
+    size_t most =
+        pgrad__attention_forward_scratch(machine, &shape, trunk->spans, trunk->n_spans);
+    if (trunk->keep)
+        most = larger(most, pgrad__attention_backward_scratch(machine, &shape, trunk->sequences,
+                                                              trunk->n_sequences));
+    most = larger(most, linears_scratch(trunk, machine, layer->qkv, n_qkv(layer)));
+    most = larger(most, linears_scratch(trunk, machine, &layer->output, 1));
+    most = larger(most, linears_scratch(trunk, machine, layer->expand, n_expand(model)));
+    return larger(most, linears_scratch(trunk, machine, &layer->contract, 1));
 }

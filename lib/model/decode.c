@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/fail.h"
 
 /* The trunk over the spans' new tokens, and the head over the wanted rows. */
@@ -50,6 +51,15 @@ static pgrad_status check_span(const pgrad_model *model, const pgrad__kv_cache *
     return pgrad__check_tokens(model, span->tokens, span->n_tokens);
 }
 
+static pgrad__attention_span attention_span(const pgrad__decode_span *span, size_t first_row)
+{
+    return (pgrad__attention_span){.first_row = first_row,
+                                   .n_rows = span->n_tokens,
+                                   .first_position = span->first_position,
+                                   .group = span->group,
+                                   .n_shared_pages = span->n_shared_pages};
+}
+
 /* Lays the spans' tokens out as rows, with the pages of the first layer. */
 static void fill_plan(decode_plan *plan, const pgrad__kv_cache *cache,
                       const pgrad__decode_span *spans)
@@ -58,11 +68,7 @@ static void fill_plan(decode_plan *plan, const pgrad__kv_cache *cache,
     size_t row = 0, page = 0, wanted = 0;
     for (size_t i = 0; i < trunk->n_spans; i++) {
         const pgrad__decode_span *span = &spans[i];
-        trunk->spans[i] = (pgrad__attention_span){.first_row = row,
-                                                  .n_rows = span->n_tokens,
-                                                  .first_position = span->first_position,
-                                                  .group = span->group,
-                                                  .n_shared_pages = span->n_shared_pages};
+        trunk->spans[i] = attention_span(span, row);
         trunk->first_page[i] = page;
         for (size_t j = 0; j < span_pages(span); j++)
             trunk->pages[page++] = pgrad__kv_cache_page(cache, span->pages[j]);
@@ -78,26 +84,63 @@ static void fill_plan(decode_plan *plan, const pgrad__kv_cache *cache,
     plan->batch.target_rows = plan->wanted;
 }
 
-pgrad_status pgrad__model_decode(pgrad_model *model, pgrad__pass *pass, pgrad__kv_cache *cache,
-                                 const pgrad__decode_span *spans, size_t n_spans, float *logits)
+static decode_plan plan_of(pgrad_model *model, uint32_t kv_storage,
+                           const pgrad__decode_span *spans, size_t n_spans)
 {
-    decode_plan plan = {
-        .trunk = {.model = model, .pass = pass, .n_spans = n_spans, .n_runs = n_spans},
-        .head = {.model = model, .pass = pass}};
-    if (n_spans == 0)
-        return PGRAD_OK;
+    decode_plan plan = {.trunk = {.model = model,
+                                  .n_spans = n_spans,
+                                  .n_runs = n_spans,
+                                  .kv_storage = kv_storage},
+                        .head = {.model = model}};
     for (size_t i = 0; i < n_spans; i++) {
-        PGRAD__TRY(check_span(model, cache, &spans[i], i));
         plan.trunk.n_rows += spans[i].n_tokens;
         plan.trunk.n_pages += span_pages(&spans[i]);
         plan.n_wanted += spans[i].n_logits;
     }
-    plan.trunk.page_layer_stride = cache->layer_bytes;
-    plan.trunk.kv_storage = cache->storage;
     plan.batch.n_targets = plan.n_wanted;
+    return plan;
+}
+
+static size_t decode_scratch(const decode_plan *plan, const pgrad__machine *machine)
+{
+    const size_t trunk = pgrad__trunk_scratch(&plan->trunk, machine);
+    const size_t head = pgrad__head_scratch(&plan->head, machine, 0);
+    return trunk > head ? trunk : head;
+}
+
+pgrad_status pgrad__decode_size(pgrad_model *model, uint32_t kv_storage,
+                                const pgrad__decode_span *spans, size_t n_spans,
+                                uint32_t n_workers, pgrad__pass_size *size)
+{
+    const pgrad__machine machine = {model->kernels, n_workers};
+    decode_plan plan = plan_of(model, kv_storage, spans, n_spans);
+    size_t bytes;
+    plan.head.batch = &plan.batch;
+    PGRAD__TRY(pgrad__arena_measure(lay_out_decode, &plan, &bytes));
+    PGRAD__TRY(
+        pgrad__calloc(model->context, n_spans, sizeof *plan.trunk.spans, &plan.trunk.spans));
+    for (size_t i = 0; i < n_spans; i++)
+        plan.trunk.spans[i] = attention_span(&spans[i], 0);
+    pgrad__pass_size_extend(size, bytes, decode_scratch(&plan, &machine));
+    pgrad__free(model->context, plan.trunk.spans);
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad__model_decode(pgrad_model *model, pgrad__pass *pass, pgrad__kv_cache *cache,
+                                 const pgrad__decode_span *spans, size_t n_spans, float *logits)
+{
+    if (n_spans == 0)
+        return PGRAD_OK;
+    for (size_t i = 0; i < n_spans; i++)
+        PGRAD__TRY(check_span(model, cache, &spans[i], i));
+    decode_plan plan = plan_of(model, cache->storage, spans, n_spans);
+    const pgrad__machine machine = pgrad__machine_of(model->context);
+    plan.trunk.pass = plan.head.pass = pass;
+    plan.trunk.page_layer_stride = cache->layer_bytes;
     plan.head.batch = &plan.batch;
     PGRAD__TRY(pgrad__arena_plan(&pass->arena, lay_out_decode, &plan));
     fill_plan(&plan, cache, spans);
+    PGRAD__TRY(pgrad__pass_reserve(pass, decode_scratch(&plan, &machine)));
     PGRAD__TRY(pgrad__trunk_forward(&plan.trunk));
     if (plan.n_wanted == 0)
         return PGRAD_OK;

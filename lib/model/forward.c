@@ -38,6 +38,25 @@ void pgrad__pass_set_deadline(pgrad__pass *pass, double deadline)
     pass->deadline = deadline;
 }
 
+pgrad_status pgrad__pass_reserve(pgrad__pass *pass, size_t floats)
+{
+    float *unused;
+    return pgrad__workspace_reserve(&pass->workspace, floats, &unused);
+}
+
+void pgrad__pass_size_extend(pgrad__pass_size *size, size_t arena, size_t scratch)
+{
+    size->arena = arena > size->arena ? arena : size->arena;
+    size->scratch = scratch > size->scratch ? scratch : size->scratch;
+}
+
+void pgrad__pass_count(const pgrad__pass_size *size, pgrad__arena *arena, pgrad__arena *scratch)
+{
+    pgrad__arena_count_block(arena, 1, sizeof(pgrad__pass));
+    pgrad__arena_count_block(arena, size->arena, 1);
+    pgrad__arena_count_block(scratch, size->scratch + PGRAD__SLACK, sizeof(float));
+}
+
 static pgrad_status check_deadline(const pgrad__pass *pass)
 {
     if (pass->deadline < INFINITY && pgrad__os_seconds() >= pass->deadline)
@@ -297,19 +316,55 @@ void pgrad__trunk_set_batch(pgrad__trunk *trunk, const pgrad__batch *batch)
     fill_trunk(trunk, batch);
 }
 
+static void describe_batch(pgrad__batch_pass *plan, pgrad_model *model,
+                           const pgrad__batch *batch)
+{
+    plan->trunk.model = plan->head.model = model;
+    measure_batch(&plan->trunk, batch);
+    plan->head.batch = batch;
+}
+
+static size_t batch_scratch(const pgrad__batch_pass *plan, const pgrad__machine *machine)
+{
+    const size_t trunk = pgrad__trunk_scratch(&plan->trunk, machine);
+    const size_t head = pgrad__head_scratch(&plan->head, machine, plan->trunk.keep);
+    return trunk > head ? trunk : head;
+}
+
 pgrad_status pgrad__batch_pass_plan(pgrad__batch_pass *plan, pgrad_model *model, pgrad__pass *pass,
                                     const pgrad__batch *batch)
 {
     PGRAD__TRY(check_batch(model, batch));
-    plan->trunk.model = model;
-    plan->trunk.pass = pass;
-    measure_batch(&plan->trunk, batch);
-    plan->head.model = model;
-    plan->head.pass = pass;
-    plan->head.batch = batch;
+    describe_batch(plan, model, batch);
+    plan->trunk.pass = plan->head.pass = pass;
     PGRAD__TRY(pgrad__arena_plan(&pass->arena, lay_out_batch, plan));
     fill_trunk(&plan->trunk, batch);
+    const pgrad__machine machine = pgrad__machine_of(model->context);
+    return pgrad__pass_reserve(pass, batch_scratch(plan, &machine));
+}
+
+pgrad_status pgrad__batch_pass_measure(pgrad__batch_pass *plan, pgrad_model *model,
+                                       const pgrad__batch *batch, uint32_t n_workers,
+                                       pgrad__pass_size *size)
+{
+    const pgrad__machine machine = {model->kernels, n_workers};
+    size_t bytes;
+    describe_batch(plan, model, batch);
+    PGRAD__TRY(pgrad__arena_measure(lay_out_batch, plan, &bytes));
+    PGRAD__TRY(pgrad__calloc(model->context, batch->n_sequences, sizeof *plan->trunk.spans,
+                             &plan->trunk.spans));
+    for (size_t i = 0; i < batch->n_sequences; i++)
+        plan->trunk.spans[i].n_rows = batch->sequences[i].n_rows;
+    pgrad__pass_size_extend(size, bytes, batch_scratch(plan, &machine));
+    pgrad__free(model->context, plan->trunk.spans);
     return PGRAD_OK;
+}
+
+pgrad_status pgrad__score_size(pgrad_model *model, const pgrad__batch *batch,
+                               uint32_t n_workers, pgrad__pass_size *size)
+{
+    pgrad__batch_pass plan = {.with_logits = 1};
+    return pgrad__batch_pass_measure(&plan, model, batch, n_workers, size);
 }
 
 pgrad_status pgrad__model_score(pgrad_model *model, pgrad__pass *pass, const pgrad__batch *batch,

@@ -37,6 +37,12 @@ void pgrad__gradients_free(pgrad_model *model)
     model->has_gradients = 0;
 }
 
+void pgrad__gradients_count(const pgrad_model *model, pgrad__arena *sum)
+{
+    for (uint32_t i = 0; i < model->n_tensors; i++)
+        pgrad__arena_count_block(sum, model->tensors[i].floats + PGRAD__SLACK, sizeof(float));
+}
+
 pgrad_status pgrad__gradients_allocate(pgrad_model *model)
 {
     if (model->has_gradients)

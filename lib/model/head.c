@@ -49,6 +49,23 @@ void pgrad__head_lay_out(pgrad__head_pass *head, pgrad__arena *arena, int with_l
     head->d_normed = pgrad__arena_take(arena, config->n_embd, n * sizeof(float));
 }
 
+size_t pgrad__head_scratch(const pgrad__head_pass *head, const pgrad__machine *machine,
+                           int with_backward)
+{
+    const pgrad__tensor *weight = head->model->stem->head;
+    const pgrad__product product = {.weight = &weight->matrix};
+    const size_t n = head->chunk > 0 ? head->chunk : head->batch->n_targets;
+    size_t most = pgrad__matmul_scratch(machine, n, &product, 1);
+    if (with_backward) {
+        const size_t back[2] = {
+            pgrad__matmul_grad_input_scratch(machine, n, &weight->matrix),
+            pgrad__matmul_grad_weight_scratch(machine, n, &weight->grad_matrix)};
+        most = back[0] > most ? back[0] : most;
+        most = back[1] > most ? back[1] : most;
+    }
+    return most;
+}
+
 void pgrad__head_gather(pgrad__head_pass *head, const float *output)
 {
     size_t embd = head->model->config.n_embd, n = head->batch->n_targets;

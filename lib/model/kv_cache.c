@@ -8,6 +8,36 @@
 
 enum { SLACK_BYTES = PGRAD__SLACK * sizeof(float) };
 
+pgrad_status pgrad__kv_cache_plan(pgrad__kv_cache *cache, const pgrad_model *model,
+                                  uint32_t n_pages, uint32_t storage)
+{
+    cache->n_pages = n_pages;
+    cache->n_layers = model->config.n_layers;
+    cache->storage = storage;
+    cache->page_bytes = model->config.n_kv_heads * pgrad__kv_element_bytes(storage) *
+                        pgrad__kv_block_floats(model->kernels, model->config.head_dim);
+    if (!pgrad__mul(cache->page_bytes, n_pages, &cache->layer_bytes))
+        return pgrad__fail(PGRAD_E_LIMIT, "a cache of %u pages is too large", n_pages);
+    return PGRAD_OK;
+}
+
+static void lay_out(pgrad__arena *arena, void *user)
+{
+    pgrad__kv_cache *cache = user;
+    cache->references = pgrad__arena_take(arena, cache->n_pages, sizeof *cache->references);
+    cache->available = pgrad__arena_take(arena, cache->n_pages, sizeof *cache->available);
+    /* Slack for every layer: more than is needed, and one checked product. */
+    cache->data = pgrad__arena_take(arena, cache->n_layers, cache->layer_bytes + SLACK_BYTES);
+}
+
+void pgrad__kv_cache_count(const pgrad__kv_cache *planned, pgrad__arena *sum)
+{
+    pgrad__kv_cache copy = *planned;
+    pgrad__arena_count_block(sum, 1, sizeof copy);
+    lay_out(sum, &copy);
+    pgrad__arena_count_block(sum, 0, 0); /* of the arena itself */
+}
+
 pgrad_status pgrad__kv_cache_create(pgrad_model *model, uint32_t n_pages, uint32_t storage,
                                     pgrad__kv_cache **out)
 {
@@ -16,19 +46,9 @@ pgrad_status pgrad__kv_cache_create(pgrad_model *model, uint32_t n_pages, uint32
     pgrad_status status;
     PGRAD__TRY(pgrad__calloc(context, 1, sizeof *cache, &cache));
     pgrad__context_retain(context);
-    cache->context = context;
-    cache->n_pages = n_pages;
-    cache->n_layers = model->config.n_layers;
-    cache->storage = storage;
-    cache->page_bytes = model->config.n_kv_heads * pgrad__kv_element_bytes(storage) *
-                        pgrad__kv_block_floats(model->kernels, model->config.head_dim);
-    if (!pgrad__mul(cache->page_bytes, n_pages, &cache->layer_bytes))
-        PGRAD__GO(pgrad__fail(PGRAD_E_LIMIT, "a cache of %u pages is too large", n_pages));
-    PGRAD__GO(pgrad__calloc(context, n_pages, sizeof *cache->references, &cache->references));
-    PGRAD__GO(pgrad__calloc(context, n_pages, sizeof *cache->available, &cache->available));
-    /* Slack for every layer: more than is needed, and one checked product. */
-    PGRAD__GO(
-        pgrad__alloc(context, cache->layer_bytes + SLACK_BYTES, cache->n_layers, &cache->data));
+    cache->context = cache->arena.context = context;
+    PGRAD__GO(pgrad__kv_cache_plan(cache, model, n_pages, storage));
+    PGRAD__GO(pgrad__arena_plan(&cache->arena, lay_out, cache));
     memset(cache->data + cache->layer_bytes * cache->n_layers, 0, SLACK_BYTES);
     pgrad__kv_cache_reset(cache);
     *out = cache;
@@ -43,9 +63,7 @@ void pgrad__kv_cache_free(pgrad__kv_cache *cache)
     if (cache == NULL)
         return;
     pgrad_context *context = cache->context;
-    pgrad__free(context, cache->data);
-    pgrad__free(context, cache->available);
-    pgrad__free(context, cache->references);
+    pgrad__arena_free(&cache->arena);
     pgrad__free(context, cache);
     pgrad_context_free(context);
 }

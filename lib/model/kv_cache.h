@@ -3,10 +3,12 @@
 #ifndef PGRAD_MODEL_KV_CACHE_H
 #define PGRAD_MODEL_KV_CACHE_H
 
+#include "model/arena.h"
 #include "model/model.h"
 
 struct pgrad__kv_cache {
     pgrad_context *context;
+    pgrad__arena arena; /* of all that follows */
     uint32_t n_pages, n_layers;
     uint32_t storage;    /* PGRAD_KV_* */
     size_t page_bytes;   /* a page of one layer: a block for each kv head */
@@ -16,6 +18,12 @@ struct pgrad__kv_cache {
     uint32_t *available; /* a stack of free pages */
     uint32_t n_available;
 };
+
+/* Sets the sizes of a cache; E_LIMIT when they cannot be addressed. */
+pgrad_status pgrad__kv_cache_plan(pgrad__kv_cache *cache, const pgrad_model *model,
+                                  uint32_t n_pages, uint32_t storage);
+/* Counts what a cache of these sizes takes. */
+void pgrad__kv_cache_count(const pgrad__kv_cache *planned, pgrad__arena *sum);
 
 /* The page in the first layer. */
 static inline unsigned char *pgrad__kv_cache_page(const pgrad__kv_cache *cache, uint32_t page)

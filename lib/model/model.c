@@ -48,7 +48,7 @@ static pgrad_status new_model(pgrad_context *context, pgrad_model **out)
 static pgrad_status make_rope(pgrad_model *model)
 {
     const pgrad__config *config = &model->config;
-    if (config->learned_positions)
+    if (config->learned_positions || model->planned)
         return PGRAD_OK;
     pgrad_status status;
     double *frequency = NULL;
@@ -199,6 +199,8 @@ static pgrad_status load_checkpoint(pgrad_model *model, const char *path, int is
     PGRAD__GO(read_configs(model, &paths));
     PGRAD__GO(find_weights(model->context, path, is_folder, &paths));
     PGRAD__GO(apply_params(model, params));
+    if (model->planned)
+        goto fail; /* that is all */
     if (paths.weights != NULL)
         PGRAD__GO(pgrad__safetensors_open(model->context, paths.weights, &set));
     else
@@ -220,7 +222,8 @@ static pgrad_status load_gguf(pgrad_model *model, const char *path,
     PGRAD__GO(pgrad__config_write(model->context, &model->config, &model->config_text,
                                   &model->config_length));
     PGRAD__GO(apply_params(model, params));
-    PGRAD__GO(pgrad__weights_load(model, pgrad__gguf_tensors(gguf), 1));
+    if (!model->planned)
+        PGRAD__GO(pgrad__weights_load(model, pgrad__gguf_tensors(gguf), 1));
 fail:
     pgrad__gguf_free(gguf);
     return status;
@@ -233,10 +236,11 @@ static int ends_with(const char *text, const char *end)
 }
 
 static pgrad_status load_model(pgrad_context *context, const char *path,
-                               const pgrad_model_params *params, pgrad_model **out)
+                               const pgrad_model_params *params, int planned, pgrad_model **out)
 {
     pgrad_model *model;
     PGRAD__TRY(new_model(context, &model));
+    model->planned = planned;
     pgrad_status status;
     int is_folder = pgrad__path_kind(path) == PGRAD__PATH_FOLDER;
     if (is_folder || ends_with(path, ".safetensors"))
@@ -263,7 +267,7 @@ pgrad_status pgrad_model_load(pgrad_context *context, const char *path,
     else
         status = pgrad__params_read("model", params, &options);
     if (status == PGRAD_OK)
-        status = load_model(context, path, &options, out);
+        status = load_model(context, path, &options, 0, out);
     pgrad__leave(&scope);
     return status;
 }
@@ -271,17 +275,19 @@ pgrad_status pgrad_model_load(pgrad_context *context, const char *path,
 /* ---- creating ---- */
 
 static pgrad_status create_model(pgrad_context *context, const char *config_json, uint64_t seed,
-                                 const pgrad_model_params *params, pgrad_model **out)
+                                 const pgrad_model_params *params, int planned, pgrad_model **out)
 {
     pgrad_model *model;
     PGRAD__TRY(new_model(context, &model));
+    model->planned = planned;
     pgrad_status status;
     size_t length = strlen(config_json);
     PGRAD__GO(read_config_text(model, config_json, length, "config"));
     PGRAD__GO(pgrad__copy_text(context, config_json, length, &model->config_text));
     model->config_length = length;
     PGRAD__GO(apply_params(model, params));
-    PGRAD__GO(pgrad__weights_create(model, seed));
+    if (!planned)
+        PGRAD__GO(pgrad__weights_create(model, seed));
     PGRAD__GO(make_rope(model));
     *out = model;
     return PGRAD_OK;
@@ -302,7 +308,7 @@ pgrad_status pgrad_model_create(pgrad_context *context, const char *config_json,
     else
         status = pgrad__params_read("model", params, &options);
     if (status == PGRAD_OK)
-        status = create_model(context, config_json, seed, &options, out);
+        status = create_model(context, config_json, seed, &options, 0, out);
     pgrad__leave(&scope);
     return status;
 }
@@ -320,14 +326,13 @@ static void copy_tensor(void *argument, size_t index, uint32_t worker)
     memcpy(copy->to->tensors[index].data, from->data, from->bytes);
 }
 
-static pgrad_status copy_model(const pgrad_model *from, pgrad_model *to)
+/* Everything but the weights; the storage is set. */
+static pgrad_status copy_shape(const pgrad_model *from, pgrad_model *to)
 {
     to->config = from->config;
     to->bare_names = from->bare_names;
     to->n_context = from->n_context;
     to->weight_version = from->weight_version;
-    to->frozen = 1;
-    to->storage = from->storage;
     PGRAD__TRY(
         pgrad__copy_text(to->context, from->config_text, from->config_length, &to->config_text));
     to->config_length = from->config_length;
@@ -336,7 +341,14 @@ static pgrad_status copy_model(const pgrad_model *from, pgrad_model *to)
                                     from->generation_config_length, &to->generation_config_text));
         to->generation_config_length = from->generation_config_length;
     }
-    PGRAD__TRY(pgrad__tensors_plan(to));
+    return pgrad__tensors_plan(to);
+}
+
+static pgrad_status copy_model(const pgrad_model *from, pgrad_model *to)
+{
+    to->frozen = 1;
+    to->storage = from->storage;
+    PGRAD__TRY(copy_shape(from, to));
     PGRAD__TRY(pgrad__tensors_allocate(to));
     weight_copy copy = {from, to};
     pgrad__parallel(to->context, to->n_tensors, copy_tensor, &copy);
@@ -362,5 +374,36 @@ pgrad_status pgrad_model_snapshot(pgrad_model *model, pgrad_model **out)
     else
         pgrad_model_free(copy);
     pgrad__leave(&scope);
+    return status;
+}
+
+/* ---- models for their sizes ---- */
+
+pgrad_status pgrad__model_plan_load(pgrad_context *context, const char *path,
+                                    const pgrad_model_params *params, pgrad_model **out)
+{
+    return load_model(context, path, params, 1, out);
+}
+
+pgrad_status pgrad__model_plan_create(pgrad_context *context, const char *config_json,
+                                      const pgrad_model_params *params, pgrad_model **out)
+{
+    return create_model(context, config_json, 0, params, 1, out);
+}
+
+pgrad_status pgrad__model_plan_copy(const pgrad_model *from, const pgrad__kernels *kernels,
+                                    uint32_t storage, pgrad_model **out)
+{
+    pgrad_model *copy;
+    PGRAD__TRY(new_model(from->context, &copy));
+    copy->planned = 1;
+    copy->kernels = kernels;
+    copy->frozen = from->frozen;
+    copy->storage = storage;
+    const pgrad_status status = copy_shape(from, copy);
+    if (status == PGRAD_OK)
+        *out = copy;
+    else
+        pgrad_model_free(copy);
     return status;
 }

@@ -8,6 +8,7 @@
 #include "base/context.h"
 #include "io/atomic_file.h"
 #include "kernel/kernel.h"
+#include "model/arena.h"
 #include "model/config.h"
 
 /* How a tensor is stored. */
@@ -51,12 +52,29 @@ struct pgrad_model {
     uint32_t n_context;
     int frozen;
     int has_gradients; /* memory of its own for all of them */
+    int planned;       /* 1: without weights, for their sizes; no handle of the host's */
     uint32_t storage;  /* PGRAD_STORAGE_* of its matrices */
     uint64_t weight_version;
     const pgrad__kernels *kernels;
 };
 
 void pgrad__model_retain(pgrad_model *model);
+
+/* ---- models for their sizes: all of a model but weights and tables ---- */
+
+/* As pgrad_model_load and pgrad_model_create. */
+pgrad_status pgrad__model_plan_load(pgrad_context *context, const char *path,
+                                    const pgrad_model_params *params, pgrad_model **out);
+pgrad_status pgrad__model_plan_create(pgrad_context *context, const char *config_json,
+                                      const pgrad_model_params *params, pgrad_model **out);
+/* Of a model of either kind, as it would be with these kernels and this storage. */
+pgrad_status pgrad__model_plan_copy(const pgrad_model *from, const pgrad__kernels *kernels,
+                                    uint32_t storage, pgrad_model **out);
+
+/* Count what a model takes for weights and the gradients of all of them; and for the rest. */
+void pgrad__weights_count(const pgrad_model *model, pgrad__arena *sum);
+void pgrad__gradients_count(const pgrad_model *model, pgrad__arena *sum);
+void pgrad__registry_count(const pgrad_model *model, pgrad__arena *sum);
 
 /* Writes config.json, model.safetensors and generation_config.json into a folder being built. */
 pgrad_status pgrad__model_write(pgrad_model *model, const pgrad_save_params *params,
@@ -128,6 +146,24 @@ typedef struct pgrad__backward {
 pgrad_status pgrad__model_backward(pgrad_model *model, pgrad__pass *pass, const pgrad__batch *batch,
                                    const pgrad__backward *how);
 
+/* What a pass takes. */
+typedef struct pgrad__pass_size {
+    size_t arena;   /* bytes */
+    size_t scratch; /* floats of its workspace */
+} pgrad__pass_size;
+
+/* Extend *size by what a pass over such a batch takes; the model may be a planned one. Ids do not
+ * count. */
+pgrad_status pgrad__score_size(pgrad_model *model, const pgrad__batch *batch, uint32_t n_workers,
+                               pgrad__pass_size *size);
+pgrad_status pgrad__backward_size(pgrad_model *model, const pgrad__batch *batch,
+                                  const pgrad__backward *how, int has_gradients,
+                                  uint32_t n_workers, pgrad__pass_size *size);
+/* Count a pass's memory: activations and what else is laid out, and scratch of the kernels. */
+void pgrad__pass_count(const pgrad__pass_size *size, pgrad__arena *arena, pgrad__arena *scratch);
+/* Floats that a backward pass with an update borrows for gradients; part of its arena. */
+size_t pgrad__gradients_borrowed(const pgrad_model *model);
+
 /* Takes memory for the gradients of all tensors, zero, unless it is there. */
 pgrad_status pgrad__gradients_allocate(pgrad_model *model);
 void pgrad__gradients_zero(pgrad_model *model);
@@ -169,6 +205,11 @@ typedef struct pgrad__decode_span {
  * layers. */
 pgrad_status pgrad__model_decode(pgrad_model *model, pgrad__pass *pass, pgrad__kv_cache *cache,
                                  const pgrad__decode_span *spans, size_t n_spans, float *logits);
+
+/* Extends *size as pgrad__score_size does. Ids and pages do not count. */
+pgrad_status pgrad__decode_size(pgrad_model *model, uint32_t kv_storage,
+                                const pgrad__decode_span *spans, size_t n_spans,
+                                uint32_t n_workers, pgrad__pass_size *size);
 
 /* Zeroes the keys and values of n positions from `first` on: those of drafts that did not come true
  * and were not finite, which a probability of zero does not hide. */

@@ -27,6 +27,10 @@ typedef struct pgrad__activations {
     float *expand[PGRAD__MAX_EXPAND]; /* [n_rows, I] gate and up, or the first alone */
 } pgrad__activations;
 
+/* Makes room for so many floats of workspace: no kernel of the pass asks for more. */
+pgrad_status pgrad__pass_reserve(pgrad__pass *pass, size_t floats);
+void pgrad__pass_size_extend(pgrad__pass_size *size, size_t arena, size_t scratch);
+
 /* The rows of a pass through all layers. */
 typedef struct pgrad__trunk {
     pgrad_model *model;
@@ -88,6 +92,9 @@ typedef struct pgrad__head_pass {
 /* with_logits: a chunk of them and what goes with it, for head_score and head_backward. */
 void pgrad__head_lay_out(pgrad__head_pass *head, pgrad__arena *arena, int with_logits,
                          int with_backward);
+/* Floats of workspace, once it is laid out. */
+size_t pgrad__head_scratch(const pgrad__head_pass *head, const pgrad__machine *machine,
+                           int with_backward);
 /* Gathers the target rows and normalises them. */
 void pgrad__head_gather(pgrad__head_pass *head, const float *output);
 /* logits [n, V] of target rows first .. */
@@ -117,6 +124,10 @@ pgrad__attention_shape pgrad__layer_attention(const pgrad__config *config, uint3
  * and recompute are set. */
 void pgrad__trunk_lay_out(pgrad__trunk *trunk, pgrad__arena *arena);
 
+/* Floats of workspace that the kernels of a trunk ask for, at most; spans, and of one that goes back
+ * sequences, are set. */
+size_t pgrad__trunk_scratch(const pgrad__trunk *trunk, const pgrad__machine *machine);
+
 /* Says where page i of span s is: pages[first_page[s] + i] are set; puts them into the spans and
  * makes their runs. */
 void pgrad__trunk_set_pages(pgrad__trunk *trunk);
@@ -134,6 +145,11 @@ typedef struct pgrad__batch_pass {
  * are set. */
 pgrad_status pgrad__batch_pass_plan(pgrad__batch_pass *plan, pgrad_model *model, pgrad__pass *pass,
                                     const pgrad__batch *batch);
+
+/* Extends *size by what the plan would take for a model without weights. */
+pgrad_status pgrad__batch_pass_measure(pgrad__batch_pass *plan, pgrad_model *model,
+                                       const pgrad__batch *batch, uint32_t n_workers,
+                                       pgrad__pass_size *size);
 
 /* Puts the trunk's spans and pages to a batch that is no larger than the planned one. */
 void pgrad__trunk_set_batch(pgrad__trunk *trunk, const pgrad__batch *batch);

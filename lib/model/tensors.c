@@ -151,12 +151,39 @@ static void zero_tensor(void *argument, size_t index, uint32_t worker)
     memset((unsigned char *)tensor->data + (tensor->bytes - panel), 0, panel + slack);
 }
 
+static size_t data_bytes(const pgrad__tensor *tensor)
+{
+    return tensor->bytes + PGRAD__SLACK * sizeof(float);
+}
+
+void pgrad__weights_count(const pgrad_model *model, pgrad__arena *sum)
+{
+    for (uint32_t i = 0; i < model->n_tensors; i++)
+        pgrad__arena_count_block(sum, data_bytes(&model->tensors[i]), 1);
+}
+
+void pgrad__registry_count(const pgrad_model *model, pgrad__arena *sum)
+{
+    const void *blocks[] = {model,
+                            model->tensors,
+                            model->layers,
+                            model->stem,
+                            model->config_text,
+                            model->generation_config_text};
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
+        (void)pgrad__arena_take(sum, pgrad__held(blocks[i]), 1);
+    for (uint32_t i = 0; i < model->n_tensors; i++)
+        (void)pgrad__arena_take(sum, pgrad__held(model->tensors[i].name), 1);
+    for (size_t i = 0; i < 2 && !model->config.learned_positions; i++)
+        pgrad__arena_count_block(sum, model->n_context * (size_t)(model->config.head_dim / 2),
+                                 sizeof(float));
+}
+
 pgrad_status pgrad__tensors_allocate(pgrad_model *model)
 {
     for (uint32_t i = 0; i < model->n_tensors; i++) {
         pgrad__tensor *tensor = &model->tensors[i];
-        size_t bytes = tensor->bytes + PGRAD__SLACK * sizeof(float);
-        PGRAD__TRY(pgrad__alloc(model->context, bytes, 1, &tensor->data));
+        PGRAD__TRY(pgrad__alloc(model->context, data_bytes(tensor), 1, &tensor->data));
         tensor->matrix.data = tensor->data;
     }
     pgrad__parallel(model->context, model->n_tensors, zero_tensor, model);
