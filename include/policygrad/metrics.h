@@ -68,6 +68,8 @@ typedef struct pgrad_step_report {
     double eval_reward;        /* greedy mean reward on eval_prompts after this step, where it was time */
     double seconds_predicted; /* trainer: of the whole step, told before it began; from the fourth step of
                                  a run on */
+    double micro_batch_tokens; /* objective: rows of a micro-batch, at most */
+    double recompute;          /* 1: of each layer only the input was kept */
 } pgrad_step_report;
 
 /* Sets the size, and every number to NaN. */

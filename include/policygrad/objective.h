@@ -36,13 +36,19 @@ enum {
     PGRAD_KL_K2 = 2        /* d^2 / 2: gradient d */
 };
 
+/* What is kept of a layer for the backward pass: all, or with ON its input alone, from which the rest is
+ * computed again: less memory, about a tenth more time, the same bits. AUTO: all, unless a plan under a
+ * memory limit (plan.h) says otherwise. */
+enum { PGRAD_RECOMPUTE_OFF = 0, PGRAD_RECOMPUTE_ON = 1, PGRAD_RECOMPUTE_AUTO = 2 };
+
 typedef struct pgrad_objective_params {
     size_t struct_size;
     uint32_t loss;             /* PGRAD_LOSS_*, default PPO_CLIP */
     uint32_t aggregation;      /* PGRAD_AGGREGATE_*, default TOKEN_MEAN */
     uint32_t kl;               /* PGRAD_KL_*, default K3_RATIO; counts only when kl_beta > 0 */
-    uint32_t micro_batch_tokens; /* token rows computed at once; 0: 2048, more makes no difference
-                                  to speed; memory for activations grows with it */
+    uint32_t micro_batch_tokens; /* token rows computed at once; 0: 2048, or fewer where a plan under a
+                                  memory limit says so (plan.h). More makes no difference to speed;
+                                  memory for activations grows with it */
     double clip_low;           /* default 0.2 */
     double clip_high;          /* default 0.2 */
     double kl_beta;            /* >= 0, default 0 */
@@ -51,9 +57,7 @@ typedef struct pgrad_objective_params {
     uint32_t share_prefix;     /* 1, the default: completions of one group that are learned in one
                                   micro-batch share one computation of their prompt, forward and
                                   backward; 0: each has its own. Gradients differ by rounding */
-    uint32_t recompute;        /* 1: of each layer only the input is kept for the backward pass, which
-                                  computes the rest again: less memory, about a tenth more time,
-                                  the same bits. 0, the default: all is kept */
+    uint32_t recompute;        /* PGRAD_RECOMPUTE_*, default AUTO */
     uint32_t reserved;
 } pgrad_objective_params;
 

@@ -14,7 +14,13 @@ extern "C" {
 enum { PGRAD_OPTIMIZER_SGD = 0, PGRAD_OPTIMIZER_ADAM = 1, PGRAD_OPTIMIZER_ADAMW = 2 };
 /* How moments are stored: 4, 2 or about 1 byte for each. The two short ones are rounded
  * stochastically, so that small changes are kept in the mean; every rule works with each. */
-enum { PGRAD_MOMENTS_F32 = 0, PGRAD_MOMENTS_BF16 = 1, PGRAD_MOMENTS_Q8 = 2 };
+enum {
+    PGRAD_MOMENTS_F32 = 0,
+    PGRAD_MOMENTS_BF16 = 1,
+    PGRAD_MOMENTS_Q8 = 2,
+    PGRAD_MOMENTS_AUTO = 3 /* the first of them that fits in a plan under a memory limit (plan.h), else
+                              F32 */
+};
 enum { PGRAD_SCHEDULE_CONSTANT = 0, PGRAD_SCHEDULE_LINEAR = 1, PGRAD_SCHEDULE_COSINE = 2 };
 
 typedef struct pgrad_optimizer_params {

@@ -45,7 +45,12 @@ typedef struct pgrad_rollout_params {
  * and 0.024 at most with F16, by 5e-3 and 0.097 with BF16, and so does the importance ratio of an
  * on-policy step from 1. Scoring the same weights as PGRAD_OLD makes it exactly 1 again. A key or value of
  * 65520 or more is infinite in F16, and generate fails with E_NUMERIC when that reaches the logits. */
-enum { PGRAD_KV_F32 = 0, PGRAD_KV_F16 = 1, PGRAD_KV_BF16 = 2 };
+enum {
+    PGRAD_KV_F32 = 0,
+    PGRAD_KV_F16 = 1,
+    PGRAD_KV_BF16 = 2,
+    PGRAD_KV_AUTO = 3 /* F16 where a plan under a memory limit says so (plan.h), else F32 */
+};
 
 /* Writes the size and the defaults, no more than size bytes. */
 PGRAD_API void pgrad_rollout_params_init(pgrad_rollout_params *params, size_t size);

@@ -11,7 +11,7 @@ static const char *const CONTEXT_KERNEL_SET[] = {"auto", "generic", "haswell",
 static const char *const MODEL_STORAGE[] = {"f32", "bf16", "q8_0", NULL};
 static const char *const SAVE_DTYPE[] = {"f32", "bf16", NULL};
 static const char *const SEQUENCE_FINISH[] = {"none", "stop", "string", "length", NULL};
-static const char *const ROLLOUT_KV_STORAGE[] = {"f32", "f16", "bf16", NULL};
+static const char *const ROLLOUT_KV_STORAGE[] = {"f32", "f16", "bf16", "auto", NULL};
 static const char *const GENERATE_SPECULATE[] = {"off", "on", "auto", NULL};
 static const char *const ADVANTAGE_ESTIMATOR[] = {"none", "ema",     "batch_mean", "rloo",
                                                   "grpo", "dr_grpo", NULL};
@@ -25,7 +25,8 @@ static const char *const OBJECTIVE_AGGREGATION[] = {"token_mean",
                                                     NULL};
 static const char *const OBJECTIVE_KL[] = {"none", "k3_ratio", "k2", NULL};
 static const char *const OPTIMIZER_KIND[] = {"sgd", "adam", "adamw", NULL};
-static const char *const OPTIMIZER_MOMENTS[] = {"f32", "bf16", "q8", NULL};
+static const char *const OPTIMIZER_MOMENTS[] = {"f32", "bf16", "q8", "auto", NULL};
+static const char *const RECOMPUTE[] = {"off", "on", "auto", NULL};
 static const char *const OPTIMIZER_SCHEDULE[] = {"constant", "linear", "cosine", NULL};
 
 #define FIELD(type, struct_, field, initial, min, max, open_min, open_max, choices, help)          \
@@ -77,7 +78,7 @@ static const pgrad__field ROLLOUT_FIELDS[] = {
           "sequences decoded at once, 0: all, at most 64"),
     FIELD(U32, pgrad_rollout_params, prefix_cache_tokens, 0.0, 0.0, 16777216.0, 0, 0, NULL,
           "cache room beyond what decoding needs, for beginnings of sequences"),
-    FIELD(CHOICE, pgrad_rollout_params, kv_storage, 0.0, 0.0, 2.0, 0, 0, ROLLOUT_KV_STORAGE,
+    FIELD(CHOICE, pgrad_rollout_params, kv_storage, 0.0, 0.0, 3.0, 0, 0, ROLLOUT_KV_STORAGE,
           "how keys and values are kept"),
     FIELD(RESERVED, pgrad_rollout_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
 };
@@ -166,7 +167,7 @@ static const pgrad__field OBJECTIVE_FIELDS[] = {
     FIELD(CHOICE, pgrad_objective_params, kl, 1.0, 0.0, 2.0, 0, 0, OBJECTIVE_KL,
           "KL to the reference in the loss"),
     FIELD(U32, pgrad_objective_params, micro_batch_tokens, 0.0, 0.0, 4294967295.0, 0, 0, NULL,
-          "token rows at once, 0: 2048"),
+          "token rows at once, 0: 2048 or what a plan says"),
     FIELD(F64, pgrad_objective_params, clip_low, 0.2, 0.0, 1.0, 0, 0, NULL, "PPO_CLIP: below"),
     FIELD(F64, pgrad_objective_params, clip_high, 0.2, 0.0, INFINITY, 0, 1, NULL,
           "PPO_CLIP: above"),
@@ -178,7 +179,7 @@ static const pgrad__field OBJECTIVE_FIELDS[] = {
           "Lmax of CONSTANT, 0: the rollout's"),
     FIELD(FLAG, pgrad_objective_params, share_prefix, 1.0, 0.0, 1.0, 0, 0, NULL,
           "a group's prompt is computed once"),
-    FIELD(FLAG, pgrad_objective_params, recompute, 0.0, 0.0, 1.0, 0, 0, NULL,
+    FIELD(CHOICE, pgrad_objective_params, recompute, 2.0, 0.0, 2.0, 0, 0, RECOMPUTE,
           "less memory for activations, more time"),
     FIELD(RESERVED, pgrad_objective_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
 };
@@ -215,7 +216,7 @@ static const pgrad__field OPTIMIZER_FIELDS[] = {
     FIELD(U64, pgrad_optimizer_params, total_steps, 0.0, 0.0, 18446744073709551615.0, 0, 0, NULL,
           "length of the schedule"),
     FIELD(FLAG, pgrad_optimizer_params, nesterov, 0.0, 0.0, 1.0, 0, 0, NULL, "SGD"),
-    FIELD(CHOICE, pgrad_optimizer_params, moments, 0.0, 0.0, 2.0, 0, 0, OPTIMIZER_MOMENTS,
+    FIELD(CHOICE, pgrad_optimizer_params, moments, 0.0, 0.0, 3.0, 0, 0, OPTIMIZER_MOMENTS,
           "how moments are stored"),
     FIELD(U64, pgrad_optimizer_params, seed, 0.0, 0.0, 18446744073709551615.0, 0, 0, NULL,
           "of stochastic rounding"),

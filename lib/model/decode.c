@@ -114,14 +114,15 @@ pgrad_status pgrad__decode_size(pgrad_model *model, uint32_t kv_storage,
 {
     const pgrad__machine machine = {model->kernels, n_workers};
     decode_plan plan = plan_of(model, kv_storage, spans, n_spans);
-    size_t bytes;
+    pgrad__pass_size own = {0};
     plan.head.batch = &plan.batch;
-    PGRAD__TRY(pgrad__arena_measure(lay_out_decode, &plan, &bytes));
+    PGRAD__TRY(pgrad__arena_measure(lay_out_decode, &plan, &own.arena));
     PGRAD__TRY(
         pgrad__calloc(model->context, n_spans, sizeof *plan.trunk.spans, &plan.trunk.spans));
     for (size_t i = 0; i < n_spans; i++)
         plan.trunk.spans[i] = attention_span(&spans[i], 0);
-    pgrad__pass_size_extend(size, bytes, decode_scratch(&plan, &machine));
+    own.scratch = decode_scratch(&plan, &machine);
+    pgrad__pass_size_extend(size, &own);
     pgrad__free(model->context, plan.trunk.spans);
     return PGRAD_OK;
 }

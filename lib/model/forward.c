@@ -44,16 +44,21 @@ pgrad_status pgrad__pass_reserve(pgrad__pass *pass, size_t floats)
     return pgrad__workspace_reserve(&pass->workspace, floats, &unused);
 }
 
-void pgrad__pass_size_extend(pgrad__pass_size *size, size_t arena, size_t scratch)
+void pgrad__pass_size_extend(pgrad__pass_size *size, const pgrad__pass_size *other)
 {
-    size->arena = arena > size->arena ? arena : size->arena;
-    size->scratch = scratch > size->scratch ? scratch : size->scratch;
+    const size_t scratch = other->scratch > size->scratch ? other->scratch : size->scratch;
+    if (other->arena > size->arena)
+        *size = *other;
+    size->scratch = scratch;
 }
 
-void pgrad__pass_count(const pgrad__pass_size *size, pgrad__arena *arena, pgrad__arena *scratch)
+void pgrad__pass_count(const pgrad__pass_size *size, pgrad__arena *activations,
+                       pgrad__arena *scratch, pgrad__arena *gradients)
 {
-    pgrad__arena_count_block(arena, 1, sizeof(pgrad__pass));
-    pgrad__arena_count_block(arena, size->arena, 1);
+    pgrad__arena_count_block(activations, 1, sizeof(pgrad__pass));
+    pgrad__arena_count_block(activations, size->arena - size->logits - size->gradients, 1);
+    (void)pgrad__arena_take(gradients, size->gradients, 1);
+    (void)pgrad__arena_take(scratch, size->logits, 1);
     pgrad__arena_count_block(scratch, size->scratch + PGRAD__SLACK, sizeof(float));
 }
 
@@ -348,14 +353,17 @@ pgrad_status pgrad__batch_pass_measure(pgrad__batch_pass *plan, pgrad_model *mod
                                        pgrad__pass_size *size)
 {
     const pgrad__machine machine = {model->kernels, n_workers};
-    size_t bytes;
+    pgrad__pass_size own = {0};
     describe_batch(plan, model, batch);
-    PGRAD__TRY(pgrad__arena_measure(lay_out_batch, plan, &bytes));
+    PGRAD__TRY(pgrad__arena_measure(lay_out_batch, plan, &own.arena));
+    own.logits = plan->head.chunk * model->config.n_vocab * sizeof(float);
+    own.gradients = plan->borrow ? pgrad__gradients_borrowed(model) * sizeof(float) : 0;
     PGRAD__TRY(pgrad__calloc(model->context, batch->n_sequences, sizeof *plan->trunk.spans,
                              &plan->trunk.spans));
     for (size_t i = 0; i < batch->n_sequences; i++)
         plan->trunk.spans[i].n_rows = batch->sequences[i].n_rows;
-    pgrad__pass_size_extend(size, bytes, batch_scratch(plan, &machine));
+    own.scratch = batch_scratch(plan, &machine);
+    pgrad__pass_size_extend(size, &own);
     pgrad__free(model->context, plan->trunk.spans);
     return PGRAD_OK;
 }

@@ -18,6 +18,8 @@ typedef struct pgrad__gradients {
     int begun;    /* a tensor may have been updated: no way back */
 } pgrad__gradients;
 
+size_t pgrad__gradients_borrowed(const pgrad_model *model);
+
 /* Between begin and end the tensors that the pass has reached have gradients; end takes a block
  * away from them. */
 void pgrad__gradients_begin(pgrad__gradients *gradients);

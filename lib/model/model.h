@@ -148,8 +148,9 @@ pgrad_status pgrad__model_backward(pgrad_model *model, pgrad__pass *pass, const 
 
 /* What a pass takes. */
 typedef struct pgrad__pass_size {
-    size_t arena;   /* bytes */
-    size_t scratch; /* floats of its workspace */
+    size_t arena;             /* bytes, of which: */
+    size_t logits, gradients; /* a chunk of logits; what is borrowed for gradients */
+    size_t scratch;           /* floats of its workspace */
 } pgrad__pass_size;
 
 /* Extend *size by what a pass over such a batch takes; the model may be a planned one. Ids do not
@@ -159,10 +160,10 @@ pgrad_status pgrad__score_size(pgrad_model *model, const pgrad__batch *batch, ui
 pgrad_status pgrad__backward_size(pgrad_model *model, const pgrad__batch *batch,
                                   const pgrad__backward *how, int has_gradients,
                                   uint32_t n_workers, pgrad__pass_size *size);
-/* Count a pass's memory: activations and what else is laid out, and scratch of the kernels. */
-void pgrad__pass_count(const pgrad__pass_size *size, pgrad__arena *arena, pgrad__arena *scratch);
-/* Floats that a backward pass with an update borrows for gradients; part of its arena. */
-size_t pgrad__gradients_borrowed(const pgrad_model *model);
+/* Count a pass's memory: its handle and arena, scratch of the kernels with the logits, and borrowed
+ * gradients. */
+void pgrad__pass_count(const pgrad__pass_size *size, pgrad__arena *activations,
+                       pgrad__arena *scratch, pgrad__arena *gradients);
 
 /* Takes memory for the gradients of all tensors, zero, unless it is there. */
 pgrad_status pgrad__gradients_allocate(pgrad_model *model);

@@ -29,7 +29,7 @@ typedef struct pgrad__activations {
 
 /* Makes room for so many floats of workspace: no kernel of the pass asks for more. */
 pgrad_status pgrad__pass_reserve(pgrad__pass *pass, size_t floats);
-void pgrad__pass_size_extend(pgrad__pass_size *size, size_t arena, size_t scratch);
+void pgrad__pass_size_extend(pgrad__pass_size *size, const pgrad__pass_size *other);
 
 /* The rows of a pass through all layers. */
 typedef struct pgrad__trunk {

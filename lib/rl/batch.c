@@ -1,7 +1,6 @@
 /* Sequences of a rollout as the rows of a batch. */
 #include <string.h>
 
-#include "base/alloc.h"
 #include "base/fail.h"
 #include "rl/rollout.h"
 
@@ -28,39 +27,16 @@ size_t pgrad__batch_rows(const pgrad__batch_builder *builder, const pgrad_rollou
     return n - rollout->groups[rollout->sequences[indices[j]].group].n_prompt;
 }
 
-/* Growing does not keep what was there: free, then take more. */
-static pgrad_status room(pgrad_context *context, void *array, size_t count, size_t size)
+static void lay_out(pgrad__arena *arena, void *user)
 {
-    void *block;
-    memcpy(&block, array, sizeof block);
-    pgrad__free(context, block);
-    block = NULL;
-    memcpy(array, &block, sizeof block);
-    return pgrad__alloc(context, count, size, array);
-}
-
-static pgrad_status make_room(pgrad__batch_builder *b, size_t rows, size_t targets,
-                              size_t sequences)
-{
-    if (rows > b->row_capacity) {
-        b->row_capacity = 0;
-        PGRAD__TRY(room(b->context, &b->tokens, rows, sizeof *b->tokens));
-        b->row_capacity = rows;
-    }
-    if (targets > b->target_capacity) {
-        b->target_capacity = 0;
-        PGRAD__TRY(room(b->context, &b->targets, targets, sizeof *b->targets));
-        PGRAD__TRY(room(b->context, &b->target_rows, targets, sizeof *b->target_rows));
-        PGRAD__TRY(room(b->context, &b->inverse_tau, targets, sizeof *b->inverse_tau));
-        b->target_capacity = targets;
-    }
-    if (sequences + 1 > b->sequence_capacity) {
-        b->sequence_capacity = 0;
-        PGRAD__TRY(room(b->context, &b->sequences, sequences + 1, sizeof *b->sequences));
-        PGRAD__TRY(room(b->context, &b->offsets, sequences + 1, sizeof *b->offsets));
-        b->sequence_capacity = sequences + 1;
-    }
-    return PGRAD_OK;
+    pgrad__batch_builder *b = user;
+    const pgrad__batch *batch = &b->batch;
+    b->tokens = pgrad__arena_take(arena, batch->n_rows, sizeof *b->tokens);
+    b->targets = pgrad__arena_take(arena, batch->n_targets, sizeof *b->targets);
+    b->target_rows = pgrad__arena_take(arena, batch->n_targets, sizeof *b->target_rows);
+    b->inverse_tau = pgrad__arena_take(arena, batch->n_targets, sizeof *b->inverse_tau);
+    b->sequences = pgrad__arena_take(arena, batch->n_sequences, sizeof *b->sequences);
+    b->offsets = pgrad__arena_take(arena, batch->n_sequences + 1, sizeof *b->offsets);
 }
 
 /* A batch while it is laid out. */
@@ -132,7 +108,10 @@ pgrad_status pgrad__batch_build(pgrad__batch_builder *builder, const pgrad_rollo
         rows += pgrad__batch_rows(builder, rollout, indices, j);
         targets += rollout->sequences[indices[j]].n_tokens;
     }
-    PGRAD__TRY(make_room(builder, rows, targets, 2 * n)); /* a prompt and a completion each */
+    /* A prompt and a completion each, at most. */
+    builder->batch =
+        (pgrad__batch){.n_rows = rows, .n_sequences = 2 * n, .n_targets = targets};
+    PGRAD__TRY(pgrad__arena_plan(&builder->arena, lay_out, builder));
     for (size_t j = 0; j < n; j++) {
         builder->offsets[j] = at.target;
         put_sequence(builder, rollout, indices, n, j, supervised, &at);
@@ -151,13 +130,7 @@ pgrad_status pgrad__batch_build(pgrad__batch_builder *builder, const pgrad_rollo
 
 void pgrad__batch_builder_free(pgrad__batch_builder *builder)
 {
-    if (builder->context == NULL)
-        return;
-    pgrad__free(builder->context, builder->tokens);
-    pgrad__free(builder->context, builder->targets);
-    pgrad__free(builder->context, builder->target_rows);
-    pgrad__free(builder->context, builder->inverse_tau);
-    pgrad__free(builder->context, builder->sequences);
-    pgrad__free(builder->context, builder->offsets);
+    if (builder->arena.context != NULL)
+        pgrad__arena_free(&builder->arena);
     memset(builder, 0, sizeof *builder);
 }

@@ -11,28 +11,35 @@
 
 enum { BLOCK = 256 }; /* of the cumulative sums: part of the definition of a draw */
 
+static void lay_out(pgrad__arena *arena, void *user)
+{
+    pgrad__draw_scratch *scratch = user;
+    scratch->weight = pgrad__arena_take(arena, scratch->n_vocab, sizeof *scratch->weight);
+    for (int i = 0; i < 2; i++)
+        scratch->ids[i] = pgrad__arena_take(arena, scratch->n_vocab, sizeof *scratch->ids[i]);
+    scratch->seen = pgrad__arena_take(arena, scratch->n_vocab, sizeof *scratch->seen);
+}
+
+void pgrad__draw_scratch_count(uint32_t n_vocab, pgrad__arena *sum)
+{
+    pgrad__draw_scratch scratch = {.n_vocab = n_vocab};
+    lay_out(sum, &scratch);
+    pgrad__arena_count_block(sum, 0, 0);
+}
+
 pgrad_status pgrad__draw_scratch_init(pgrad__draw_scratch *scratch, pgrad_context *context,
                                       uint32_t n_vocab)
 {
-    pgrad_status status = PGRAD_OK;
-    memset(scratch, 0, sizeof *scratch);
-    scratch->n_vocab = n_vocab;
-    PGRAD__GO(pgrad__alloc(context, n_vocab, sizeof(float), &scratch->weight));
-    for (int i = 0; i < 2; i++)
-        PGRAD__GO(pgrad__alloc(context, n_vocab, sizeof(uint32_t), &scratch->ids[i]));
-    PGRAD__GO(pgrad__calloc(context, n_vocab, sizeof(uint32_t), &scratch->seen));
+    *scratch = (pgrad__draw_scratch){.arena.context = context, .n_vocab = n_vocab};
+    PGRAD__TRY(pgrad__arena_plan(&scratch->arena, lay_out, scratch));
+    memset(scratch->seen, 0, n_vocab * sizeof *scratch->seen);
     return PGRAD_OK;
-fail:
-    pgrad__draw_scratch_free(scratch, context);
-    return status;
 }
 
-void pgrad__draw_scratch_free(pgrad__draw_scratch *scratch, pgrad_context *context)
+void pgrad__draw_scratch_free(pgrad__draw_scratch *scratch)
 {
-    pgrad__free(context, scratch->weight);
-    pgrad__free(context, scratch->ids[0]);
-    pgrad__free(context, scratch->ids[1]);
-    pgrad__free(context, scratch->seen);
+    if (scratch->arena.context != NULL)
+        pgrad__arena_free(&scratch->arena);
     memset(scratch, 0, sizeof *scratch);
 }
 

@@ -244,9 +244,7 @@ static pgrad_status feed(pgrad__generation *g, uint32_t *n_rows)
     const pgrad_rollout *rollout = g->rollout;
     struct pgrad__generator *generator = g->generator;
     const size_t n_vocab = rollout->model->config.n_vocab;
-    /* Evenly: a batch lasts as long as its slowest slot. */
-    const uint32_t share = PGRAD__MAX_EXTRA_ROWS / generator->n_active;
-    const uint32_t most = pgrad__drafts_pay(g) ? (share > 0 ? share : 1) : 0;
+    const uint32_t most = pgrad__drafts_pay(g) ? pgrad__draft_share(generator->n_active) : 0;
     uint32_t n = 0, extra = PGRAD__MAX_EXTRA_ROWS;
     for (uint32_t k = 0; k < generator->n_active; k++) {
         pgrad__slot *slot = &generator->slots[k];
@@ -269,6 +267,22 @@ static pgrad_status feed(pgrad__generation *g, uint32_t *n_rows)
     share_attention(g);
     *n_rows = n;
     return pgrad__generation_decode(g, generator->n_active);
+}
+
+void pgrad__decode_shape(const pgrad_rollout *planned, uint32_t n_prompt, uint32_t n_tokens,
+                         pgrad__decode_span *spans)
+{
+    const uint32_t n = planned->generator->batch_size, share = pgrad__draft_share(n);
+    uint32_t extra = PGRAD__MAX_EXTRA_ROWS;
+    for (uint32_t k = 0; k < n; k++) {
+        const uint32_t n_draft = share < extra ? share : extra;
+        spans[k] = (pgrad__decode_span){.n_tokens = 1 + n_draft,
+                                        .first_position = n_prompt + n_tokens - 1 - n_draft,
+                                        .group = 1 + k / planned->params.group_size,
+                                        .n_shared_pages = n_prompt / PGRAD__KEY_TILE,
+                                        .n_logits = 1 + n_draft};
+        extra -= n_draft;
+    }
 }
 
 /* What a draft left in the slot's pages is not finite: a probability of zero does not hide that

@@ -45,12 +45,16 @@ typedef struct pgrad__draw_row {
 
 struct pgrad__generator {
     pgrad_context *context;
+    /* sizes, set before any memory is taken */
     uint32_t batch_size, max_pages; /* slots; pages of the longest sequence */
+    uint32_t n_pages, n_workers;    /* of the cache; of scratch */
+    int has_mask;                   /* some ids have no token */
+    /* what is there */
     pgrad__kv_cache *cache;
     pgrad__prefix_cache prefixes;
     pgrad__pass *pass;
     pgrad__slot *slots; /* the first n_active are in use, in the order of their sequences */
-    uint32_t n_active;
+    uint32_t n_active, n_slots; /* n_slots: those with buffers to free */
     pgrad__prefilled *prefilled; /* in the order of their sequences */
     uint32_t n_prefilled, max_prefilled;
     uint32_t *page_numbers; /* of all slots and prefilled groups */
@@ -67,6 +71,12 @@ struct pgrad__generator {
     pgrad_rollout_info info; /* of the last call */
 };
 
+/* Sets the sizes of the rollout's generator, which is zeroed; lays its arrays out; counts what it
+ * takes beside them; makes the rest of it. */
+pgrad_status pgrad__generator_plan(pgrad_rollout *rollout, uint32_t n_workers);
+void pgrad__generator_lay_out(pgrad_rollout *rollout, pgrad__arena *arena);
+void pgrad__generator_count(const pgrad_rollout *planned, pgrad__arena *kv_cache,
+                            pgrad__arena *other);
 pgrad_status pgrad__generator_create(pgrad_rollout *rollout);
 void pgrad__generator_free(pgrad_rollout *rollout);
 
@@ -108,7 +118,15 @@ void pgrad__draw_all(pgrad__generation *g, size_t n, pgrad__drawn *out);
 pgrad_status pgrad__check_drawn(const pgrad__generation *g, const pgrad__draw_row *row,
                                 const pgrad__drawn *drawn);
 
+/* The spans of a step with all slots in use, and drafts in each; all of the same lengths. */
+void pgrad__decode_shape(const pgrad_rollout *planned, uint32_t n_prompt, uint32_t n_tokens,
+                         pgrad__decode_span *spans);
+
 /* ---- prefill.c ---- */
+
+/* The spans of a pass over as many prompts of n_prompt tokens as go in; returns their number. */
+uint32_t pgrad__prefill_shape(const pgrad_rollout *planned, uint32_t n_prompt,
+                              pgrad__decode_span *spans);
 
 /* Computes the prompts of as many groups as fill the free slots, several to a pass. */
 pgrad_status pgrad__prefill(pgrad__generation *g);
@@ -123,6 +141,8 @@ void pgrad__draft_reset(pgrad__slot *slot);
  * all active slots, since a step lasts as long as its rows, and a batch as long as its slowest
  * slot. */
 int pgrad__drafts_pay(const pgrad__generation *g);
+/* Most drafts of each slot: evenly, since a batch lasts as long as its slowest slot. */
+uint32_t pgrad__draft_share(uint32_t n_active);
 /* Drafts behind the slot's last id; how many of them to feed, at most `room`. */
 uint32_t pgrad__draft(const pgrad__generation *g, pgrad__slot *slot, uint32_t room);
 /* Tells of the token drawn next, before it is recorded; 1 when it is the drafted one. */

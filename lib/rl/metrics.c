@@ -42,6 +42,8 @@ static const metric METRICS[] = {
     {AT(clip_low_ratio), "clip_ratio/low_mean"},
     {AT(clip_high_ratio), "clip_ratio/high_mean"},
     {AT(n_micro_batches), "num_micro_batches"},
+    {AT(micro_batch_tokens), "micro_batch_tokens"},
+    {AT(recompute), "recompute"},
     {AT(grad_norm), "grad_norm"},
     {AT(learning_rate), "learning_rate"},
     {AT(seconds), "step_time"},

@@ -11,6 +11,19 @@
 
 /* ---- life ---- */
 
+void pgrad__objective_choose(pgrad_objective *objective, uint32_t micro_batch_tokens,
+                             uint32_t recompute)
+{
+    const pgrad_objective_params *params = &objective->params;
+    objective->micro_batch_tokens = params->micro_batch_tokens;
+    objective->recompute = params->recompute;
+    if (params->micro_batch_tokens == 0)
+        objective->micro_batch_tokens =
+            micro_batch_tokens == 0 ? PGRAD__MICRO_BATCH_TOKENS : micro_batch_tokens;
+    if (params->recompute == PGRAD_RECOMPUTE_AUTO)
+        objective->recompute = recompute == PGRAD_RECOMPUTE_ON;
+}
+
 pgrad_status pgrad_objective_create(pgrad_model *model, const pgrad_objective_params *params,
                                     pgrad_objective **out)
 {
@@ -30,11 +43,10 @@ pgrad_status pgrad_objective_create(pgrad_model *model, const pgrad_objective_pa
     if (status != PGRAD_OK)
         goto done;
     objective->context = model->context;
-    objective->builder.context = model->context;
+    objective->builder.arena.context = model->context;
     objective->params = read;
     objective->builder.whole = !read.share_prefix;
-    if (read.micro_batch_tokens == 0)
-        objective->params.micro_batch_tokens = 2048;
+    pgrad__objective_choose(objective, 0, PGRAD_RECOMPUTE_AUTO);
     atomic_init(&objective->references, 1);
     status = pgrad__pass_create(model, &objective->pass);
     if (status != PGRAD_OK) {
@@ -318,7 +330,7 @@ static uint32_t micro_batch_end(const pgrad_objective *objective, const pgrad_ro
     while (end < n) {
         rows +=
             pgrad__batch_rows(&objective->builder, rollout, objective->chosen + first, end - first);
-        if (end > first && rows > objective->params.micro_batch_tokens)
+        if (end > first && rows > objective->micro_batch_tokens)
             break;
         end++;
     }
@@ -365,7 +377,36 @@ static void fill_report(const pgrad_objective *objective, const totals *sum, dou
     full.clip_low_ratio = sum->clip_low / tokens;
     full.clip_high_ratio = sum->clip_high / tokens;
     full.n_micro_batches = n_micro;
+    full.micro_batch_tokens = objective->micro_batch_tokens;
+    full.recompute = objective->recompute;
     pgrad__report_merge(report, &full);
+}
+
+static pgrad__backward backward_of(const pgrad_objective *objective, int update)
+{
+    return (pgrad__backward){.loss = loss_of_targets,
+                             .recompute = (int)objective->recompute,
+                             .update = update ? pgrad__tensor_updates_one : NULL};
+}
+
+pgrad_status pgrad__objective_measure(pgrad_objective *objective, const pgrad_rollout *rollout,
+                                      int in_backward, uint32_t n_workers,
+                                      pgrad__backward_need *out)
+{
+    counts c;
+    *out = (pgrad__backward_need){0};
+    PGRAD__TRY(choose(objective, rollout, NULL, 0, &c));
+    for (uint32_t first = 0, end; first < c.n_chosen; first = end) {
+        end = micro_batch_end(objective, rollout, first, c.n_chosen);
+        PGRAD__TRY(pgrad__batch_build(&objective->builder, rollout, objective->chosen + first,
+                                      end - first, is_supervised(objective)));
+        const pgrad__backward how = backward_of(objective, in_backward && end == c.n_chosen);
+        PGRAD__TRY(pgrad__backward_size(objective->model, &objective->builder.batch, &how,
+                                        out->n_micro_batches > 0, n_workers, &out->pass));
+        out->rows += objective->builder.batch.n_rows;
+        out->n_micro_batches++;
+    }
+    return PGRAD_OK;
 }
 
 static pgrad_status run_micro_batches(pgrad_objective *objective, const pgrad_rollout *rollout,
@@ -382,12 +423,9 @@ static pgrad_status run_micro_batches(pgrad_objective *objective, const pgrad_ro
         PGRAD__TRY(pgrad__progress(model->context, "backward", done, (uint64_t)c->tokens));
         PGRAD__TRY(pgrad__batch_build(&objective->builder, rollout, objective->chosen + first,
                                       end - first, is_supervised(objective)));
-        const int update = updates != NULL && end == c->n_chosen;
-        const pgrad__backward how = {.loss = loss_of_targets,
-                                     .user = &micro,
-                                     .recompute = (int)objective->params.recompute,
-                                     .update = update ? pgrad__tensor_updates_one : NULL,
-                                     .update_user = updates};
+        pgrad__backward how = backward_of(objective, updates != NULL && end == c->n_chosen);
+        how.user = &micro;
+        how.update_user = updates;
         PGRAD__TRY(pgrad__model_backward(model, objective->pass, &objective->builder.batch, &how));
         done += objective->builder.batch.n_targets;
         first = end;

@@ -6,11 +6,15 @@
 
 #include "rl/rollout.h"
 
+/* The values of AUTO without a plan. */
+#define PGRAD__MICRO_BATCH_TOKENS 2048
+
 struct pgrad_objective {
     pgrad_context *context;
     atomic_uint references;
     pgrad_model *model;
     pgrad_objective_params params;
+    uint32_t micro_batch_tokens, recompute; /* in force: those of params, or what was chosen */
     pgrad__pass *pass;
     pgrad__batch_builder builder;
     uint32_t *chosen; /* the sequences of a call */
@@ -19,5 +23,22 @@ struct pgrad_objective {
     uint32_t *group_tokens;
     size_t group_capacity;
 };
+
+/* Sets what is in force where params leave it open; 0 and AUTO: as without a plan. */
+void pgrad__objective_choose(pgrad_objective *objective, uint32_t micro_batch_tokens,
+                             uint32_t recompute);
+
+/* What backward takes for all sequences of a rollout. */
+typedef struct pgrad__backward_need {
+    pgrad__pass_size pass;
+    uint64_t rows; /* of all micro-batches */
+    uint32_t n_micro_batches;
+} pgrad__backward_need;
+
+/* Measures a backward pass over a rollout whose sequences have lengths but no arrays. The model may
+ * be a planned one. The objective's own arrays and its builder's grow as in backward. */
+pgrad_status pgrad__objective_measure(pgrad_objective *objective, const pgrad_rollout *rollout,
+                                      int in_backward, uint32_t n_workers,
+                                      pgrad__backward_need *out);
 
 #endif

@@ -47,17 +47,49 @@ static pgrad__update_arrays arrays_of(const pgrad__tensor *tensor)
     return arrays;
 }
 
+/* Of a tensor's moment; the exponents of Q8 are a block of their own. */
+static size_t moment_bytes(const pgrad_model *model, const pgrad__tensor *tensor, uint32_t storage,
+                           size_t *n_exponents)
+{
+    const pgrad__update_arrays arrays = arrays_of(tensor);
+    return pgrad__stored_bytes(model->kernels, arrays.n_out, arrays.n_in, (pgrad__storage)storage,
+                               n_exponents);
+}
+
+/* Moments that a rule keeps. */
+static uint32_t n_moments(const pgrad_optimizer_params *params)
+{
+    if (params->kind != PGRAD_OPTIMIZER_SGD)
+        return 2;
+    return params->momentum != 0.0 ? 1 : 0;
+}
+
+void pgrad__optimizer_count(const pgrad_model *model, const pgrad_optimizer_params *params,
+                            pgrad__arena *sum)
+{
+    pgrad__arena_count_block(sum, 1, sizeof(pgrad_optimizer));
+    for (uint32_t k = 0; k < n_moments(params); k++) {
+        pgrad__arena_count_block(sum, model->n_tensors, sizeof(pgrad__stored));
+        for (uint32_t i = 0; i < model->n_tensors; i++) {
+            size_t n_exponents;
+            pgrad__arena_count_block(
+                sum, moment_bytes(model, &model->tensors[i], params->moments, &n_exponents), 1);
+            if (n_exponents > 0)
+                pgrad__arena_count_block(sum, n_exponents, 1);
+        }
+    }
+}
+
 static pgrad_status take_moments(pgrad_optimizer *optimizer, pgrad__stored **moments)
 {
     const pgrad_model *model = optimizer->model;
     PGRAD__TRY(pgrad__calloc(optimizer->context, model->n_tensors, sizeof **moments, moments));
     for (uint32_t i = 0; i < model->n_tensors; i++) {
-        const pgrad__update_arrays arrays = arrays_of(&model->tensors[i]);
         pgrad__stored *stored = &(*moments)[i];
         size_t n_exponents;
         stored->storage = (pgrad__storage)optimizer->params.moments;
-        size_t bytes = pgrad__stored_bytes(model->kernels, arrays.n_out, arrays.n_in,
-                                           stored->storage, &n_exponents);
+        const size_t bytes = moment_bytes(model, &model->tensors[i], optimizer->params.moments,
+                                          &n_exponents);
         PGRAD__TRY(pgrad__calloc(optimizer->context, bytes, 1, &stored->data));
         if (n_exponents > 0)
             PGRAD__TRY(pgrad__calloc(optimizer->context, n_exponents, 1, &stored->exponents));
@@ -85,6 +117,8 @@ static pgrad_status create(pgrad_model *model, const pgrad_optimizer_params *par
     pgrad_optimizer *optimizer = NULL;
     PGRAD__TRY(pgrad__params_read("optimizer", params, &read));
     PGRAD__TRY(check_params(&read));
+    if (read.moments == PGRAD_MOMENTS_AUTO)
+        read.moments = PGRAD_MOMENTS_F32;
     PGRAD__TRY(pgrad__calloc(model->context, 1, sizeof *optimizer, &optimizer));
     optimizer->context = model->context;
     optimizer->model = model;
@@ -93,9 +127,9 @@ static pgrad_status create(pgrad_model *model, const pgrad_optimizer_params *par
     pgrad__model_retain(model);
 
     pgrad_status status = PGRAD_OK;
-    if (read.kind != PGRAD_OPTIMIZER_SGD || read.momentum != 0.0)
+    if (n_moments(&read) > 0)
         status = take_moments(optimizer, &optimizer->first_moment);
-    if (status == PGRAD_OK && read.kind != PGRAD_OPTIMIZER_SGD)
+    if (status == PGRAD_OK && n_moments(&read) > 1)
         status = take_moments(optimizer, &optimizer->second_moment);
     if (status != PGRAD_OK) {
         release(optimizer);

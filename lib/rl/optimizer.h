@@ -19,6 +19,10 @@ struct pgrad_optimizer {
     uint64_t dry_runs;            /* updates the bounds did not suffice for */
 };
 
+/* Counts what create takes; the model may be a planned one, the moments' storage is not AUTO. */
+void pgrad__optimizer_count(const pgrad_model *model, const pgrad_optimizer_params *params,
+                            pgrad__arena *sum);
+
 /* One update, tensor by tensor, as gradients are complete. The caller holds the model's write lock
  * from begin to end. */
 typedef struct pgrad__tensor_updates {

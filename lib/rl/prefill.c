@@ -100,6 +100,35 @@ static pgrad_status take_kept(pgrad__generation *g, pgrad__prefilled *p)
     return PGRAD_OK;
 }
 
+/* Tokens of the `left` that go into a pass with so much room. */
+static uint32_t pass_tokens(uint32_t at, uint32_t left, uint32_t room)
+{
+    return left <= room ? left : room - (at + room) % TILE;
+}
+
+/* Groups that are computed together where n slots are free. */
+static uint32_t planned_groups(const pgrad_rollout *rollout, uint32_t n_slots)
+{
+    const uint32_t of_group = rollout->params.group_size;
+    return min_u32(rollout->params.max_prompts, (n_slots + of_group - 1) / of_group);
+}
+
+uint32_t pgrad__prefill_shape(const pgrad_rollout *planned, uint32_t n_prompt,
+                              pgrad__decode_span *spans)
+{
+    const uint32_t n_groups = planned_groups(planned, planned->generator->batch_size);
+    uint32_t rows = 0, n = 0;
+    for (uint32_t tokens; n < n_groups && rows < PREFILL_ROWS; n++, rows += tokens) {
+        tokens = pass_tokens(0, n_prompt, PREFILL_ROWS - rows);
+        if (tokens == 0)
+            break;
+        spans[n] = (pgrad__decode_span){.n_tokens = tokens,
+                                        .first_position = n_prompt - tokens, /* its last pass */
+                                        .n_logits = 1};
+    }
+    return n;
+}
+
 /* The next tokens of a prompt: `room`, or as many as end a page, or none. */
 static pgrad_status prompt_span(pgrad__generation *g, pgrad__prefilled *p, uint32_t room,
                                 pgrad__decode_span *span)
@@ -108,7 +137,7 @@ static pgrad_status prompt_span(pgrad__generation *g, pgrad__prefilled *p, uint3
     const pgrad__group *group = &g->rollout->groups[p->group];
     PGRAD__TRY(take_kept(g, p));
     const uint32_t at = p->n_positions, left = group->n_prompt - at;
-    const uint32_t n = left <= room ? left : room - (at + room) % TILE;
+    const uint32_t n = pass_tokens(at, left, room);
     PGRAD__TRY(pgrad__take_pages(generator, p->pages, &p->n_pages, (size_t)at + n));
     *span = (pgrad__decode_span){.tokens = g->rollout->prompts + group->prompt_offset + at,
                                  .n_tokens = n,

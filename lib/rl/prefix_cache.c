@@ -2,31 +2,26 @@
 
 #include <string.h>
 
-#include "base/alloc.h"
 #include "base/fail.h"
 
 enum { TILE = PGRAD__KEY_TILE };
 
-pgrad_status pgrad__prefix_cache_init(pgrad__prefix_cache *prefixes, pgrad_context *context,
-                                      pgrad__kv_cache *cache, uint32_t n_pages)
+void pgrad__prefix_cache_lay_out(pgrad__prefix_cache *prefixes, uint32_t n_pages,
+                                 pgrad__arena *arena)
 {
-    *prefixes = (pgrad__prefix_cache){
-        .context = context, .cache = cache, .n_pages = n_pages, .n_buckets = 16};
+    *prefixes = (pgrad__prefix_cache){.n_pages = n_pages, .n_buckets = 16};
     while (prefixes->n_buckets < n_pages)
         prefixes->n_buckets *= 2;
-    PGRAD__TRY(pgrad__calloc(context, n_pages, sizeof *prefixes->pages, &prefixes->pages));
-    PGRAD__TRY(
-        pgrad__alloc(context, prefixes->n_buckets, sizeof *prefixes->buckets, &prefixes->buckets));
-    memset(prefixes->buckets, 0xff, prefixes->n_buckets * sizeof *prefixes->buckets);
-    return PGRAD_OK;
+    prefixes->pages = pgrad__arena_take(arena, n_pages, sizeof *prefixes->pages);
+    prefixes->buckets =
+        pgrad__arena_take(arena, prefixes->n_buckets, sizeof *prefixes->buckets);
 }
 
-void pgrad__prefix_cache_free(pgrad__prefix_cache *prefixes)
+void pgrad__prefix_cache_init(pgrad__prefix_cache *prefixes, pgrad__kv_cache *cache)
 {
-    if (prefixes->context == NULL)
-        return;
-    pgrad__free(prefixes->context, prefixes->pages);
-    pgrad__free(prefixes->context, prefixes->buckets);
+    prefixes->cache = cache;
+    memset(prefixes->pages, 0, prefixes->n_pages * sizeof *prefixes->pages);
+    memset(prefixes->buckets, 0xff, prefixes->n_buckets * sizeof *prefixes->buckets);
 }
 
 /* ---- the index ---- */

@@ -28,7 +28,6 @@ typedef struct pgrad__kept_page {
 /* An index of full pages; it holds a reference to each. A page that nobody else holds is given up
  * when room is needed: the one not used for longest, of those with no page behind them. */
 typedef struct pgrad__prefix_cache {
-    pgrad_context *context;
     pgrad__kv_cache *cache;
     uint32_t n_pages, n_buckets;
     pgrad__kept_page *pages; /* [n_pages] by page number */
@@ -38,9 +37,10 @@ typedef struct pgrad__prefix_cache {
     uint64_t weight_version; /* of the weights that computed them */
 } pgrad__prefix_cache;
 
-pgrad_status pgrad__prefix_cache_init(pgrad__prefix_cache *prefixes, pgrad_context *context,
-                                      pgrad__kv_cache *cache, uint32_t n_pages);
-void pgrad__prefix_cache_free(pgrad__prefix_cache *prefixes);
+void pgrad__prefix_cache_lay_out(pgrad__prefix_cache *prefixes, uint32_t n_pages,
+                                 pgrad__arena *arena);
+/* Empty, once it is laid out. */
+void pgrad__prefix_cache_init(pgrad__prefix_cache *prefixes, pgrad__kv_cache *cache);
 
 /* Forgets all pages. */
 void pgrad__prefix_cache_clear(pgrad__prefix_cache *prefixes);

@@ -10,30 +10,17 @@
 
 /* ---- room for scores ---- */
 
-pgrad_status pgrad__score_scratch_create(pgrad_rollout *rollout)
+pgrad__score_scratch *pgrad__score_scratch_lay_out(size_t max_sequences, pgrad__arena *arena)
 {
-    pgrad_context *context = rollout->context;
-    const size_t n = rollout->max_sequences;
-    PGRAD__TRY(pgrad__calloc(context, 1, sizeof *rollout->score_scratch, &rollout->score_scratch));
-    pgrad__score_scratch *scratch = rollout->score_scratch;
-    PGRAD__TRY(pgrad__alloc(context, n, sizeof(float), &scratch->data));
-    PGRAD__TRY(pgrad__alloc(context, n, sizeof(double), &scratch->sum));
-    PGRAD__TRY(pgrad__alloc(context, n, sizeof(double), &scratch->whole));
-    return pgrad__alloc(context, n, 1, &scratch->kind);
-}
-
-void pgrad__score_scratch_free(pgrad_rollout *rollout)
-{
-    pgrad__score_scratch *scratch = rollout->score_scratch;
-    if (scratch == NULL)
-        return;
-    pgrad__free(rollout->context, scratch->data);
-    pgrad__free(rollout->context, scratch->sum);
-    pgrad__free(rollout->context, scratch->whole);
-    pgrad__free(rollout->context, scratch->kind);
-    pgrad__free(rollout->context, scratch->tokens);
-    pgrad__free(rollout->context, scratch);
-    rollout->score_scratch = NULL;
+    const pgrad__score_scratch made = {
+        .data = pgrad__arena_take(arena, max_sequences, sizeof(float)),
+        .sum = pgrad__arena_take(arena, max_sequences, sizeof(double)),
+        .whole = pgrad__arena_take(arena, max_sequences, sizeof(double)),
+        .kind = pgrad__arena_take(arena, max_sequences, 1)};
+    pgrad__score_scratch *scratch = pgrad__arena_take(arena, 1, sizeof *scratch);
+    if (scratch != NULL)
+        *scratch = made;
+    return scratch;
 }
 
 /* ---- what callbacks call ---- */

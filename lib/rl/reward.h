@@ -24,18 +24,18 @@ struct pgrad_reward {
     uint32_t n_components;
 };
 
-/* A rollout's room for the scores of one plain reward; made in create. */
+/* A rollout's room for the scores of one plain reward, in its arena. */
 typedef struct pgrad__score_scratch {
     float *data; /* [max_sequences] */
     double *sum; /* [max_sequences] of token scores */
     double
         *whole; /* [max_sequences] weighted scores given for the sequence, of all rewards so far */
     unsigned char *kind; /* [max_sequences] PGRAD__SCORE_* */
-    float *tokens; /* [max_sequences, max_new_tokens], made when a reward first scores tokens */
+    float *tokens; /* [max_sequences, max_new_tokens], a block of its own, made when a reward first
+                      scores tokens */
 } pgrad__score_scratch;
 
-pgrad_status pgrad__score_scratch_create(pgrad_rollout *rollout);
-void pgrad__score_scratch_free(pgrad_rollout *rollout);
+pgrad__score_scratch *pgrad__score_scratch_lay_out(size_t max_sequences, pgrad__arena *arena);
 
 enum { PGRAD__SCORE_PLAIN, PGRAD__SCORE_SKIPPED, PGRAD__SCORE_TOKENS };
 

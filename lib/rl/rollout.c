@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "base/fail.h"
 #include "base/params_check.h"
+#include "base/pool.h"
 #include "rl/generator.h"
 #include "rl/reward.h"
 
@@ -20,16 +21,13 @@ static void release(pgrad_rollout *rollout)
     pgrad__pass_free(rollout->pass);
     pgrad__batch_builder_free(&rollout->builder);
     pgrad__workspace_free(&rollout->scores);
-    pgrad__score_scratch_free(rollout);
-    pgrad__free(context, rollout->arrays[0]);
-    pgrad__free(context, rollout->groups);
+    if (rollout->score_scratch != NULL)
+        pgrad__free(context, rollout->score_scratch->tokens);
     pgrad__free(context, rollout->prompts);
-    pgrad__free(context, rollout->sequences);
-    pgrad__free(context, rollout->tokens);
     pgrad__free(context, rollout->text);
     pgrad__free(context, rollout->data);
     pgrad__free(context, rollout->data_text);
-    pgrad__free(context, rollout->component_scores);
+    pgrad__arena_free(&rollout->arena);
     pgrad_tokenizer_free(rollout->tokenizer);
     pgrad__free(context, rollout);
     pgrad_model_free(model);
@@ -48,56 +46,112 @@ static pgrad_status check_fit(const pgrad_model *model, pgrad_tokenizer *tokeniz
     return PGRAD_OK;
 }
 
-static pgrad_status take_memory(pgrad_rollout *rollout)
+/* Values of one array. */
+static size_t n_values(const pgrad_rollout *rollout)
 {
-    pgrad_context *context = rollout->context;
-    const size_t n = rollout->max_sequences, per = rollout->params.max_new_tokens;
-    const size_t of_prompt = (size_t)rollout->params.max_prompt_tokens + per;
-    size_t values, all_values;
-    if (!pgrad__mul(n, per, &values) || !pgrad__mul(values, PGRAD__N_ARRAYS, &all_values))
-        return pgrad__fail(PGRAD_E_LIMIT, "rollout: %zu sequences of %zu tokens are too many", n,
-                           per);
-    PGRAD__TRY(pgrad__calloc(context, rollout->params.max_prompts, sizeof *rollout->groups,
-                             &rollout->groups));
-    rollout->prompt_capacity = rollout->params.max_prompts * of_prompt;
-    PGRAD__TRY(
-        pgrad__alloc(context, rollout->prompt_capacity, sizeof(pgrad_token), &rollout->prompts));
-    PGRAD__TRY(pgrad__calloc(context, n, sizeof *rollout->sequences, &rollout->sequences));
-    PGRAD__TRY(pgrad__alloc(context, values, sizeof(pgrad_token), &rollout->tokens));
-    PGRAD__TRY(pgrad__calloc(context, all_values, sizeof(float), &rollout->arrays[0]));
-    for (int i = 1; i < PGRAD__N_ARRAYS; i++)
-        rollout->arrays[i] = rollout->arrays[0] + (size_t)i * values;
-    if (rollout->tokenizer != NULL)
-        PGRAD__TRY(
-            pgrad__reserve(context, &rollout->text, &rollout->text_capacity, 4 * values + n, 1));
-    PGRAD__TRY(pgrad__alloc(context, n * PGRAD__MAX_COMPONENTS, sizeof(double),
-                            &rollout->component_scores));
-    PGRAD__TRY(pgrad__score_scratch_create(rollout));
-    return pgrad__generator_create(rollout);
+    return (size_t)rollout->max_sequences * rollout->params.max_new_tokens;
 }
 
-static pgrad_status create(pgrad_model *model, pgrad_tokenizer *tokenizer,
-                           const pgrad_rollout_params *params, pgrad_rollout **out)
+/* Ids of the prompts with a forced prefix each. */
+static size_t prompt_ids(const pgrad_rollout *rollout)
+{
+    const pgrad_rollout_params *params = &rollout->params;
+    return params->max_prompts * ((size_t)params->max_prompt_tokens + params->max_new_tokens);
+}
+
+/* Four bytes a token: more is rare, and it grows. */
+static size_t text_bytes(const pgrad_rollout *rollout)
+{
+    return rollout->tokenizer == NULL ? 0 : 4 * n_values(rollout) + rollout->max_sequences;
+}
+
+static void lay_out(pgrad__arena *arena, void *user)
+{
+    pgrad_rollout *rollout = user;
+    const size_t n = rollout->max_sequences, per = rollout->params.max_new_tokens;
+    rollout->groups =
+        pgrad__arena_take(arena, rollout->params.max_prompts, sizeof *rollout->groups);
+    rollout->sequences = pgrad__arena_take(arena, n, sizeof *rollout->sequences);
+    rollout->tokens = pgrad__arena_take(arena, n, per * sizeof(pgrad_token));
+    for (int i = 0; i < PGRAD__N_ARRAYS; i++)
+        rollout->arrays[i] = pgrad__arena_take(arena, n, per * sizeof(float));
+    rollout->component_scores =
+        pgrad__arena_take(arena, n * PGRAD__MAX_COMPONENTS, sizeof(double));
+    rollout->score_scratch = pgrad__score_scratch_lay_out(n, arena);
+    pgrad__generator_lay_out(rollout, arena);
+}
+
+pgrad_status pgrad__rollout_plan(pgrad_rollout *rollout, pgrad_model *model,
+                                 pgrad_tokenizer *tokenizer, const pgrad_rollout_params *params,
+                                 struct pgrad__generator *generator, uint32_t n_workers)
 {
     pgrad_rollout_params read;
-    pgrad_rollout *rollout;
     PGRAD__TRY(pgrad__params_read("rollout", params, &read));
     PGRAD__TRY(check_fit(model, tokenizer, &read));
     if (read.max_prompt_tokens > model->n_context)
         read.max_prompt_tokens = model->n_context;
     if (read.max_new_tokens > model->n_context)
         read.max_new_tokens = model->n_context;
-    PGRAD__TRY(pgrad__calloc(model->context, 1, sizeof *rollout, &rollout));
-    rollout->context = rollout->builder.context = rollout->scores.context = model->context;
-    atomic_init(&rollout->references, 1);
+    if (read.kv_storage == PGRAD_KV_AUTO)
+        read.kv_storage = PGRAD_KV_F32;
+    rollout->context = model->context;
     rollout->params = read;
     rollout->max_sequences = read.group_size * read.max_prompts;
     rollout->model = model;
+    rollout->tokenizer = tokenizer;
+    rollout->generator = generator;
+    return pgrad__generator_plan(rollout, n_workers);
+}
+
+void pgrad__rollout_count(pgrad_rollout *planned, pgrad__arena *kv_cache, pgrad__arena *other)
+{
+    pgrad__arena_count_block(other, 1, sizeof *planned);
+    pgrad__arena_count_block(other, prompt_ids(planned), sizeof(pgrad_token));
+    if (planned->tokenizer != NULL)
+        pgrad__arena_count_block(other, pgrad__reserve_capacity(text_bytes(planned)), 1);
+    lay_out(other, planned);
+    pgrad__arena_count_block(other, 0, 0); /* of the arena itself */
+    pgrad__generator_count(planned, kv_cache, other);
+}
+
+static pgrad_status take_memory(pgrad_rollout *rollout)
+{
+    pgrad_context *context = rollout->context;
+    PGRAD__TRY(pgrad__arena_plan(&rollout->arena, lay_out, rollout));
+    for (int i = 0; i < PGRAD__N_ARRAYS; i++)
+        memset(rollout->arrays[i], 0, n_values(rollout) * sizeof(float));
+    PGRAD__TRY(
+        pgrad__alloc(context, prompt_ids(rollout), sizeof(pgrad_token), &rollout->prompts));
+    rollout->prompt_capacity = prompt_ids(rollout);
+    PGRAD__TRY(pgrad__reserve(context, &rollout->text, &rollout->text_capacity,
+                              text_bytes(rollout), 1));
+    return pgrad__generator_create(rollout);
+}
+
+static pgrad_status create(pgrad_model *model, pgrad_tokenizer *tokenizer,
+                           const pgrad_rollout_params *params, pgrad_rollout **out)
+{
+    pgrad_context *context = model->context;
+    struct pgrad__generator *generator;
+    pgrad_rollout *rollout;
+    PGRAD__TRY(pgrad__calloc(context, 1, sizeof *rollout, &rollout));
+    pgrad_status status = pgrad__calloc(context, 1, sizeof *generator, &generator);
+    if (status == PGRAD_OK) {
+        status = pgrad__rollout_plan(rollout, model, tokenizer, params, generator,
+                                     pgrad__n_workers(context));
+        if (status != PGRAD_OK)
+            pgrad__free(context, generator);
+    }
+    if (status != PGRAD_OK) {
+        pgrad__free(context, rollout);
+        return status;
+    }
+    rollout->arena.context = rollout->builder.arena.context = rollout->scores.context = context;
+    atomic_init(&rollout->references, 1);
     pgrad__model_retain(model);
     if (tokenizer != NULL)
         pgrad__tokenizer_retain(tokenizer);
-    rollout->tokenizer = tokenizer;
-    pgrad_status status = take_memory(rollout);
+    status = take_memory(rollout);
     if (status != PGRAD_OK) {
         release(rollout);
         return status;

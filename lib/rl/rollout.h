@@ -48,19 +48,19 @@ typedef struct pgrad__data_item {
  * targets = completion tokens. Neighbours of one group share their prompt's rows unless `whole`.
  * Arrays live in the builder and are reused; offsets[j] is the first target of indices[j]. */
 typedef struct pgrad__batch_builder {
-    pgrad_context *context;
+    pgrad__arena arena; /* of all arrays */
     pgrad_token *tokens, *targets;
     uint32_t *target_rows;
     float *inverse_tau;
     pgrad__attention_sequence *sequences;
     size_t *offsets;
     int whole; /* every sequence gets rows for its prompt */
-    size_t row_capacity, target_capacity, sequence_capacity;
     pgrad__batch batch;
 } pgrad__batch_builder;
 
 struct pgrad_rollout {
     pgrad_context *context;
+    pgrad__arena arena; /* groups, sequences, tokens, arrays, scores, the generator's */
     atomic_uint references;
     pgrad_model *model;
     pgrad_tokenizer *tokenizer; /* NULL: none */
@@ -73,7 +73,7 @@ struct pgrad_rollout {
     pgrad__sequence *sequences;
     uint32_t n_sequences;
     pgrad_token *tokens;            /* [max_sequences, max_new_tokens] */
-    float *arrays[PGRAD__N_ARRAYS]; /* likewise, by PGRAD_LOGPROBS ..; one block, arrays[0] */
+    float *arrays[PGRAD__N_ARRAYS]; /* likewise, by PGRAD_LOGPROBS .. */
     char *text;
     size_t text_length, text_capacity;
     pgrad__data_item *data;
@@ -114,6 +114,19 @@ static inline int pgrad__sequence_counts(const pgrad__sequence *sequence)
 pgrad_status pgrad__batch_build(pgrad__batch_builder *builder, const pgrad_rollout *rollout,
                                 const uint32_t *indices, size_t n, int supervised);
 void pgrad__batch_builder_free(pgrad__batch_builder *builder);
+
+/* Checks params (NULL: defaults) against the model and sets all sizes, the generator's too: no
+ * memory is taken. */
+pgrad_status pgrad__rollout_plan(pgrad_rollout *rollout, pgrad_model *model,
+                                 pgrad_tokenizer *tokenizer, const pgrad_rollout_params *params,
+                                 struct pgrad__generator *generator, uint32_t n_workers);
+/* Count what create would take: for keys and values, and for all else. */
+void pgrad__rollout_count(pgrad_rollout *planned, pgrad__arena *kv_cache, pgrad__arena *other);
+
+/* Measures the passes of pgrad_rollout_score for sequences that have lengths but no arrays, and the
+ * floats it keeps beside; the builder's arrays grow as in score. */
+pgrad_status pgrad__score_measure(pgrad_rollout *rollout, pgrad_model *model, uint32_t n_workers,
+                                  pgrad__pass_size *size, size_t *n_floats);
 
 /* Positions of sequence i: its rows when it is whole. */
 size_t pgrad__sequence_positions(const pgrad_rollout *rollout, uint32_t i);

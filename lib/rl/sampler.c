@@ -139,7 +139,7 @@ void pgrad_sampler_free(pgrad_sampler *sampler)
     free_copy(context, params->bias_tokens);
     free_copy(context, params->logit_bias);
     if (sampler->pick_scratch != NULL)
-        pgrad__draw_scratch_free(sampler->pick_scratch, context);
+        pgrad__draw_scratch_free(sampler->pick_scratch);
     pgrad__free(context, sampler->pick_scratch);
     pgrad__free(context, sampler);
     pgrad_context_free(context);
@@ -176,7 +176,7 @@ static pgrad_status prepare_pick(pgrad_sampler *sampler, size_t n_vocab)
                                  &sampler->pick_scratch));
     if (sampler->pick_scratch->n_vocab == n_vocab)
         return PGRAD_OK;
-    pgrad__draw_scratch_free(sampler->pick_scratch, sampler->context);
+    pgrad__draw_scratch_free(sampler->pick_scratch);
     return pgrad__draw_scratch_init(sampler->pick_scratch, sampler->context, (uint32_t)n_vocab);
 }
 

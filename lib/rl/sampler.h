@@ -7,6 +7,7 @@
 
 #include "base/context.h"
 #include "kernel/kernel.h"
+#include "model/arena.h"
 #include "rl/stop_strings.h"
 
 struct pgrad_sampler {
@@ -25,11 +26,13 @@ typedef struct pgrad__draw_scratch {
     uint32_t *seen;   /* [n_vocab] marks tokens the repetition penalty was applied to */
     uint32_t mark;
     uint32_t n_vocab;
+    pgrad__arena arena; /* of all four */
 } pgrad__draw_scratch;
 
 pgrad_status pgrad__draw_scratch_init(pgrad__draw_scratch *scratch, pgrad_context *context,
                                       uint32_t n_vocab);
-void pgrad__draw_scratch_free(pgrad__draw_scratch *scratch, pgrad_context *context);
+void pgrad__draw_scratch_free(pgrad__draw_scratch *scratch);
+void pgrad__draw_scratch_count(uint32_t n_vocab, pgrad__arena *sum);
 
 /* What a draw looks at. */
 typedef struct pgrad__draw {

@@ -77,16 +77,37 @@ static pgrad_status count_tokens(const pgrad_rollout *rollout, const pgrad_model
     return PGRAD_OK;
 }
 
+enum { MAX_SEQUENCES = 256 };
+
+/* Log-probabilities and entropies of so many tokens. */
+static size_t score_floats(size_t n_tokens)
+{
+    return 2 * n_tokens;
+}
+
+pgrad_status pgrad__score_measure(pgrad_rollout *rollout, pgrad_model *model, uint32_t n_workers,
+                                  pgrad__pass_size *size, size_t *n_floats)
+{
+    uint32_t chosen[MAX_SEQUENCES], first = 0;
+    size_t n_tokens;
+    PGRAD__TRY(count_tokens(rollout, model, &n_tokens));
+    *n_floats = score_floats(n_tokens);
+    for (size_t n; (n = choose(rollout, &first, chosen, MAX_SEQUENCES)) > 0;) {
+        PGRAD__TRY(pgrad__batch_build(&rollout->builder, rollout, chosen, n, 0));
+        PGRAD__TRY(pgrad__score_size(model, &rollout->builder.batch, n_workers, size));
+    }
+    return PGRAD_OK;
+}
+
 static pgrad_status score(pgrad_rollout *rollout, pgrad_model *model, uint32_t which)
 {
-    enum { MAX_SEQUENCES = 256 };
     uint32_t chosen[MAX_SEQUENCES], first = 0;
     size_t n_tokens, done = 0;
     float *logprob;
     PGRAD__TRY(count_tokens(rollout, model, &n_tokens));
     if (rollout->pass == NULL)
         PGRAD__TRY(pgrad__pass_create(rollout->model, &rollout->pass));
-    PGRAD__TRY(pgrad__workspace_reserve(&rollout->scores, 2 * n_tokens, &logprob));
+    PGRAD__TRY(pgrad__workspace_reserve(&rollout->scores, score_floats(n_tokens), &logprob));
     float *entropy = logprob + n_tokens;
     for (size_t n; (n = choose(rollout, &first, chosen, MAX_SEQUENCES)) > 0;) {
         rollout->generating = 1; /* while the progress function looks at it */

@@ -48,6 +48,12 @@ int pgrad__drafts_pay(const pgrad__generation *g)
     return all;
 }
 
+uint32_t pgrad__draft_share(uint32_t n_active)
+{
+    const uint32_t share = PGRAD__MAX_EXTRA_ROWS / n_active;
+    return share > 0 ? share : 1;
+}
+
 static pgrad_token id_at(const pgrad__token_chain *chain, size_t i)
 {
     return i < chain->n[0] ? chain->part[0][i] : chain->part[1][i - chain->n[0]];

@@ -21,6 +21,11 @@ struct pgrad_decoder {
     pgrad__strbuf text;
 };
 
+size_t pgrad__decoder_bytes(void)
+{
+    return sizeof(pgrad_decoder);
+}
+
 /* 1 when byte may follow the held ones (the second byte of some leads has a narrower range). */
 static int continues(const char *held, size_t n, unsigned char byte)
 {

@@ -66,6 +66,26 @@ void pgrad__tokenizer_retain(pgrad_tokenizer *tokenizer)
     atomic_fetch_add(&tokenizer->references, 1);
 }
 
+size_t pgrad__tokenizer_held(const pgrad_tokenizer *tokenizer)
+{
+    const void *blocks[] = {tokenizer,
+                            tokenizer->tokens,
+                            tokenizer->bytes,
+                            tokenizer->vocabulary.entries,
+                            tokenizer->merges.entries,
+                            tokenizer->added.tokens,
+                            tokenizer->added.by_content.entries};
+    size_t bytes = 0;
+    for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
+        bytes += pgrad__held(blocks[i]);
+    for (uint32_t i = 0; i < tokenizer->n_files; i++)
+        bytes += pgrad__held(tokenizer->files[i].data);
+    for (size_t i = 0; i < tokenizer->added.n; i++)
+        bytes += pgrad__held(tokenizer->added.tokens[i].content) +
+                 pgrad__held(tokenizer->added.tokens[i].pattern);
+    return bytes;
+}
+
 void pgrad_tokenizer_free(pgrad_tokenizer *tokenizer)
 {
     if (tokenizer == NULL || atomic_fetch_sub(&tokenizer->references, 1) != 1)

@@ -211,7 +211,7 @@ static void sampler_share(pgrad_context *context, const char *name, uint32_t top
     }
     bench_print(context, name, bench_median(times, 7) * 1e3, "ms per step of 32", step_seconds * 1e3);
     for (uint32_t i = 0; i < pgrad__n_workers(context); i++)
-        pgrad__draw_scratch_free(&scratch[i], context);
+        pgrad__draw_scratch_free(&scratch[i]);
     pgrad__free(context, logits);
     pgrad_sampler_free(sampler);
 }

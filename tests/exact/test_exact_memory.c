@@ -101,7 +101,7 @@ static outcome run(int config, setting s)
     pgrad_objective_params params;
     pgrad_objective *objective = NULL;
     pgrad_objective_params_init(&params, sizeof params);
-    ck_assert_uint_eq(params.recompute, 0);
+    ck_assert_uint_eq(params.recompute, PGRAD_RECOMPUTE_AUTO);
     params.share_prefix = s.share;
     params.micro_batch_tokens = s.micro;
     params.recompute = s.recompute;

@@ -37,7 +37,7 @@ START_TEST(bad_storage)
     pgrad_rollout *rollout = NULL;
     pgrad_rollout_params_init(&params, sizeof params);
     ck_assert_uint_eq(params.kv_storage, PGRAD_KV_F32);
-    params.kv_storage = PGRAD_KV_BF16 + 1;
+    params.kv_storage = PGRAD_KV_AUTO + 1;
     ck_assert_int_eq(pgrad_rollout_create(w.model, w.tokenizer, &params, &rollout), PGRAD_E_INVALID);
     ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "kv_storage"));
     ck_assert_ptr_null(rollout);

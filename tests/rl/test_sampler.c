@@ -245,8 +245,8 @@ START_TEST(rules_apply_in_their_order)
     pgrad__drawn drawn = pgrad__sampler_draw(sampler, pgrad__kernels_of(context), &two, &draw);
     const double w[2] = {exp(-1.5 / 0.5), exp((-1.0 + 1.25) / 0.5)};
     ck_assert_double_eq_tol((double)drawn.logprob_sampled, log(w[drawn.token] / (w[0] + w[1])), 1e-5);
-    pgrad__draw_scratch_free(&two, context);
-    pgrad__draw_scratch_free(&scratch, context);
+    pgrad__draw_scratch_free(&two);
+    pgrad__draw_scratch_free(&scratch);
     pgrad_sampler_free(sampler);
 }
 END_TEST
@@ -267,7 +267,7 @@ START_TEST(rows_without_a_token_and_barred_ones_are_not_drawn)
         ck_assert_double_eq_tol((double)drawn.logprob_sampled, log(0.5), 1e-6);
         ck_assert_double_lt((double)drawn.logprob, -2.0); /* untruncated */
     }
-    pgrad__draw_scratch_free(&scratch, context);
+    pgrad__draw_scratch_free(&scratch);
     pgrad_sampler_free(sampler);
 }
 END_TEST
