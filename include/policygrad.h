@@ -18,6 +18,7 @@
 #include <policygrad/metrics.h>
 #include <policygrad/objective.h>
 #include <policygrad/optimizer.h>
+#include <policygrad/plan.h>
 #include <policygrad/trainer.h>
 
 #endif

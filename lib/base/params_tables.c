@@ -184,6 +184,28 @@ static const pgrad__field OBJECTIVE_FIELDS[] = {
     FIELD(RESERVED, pgrad_objective_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
 };
 
+static const pgrad__field PLAN_FIELDS[] = {
+    FIELD(POINTER, pgrad_plan_params, rollout, 0.0, 0.0, 0.0, 0, 0, NULL, "NULL: the model alone"),
+    FIELD(POINTER, pgrad_plan_params, objective, 0.0, 0.0, 0.0, 0, 0, NULL,
+          "NULL: no backward pass"),
+    FIELD(POINTER, pgrad_plan_params, optimizer, 0.0, 0.0, 0.0, 0, 0, NULL, "NULL: no updates"),
+    FIELD(POINTER, pgrad_plan_params, evaluation, 0.0, 0.0, 0.0, 0, 0, NULL,
+          "a second rollout beside"),
+    FIELD(POINTER, pgrad_plan_params, tokenizer, 0.0, 0.0, 0.0, 0, 0, NULL, "of the rollouts"),
+    FIELD(U32, pgrad_plan_params, prompt_tokens, 0.0, 0.0, 16777216.0, 0, 0, NULL,
+          "of a prompt, 0: the rollout's most"),
+    FIELD(U32, pgrad_plan_params, completion_tokens, 0.0, 0.0, 16777216.0, 0, 0, NULL,
+          "of a completion, 0: the rollout's most"),
+    FIELD(FLAG, pgrad_plan_params, in_backward, 0.0, 0.0, 1.0, 0, 0, NULL,
+          "the optimizer is given to backward"),
+    FIELD(FLAG, pgrad_plan_params, reference, 0.0, 0.0, 1.0, 0, 0, NULL,
+          "a snapshot is kept and scored with"),
+    FIELD(U64, pgrad_plan_params, memory_limit, 0.0, 0.0, 18446744073709551615.0, 0, 0, NULL,
+          "bytes, 0: the context's"),
+    FIELD(U64, pgrad_plan_params, other_bytes, 0.0, 0.0, 18446744073709551615.0, 0, 0, NULL,
+          "held beside all this"),
+};
+
 static const pgrad__field BACKWARD_FIELDS[] = {
     FIELD(F64, pgrad_backward_params, normalizer_total, 0.0, 0.0, INFINITY, 0, 1, NULL,
           "denominator of the whole step, 0: this call's"),
@@ -286,11 +308,13 @@ const pgrad__params_table pgrad__params_tables[] = {
     TABLE(objective, OBJECTIVE_FIELDS),
     TABLE(backward, BACKWARD_FIELDS),
     TABLE(optimizer, OPTIMIZER_FIELDS),
+    TABLE(plan, PLAN_FIELDS),
     TABLE(train, TRAIN_FIELDS),
     PLAIN(context_info),
     PLAIN(model_info),
     PLAIN(sequence_info),
     PLAIN(rollout_info),
+    PLAIN(memory_report),
     PLAIN(event),
     PLAIN(prompts),
     PLAIN(step_report),

@@ -272,7 +272,8 @@ static pgrad_status feed(pgrad__generation *g, uint32_t *n_rows)
 void pgrad__decode_shape(const pgrad_rollout *planned, uint32_t n_prompt, uint32_t n_tokens,
                          pgrad__decode_span *spans)
 {
-    const uint32_t n = planned->generator->batch_size, share = pgrad__draft_share(n);
+    const uint32_t n = planned->generator->batch_size;
+    const uint32_t most = pgrad__draft_share(n), share = most < n_tokens ? most : n_tokens - 1;
     uint32_t extra = PGRAD__MAX_EXTRA_ROWS;
     for (uint32_t k = 0; k < n; k++) {
         const uint32_t n_draft = share < extra ? share : extra;

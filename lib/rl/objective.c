@@ -61,6 +61,20 @@ done:
     return status;
 }
 
+size_t pgrad__objective_held(const pgrad_objective *objective)
+{
+    return pgrad__held(objective->builder.arena.base) + pgrad__held(objective->chosen) +
+           pgrad__held(objective->weights) + pgrad__held(objective->group_tokens);
+}
+
+void pgrad__objective_room_free(pgrad_objective *objective)
+{
+    pgrad__batch_builder_free(&objective->builder);
+    pgrad__free(objective->context, objective->chosen);
+    pgrad__free(objective->context, objective->weights);
+    pgrad__free(objective->context, objective->group_tokens);
+}
+
 void pgrad_objective_free(pgrad_objective *objective)
 {
     if (objective == NULL || atomic_fetch_sub(&objective->references, 1) != 1)
@@ -68,10 +82,7 @@ void pgrad_objective_free(pgrad_objective *objective)
     pgrad_context *context = objective->context;
     pgrad_model *model = objective->model;
     pgrad__pass_free(objective->pass);
-    pgrad__batch_builder_free(&objective->builder);
-    pgrad__free(context, objective->chosen);
-    pgrad__free(context, objective->weights);
-    pgrad__free(context, objective->group_tokens);
+    pgrad__objective_room_free(objective);
     pgrad__free(context, objective);
     pgrad_model_free(model);
 }

@@ -35,6 +35,10 @@ typedef struct pgrad__backward_need {
     uint32_t n_micro_batches;
 } pgrad__backward_need;
 
+/* The arrays that grow with a call: what they hold now; gives them back. */
+size_t pgrad__objective_held(const pgrad_objective *objective);
+void pgrad__objective_room_free(pgrad_objective *objective);
+
 /* Measures a backward pass over a rollout whose sequences have lengths but no arrays. The model may
  * be a planned one. The objective's own arrays and its builder's grow as in backward. */
 pgrad_status pgrad__objective_measure(pgrad_objective *objective, const pgrad_rollout *rollout,

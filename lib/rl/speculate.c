@@ -51,7 +51,7 @@ int pgrad__drafts_pay(const pgrad__generation *g)
 uint32_t pgrad__draft_share(uint32_t n_active)
 {
     const uint32_t share = PGRAD__MAX_EXTRA_ROWS / n_active;
-    return share > 0 ? share : 1;
+    return share < LONGEST_DRAFT ? (share > 0 ? share : 1) : LONGEST_DRAFT;
 }
 
 static pgrad_token id_at(const pgrad__token_chain *chain, size_t i)

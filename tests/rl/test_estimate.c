@@ -1,0 +1,251 @@
+/* What an estimate says, told in a context of its own before anything is made, against what a rollout, a
+ * backward pass and a step then hold at most. */
+#include "rl_test.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "rl/estimate.h"
+
+/* A model, a plan and a machine. */
+typedef struct setting {
+    const char *arch;
+    uint32_t embd, ff, layers, heads, kv_heads, vocab, context;
+    uint32_t storage, moments, kv, recompute;
+    uint32_t share, in_backward, reference;
+    uint32_t group, prompts, prompt, completion, batch;
+    uint32_t micro, n_threads, kernel_set;
+    uint32_t optimizer; /* PGRAD_OPTIMIZER_* */
+} setting;
+
+enum { F32 = 0, BF16 = 1, Q8 = 2, F16 = 1, KV_BF16 = 2, SGD = 0, ADAMW = 2 };
+
+static const setting settings[] = {
+    /* arch   embd  ff  L  H  K vocab  ctx  store moments kv re sh ib ref  G  B  P   T  batch micro thr set opt */
+    {"llama", 64, 192, 2, 4, 2, 512, 512, F32, F32, F32, 0, 1, 0, 0, 4, 2, 24, 16, 0, 0, 1, 0, ADAMW},
+    {"llama", 128, 352, 4, 4, 4, 1000, 512, F32, F32, F32, 0, 1, 0, 0, 8, 1, 64, 64, 0, 0, 2, 0, ADAMW},
+    {"llama", 128, 352, 4, 4, 4, 1000, 512, F32, F32, F32, 1, 1, 0, 0, 8, 1, 64, 64, 0, 0, 2, 0, ADAMW},
+    {"llama", 128, 352, 4, 4, 4, 1000, 512, F32, BF16, F16, 0, 0, 0, 0, 8, 2, 64, 32, 0, 0, 2, 0, ADAMW},
+    {"llama", 128, 352, 4, 4, 1, 1000, 512, BF16, BF16, KV_BF16, 1, 1, 1, 0, 4, 4, 100, 30, 0, 0, 3, 0, ADAMW},
+    {"llama", 128, 352, 4, 4, 4, 4000, 512, F32, Q8, F32, 0, 1, 1, 0, 4, 2, 40, 40, 0, 0, 2, 0, ADAMW},
+    {"llama", 128, 352, 4, 4, 4, 4000, 512, F32, F32, F32, 0, 1, 1, 0, 4, 2, 40, 40, 0, 64, 2, 0, ADAMW},
+    {"llama", 128, 352, 4, 4, 2, 1000, 512, F32, F32, F32, 0, 1, 0, 1, 4, 2, 50, 50, 0, 0, 2, 0, ADAMW},
+    {"llama", 192, 512, 3, 6, 3, 2000, 1024, F32, F32, F32, 0, 1, 0, 0, 2, 3, 300, 100, 0, 256, 2, 0, ADAMW},
+    {"llama", 192, 512, 3, 6, 3, 2000, 1024, F32, F32, F32, 0, 0, 0, 0, 2, 3, 300, 100, 2, 512, 2, 0, ADAMW},
+    {"llama", 192, 512, 3, 6, 3, 2000, 1024, BF16, Q8, F16, 1, 1, 0, 0, 16, 2, 33, 90, 7, 512, 4, 0, ADAMW},
+    {"llama", 64, 192, 6, 2, 1, 300, 1024, F32, F32, F32, 0, 1, 0, 0, 1, 1, 700, 60, 0, 0, 1, 0, ADAMW},
+    {"llama", 64, 192, 6, 2, 1, 300, 1024, F32, F32, F32, 0, 1, 0, 0, 70, 1, 20, 20, 0, 0, 2, 0, ADAMW},
+    {"llama", 160, 400, 2, 5, 5, 777, 256, F32, F32, F32, 0, 1, 0, 1, 3, 5, 17, 23, 0, 0, 8, 0, ADAMW},
+    {"gpt2", 64, 256, 2, 4, 4, 512, 256, F32, F32, F32, 0, 1, 0, 0, 4, 2, 24, 16, 0, 0, 2, 0, ADAMW},
+    {"gpt2", 128, 512, 4, 4, 4, 1000, 256, F32, F32, F32, 1, 1, 0, 0, 8, 2, 60, 60, 0, 0, 2, 0, ADAMW},
+    {"gpt2", 128, 512, 4, 4, 4, 1000, 256, BF16, BF16, F16, 0, 0, 0, 0, 8, 2, 60, 60, 4, 0, 1, 0, ADAMW},
+    {"gpt2", 128, 512, 4, 4, 4, 5000, 256, F32, Q8, F32, 1, 1, 1, 0, 8, 1, 60, 60, 0, 0, 2, 0, ADAMW},
+    {"gpt2", 96, 384, 3, 3, 3, 2000, 256, F32, F32, F32, 0, 1, 0, 1, 4, 4, 100, 50, 0, 0, 3, 0, SGD},
+    {"llama", 128, 352, 4, 4, 4, 1000, 512, F32, F32, F32, 0, 1, 0, 0, 8, 1, 64, 64, 0, 0, 2,
+     PGRAD_KERNELS_GENERIC, ADAMW},
+    {"llama", 128, 352, 4, 4, 4, 1000, 512, F32, F32, F32, 0, 1, 0, 0, 8, 1, 64, 64, 0, 0, 2,
+     PGRAD_KERNELS_HASWELL, ADAMW},
+    /* frozen: no more than the rollout */
+    {"llama", 128, 352, 4, 4, 4, 8000, 512, Q8, F32, F32, 0, 1, 0, 0, 8, 2, 64, 64, 0, 0, 2, 0, ADAMW},
+    {"llama", 256, 704, 4, 4, 2, 3000, 2048, Q8, F32, F16, 0, 1, 0, 0, 4, 2, 1200, 64, 0, 0, 2, 0, ADAMW},
+};
+enum { N_SETTINGS = sizeof settings / sizeof settings[0] };
+
+static void write_config(const setting *s, char *text, size_t size)
+{
+    if (strcmp(s->arch, "gpt2") == 0)
+        snprintf(text, size,
+                 "{\"model_type\":\"gpt2\",\"architectures\":[\"GPT2LMHeadModel\"],\"n_embd\":%u,"
+                 "\"n_inner\":%u,\"n_layer\":%u,\"n_head\":%u,\"n_positions\":%u,\"vocab_size\":%u,"
+                 "\"activation_function\":\"gelu_new\",\"layer_norm_epsilon\":1e-5}",
+                 s->embd, s->ff, s->layers, s->heads, s->context, s->vocab);
+    else
+        snprintf(text, size,
+                 "{\"model_type\":\"llama\",\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":%u,"
+                 "\"intermediate_size\":%u,\"num_hidden_layers\":%u,\"num_attention_heads\":%u,"
+                 "\"num_key_value_heads\":%u,\"max_position_embeddings\":%u,\"vocab_size\":%u,"
+                 "\"rms_norm_eps\":1e-5,\"rope_theta\":10000.0,\"hidden_act\":\"silu\","
+                 "\"tie_word_embeddings\":%s}",
+                 s->embd, s->ff, s->layers, s->heads, s->kv_heads, s->context, s->vocab,
+                 s->layers % 2 == 0 ? "true" : "false");
+}
+
+static int is_frozen(const setting *s)
+{
+    return s->storage == PGRAD_STORAGE_Q8_0;
+}
+
+/* All params of a setting. */
+typedef struct params {
+    char config[1024];
+    pgrad_context_params context;
+    pgrad_model_params model;
+    pgrad_rollout_params rollout;
+    pgrad_objective_params objective;
+    pgrad_optimizer_params optimizer;
+    pgrad_plan_params plan;
+} params;
+
+static void set_params(const setting *s, params *p)
+{
+    write_config(s, p->config, sizeof p->config);
+    pgrad_context_params_init(&p->context, sizeof p->context);
+    p->context.n_threads = s->n_threads;
+    p->context.kernel_set = s->kernel_set;
+    pgrad_model_params_init(&p->model, sizeof p->model);
+    p->model.storage = s->storage;
+    p->model.frozen = is_frozen(s);
+    pgrad_rollout_params_init(&p->rollout, sizeof p->rollout);
+    p->rollout.group_size = s->group;
+    p->rollout.max_prompts = s->prompts;
+    p->rollout.max_prompt_tokens = s->prompt;
+    p->rollout.max_new_tokens = s->completion;
+    p->rollout.batch_size = s->batch;
+    p->rollout.kv_storage = s->kv;
+    pgrad_objective_params_init(&p->objective, sizeof p->objective);
+    p->objective.micro_batch_tokens = s->micro;
+    p->objective.recompute = s->recompute;
+    p->objective.share_prefix = s->share;
+    p->objective.kl_beta = s->reference ? 0.1 : 0.0;
+    pgrad_optimizer_params_init(&p->optimizer, sizeof p->optimizer);
+    p->optimizer.kind = s->optimizer;
+    p->optimizer.momentum = 0.9;
+    p->optimizer.moments = s->moments;
+    p->optimizer.max_grad_norm = s->in_backward ? INFINITY : 1.0;
+    pgrad_plan_params_init(&p->plan, sizeof p->plan);
+    p->plan.rollout = &p->rollout;
+    if (!is_frozen(s)) {
+        p->plan.objective = &p->objective;
+        p->plan.optimizer = &p->optimizer;
+    }
+    p->plan.in_backward = s->in_backward;
+    p->plan.reference = s->reference;
+}
+
+static void fill_rollout(const setting *s, pgrad_rollout *rollout)
+{
+    for (uint32_t i = 0; i < s->prompts; i++) {
+        pgrad_token ids[2048];
+        for (uint32_t t = 0; t < s->prompt; t++)
+            ids[t] = (pgrad_token)pgrad__uniform_below(3, i, t, s->vocab);
+        OK(pgrad_rollout_add_prompt(rollout, ids, s->prompt, NULL, NULL));
+    }
+}
+
+/* Two steps of everything the plan names, the second in memory that is there. */
+static void run(const setting *s, const params *p, pgrad_context *context, uint64_t *peak_rollout)
+{
+    pgrad_model *model, *reference = NULL;
+    pgrad_rollout *rollout;
+    pgrad_sampler *sampler;
+    pgrad_sampler_params sampling;
+    pgrad_objective *objective = NULL;
+    pgrad_optimizer *optimizer = NULL;
+    pgrad_context_info info = {.struct_size = sizeof info};
+    OK(pgrad_model_create(context, p->config, 7, &p->model, &model));
+    if (s->reference)
+        OK(pgrad_model_snapshot(model, &reference));
+    OK(pgrad_rollout_create(model, NULL, &p->rollout, &rollout));
+    pgrad_sampler_params_init(&sampling, sizeof sampling);
+    sampling.ignore_eos = 1;
+    OK(pgrad_sampler_create(context, &sampling, &sampler));
+    if (!is_frozen(s)) {
+        OK(pgrad_objective_create(model, &p->objective, &objective));
+        OK(pgrad_optimizer_create(model, &p->optimizer, &optimizer));
+    }
+    for (int step = 0; step < 2; step++) {
+        pgrad_rollout_clear(rollout);
+        fill_rollout(s, rollout);
+        OK(pgrad_rollout_generate(rollout, sampler, NULL));
+        if (s->reference)
+            OK(pgrad_rollout_score(rollout, reference, PGRAD_REFERENCE));
+        if (step == 0) {
+            OK(pgrad_context_get_info(context, &info));
+            *peak_rollout = info.memory_now;
+        }
+        if (is_frozen(s))
+            continue;
+        for (uint32_t i = 0; i < s->group * s->prompts; i++) {
+            const float advantage = i % 2 == 0 ? 1.0f : -0.5f;
+            size_t n;
+            (void)pgrad_rollout_tokens(rollout, i, &n);
+            ck_assert_uint_eq(n, s->completion);
+            OK(pgrad_rollout_set_array(rollout, PGRAD_ADVANTAGES, i, &advantage, 1));
+        }
+        pgrad_backward_params how;
+        pgrad_backward_params_init(&how, sizeof how);
+        how.optimizer = s->in_backward ? optimizer : NULL;
+        OK(pgrad_model_zero_grad(model));
+        OK(pgrad_objective_backward(objective, rollout, NULL, 0, &how, NULL));
+        if (!s->in_backward)
+            OK(pgrad_optimizer_step(optimizer, NULL));
+    }
+    pgrad_objective_free(objective);
+    pgrad_optimizer_free(optimizer);
+    pgrad_rollout_free(rollout);
+    pgrad_sampler_free(sampler);
+    pgrad_model_free(reference);
+    pgrad_model_free(model);
+}
+
+static void within(const char *what, uint64_t estimated, uint64_t used, double share)
+{
+    const double ratio = (double)estimated / (double)used;
+    if (getenv("SHOW") != NULL)
+        printf("%-8s %10llu %10llu %.4f\n", what, (unsigned long long)estimated, (unsigned long long)used,
+               ratio);
+    ck_assert_msg(fabs(ratio - 1.0) <= share, "%s: %llu bytes estimated, %llu used: %.4f", what,
+                  (unsigned long long)estimated, (unsigned long long)used, ratio);
+}
+
+static int cannot_run(const setting *s)
+{
+    pgrad_context_params of_set;
+    pgrad_context *context = NULL;
+    pgrad_context_params_init(&of_set, sizeof of_set);
+    of_set.kernel_set = s->kernel_set;
+    const pgrad_status status = pgrad_context_create(&of_set, &context);
+    pgrad_context_free(context);
+    return status == PGRAD_E_UNSUPPORTED;
+}
+
+START_TEST(within_five_percent)
+{
+    const setting *s = &settings[_i];
+    params p;
+    pgrad_context *before, *context;
+    pgrad_memory_report report = {.struct_size = sizeof report};
+    pgrad_context_info info = {.struct_size = sizeof info};
+    uint64_t rollout = 0;
+    if (cannot_run(s))
+        return;
+    set_params(s, &p);
+    OK(pgrad_context_create(&p.context, &before));
+    OK(pgrad_model_estimate_create(before, p.config, &p.model, &p.plan, &report));
+    pgrad_context_free(before);
+    ck_assert_uint_eq(report.total, report.weights + report.gradients + report.moments +
+                                        report.activations + report.kv_cache + report.scratch +
+                                        report.rollout + report.reference + report.other);
+    OK(pgrad_context_create(&p.context, &context));
+    run(s, &p, context, &rollout);
+    OK(pgrad_context_get_info(context, &info));
+    within("rollout", report.peak_rollout, rollout, 0.05);
+    within("all", report.total, info.memory_peak, 0.05);
+    pgrad_context_free(context);
+}
+END_TEST
+
+static Suite *make_suite(void)
+{
+    Suite *suite = suite_create("estimate");
+    TCase *sizes = tcase_create("sizes");
+    tcase_set_timeout(sizes, 300);
+    tcase_add_loop_test(sizes, within_five_percent, 0, N_SETTINGS);
+    suite_add_tcase(suite, sizes);
+    return suite;
+}
+
+int main(void)
+{
+    return run_suite(make_suite());
+}
