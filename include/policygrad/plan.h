@@ -13,7 +13,7 @@
  * is what loading holds for a moment: buffers of a few MiB a thread, and a GGUF file's metadata.
  *
  * Under a memory limit, the context's or the plan's, what params leave open is chosen so that all of
- * it fits: batch_size 0, micro_batch_tokens 0, recompute AUTO, and, where they are AUTO, moments and
+ * it fits, with a 128th of the limit left free for what is left out: batch_size 0, micro_batch_tokens 0, recompute AUTO, and, where they are AUTO, moments and
  * kv_storage. The first four change no bit of a rollout, and of gradients nothing but the order of
  * sums (micro-batches). The cheapest choice is taken: rows to compute, a tenth more for recomputing,
  * a little for every micro-batch; decoding fewer sequences at once comes after that, narrower moments
@@ -70,7 +70,7 @@ typedef struct pgrad_memory_report {
     uint64_t peak_rollout;  /* before the first backward pass; after it all stays: total */
     uint64_t memory_limit;  /* what the choices had to fit under; 0: nothing */
     /* the choices: values for the params of the same names */
-    uint32_t batch_size;
+    uint32_t batch_size; /* may be more than there are sequences */
     uint32_t micro_batch_tokens;
     uint32_t recompute;
     uint32_t kv_storage;

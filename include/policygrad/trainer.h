@@ -65,6 +65,10 @@ typedef struct pgrad_train_params {
     const pgrad_prompts *eval_prompts; /* held out; greedy, with a sampler of its own; NULL: none */
     uint64_t eval_every;        /* steps; the report of such a step has eval_reward. 0: at the start and
                                    the end only; default 0 */
+    uint32_t kv_storage;        /* PGRAD_KV_* of the rollout, default F32 */
+    uint32_t moments;           /* PGRAD_MOMENTS_* where no optimizer is given, default F32 */
+    uint32_t micro_batch_tokens; /* where no objective is given: as there, default 0 */
+    uint32_t recompute;         /* PGRAD_RECOMPUTE_* where no objective is given, default AUTO */
 } pgrad_train_params;
 
 /* Writes the size and the defaults, no more than size bytes. */
@@ -89,6 +93,7 @@ typedef struct pgrad_train_report {
     double eval_after;
     uint32_t stopped;       /* PGRAD_STOPPED_* */
     uint32_t n_skipped;     /* steps refused with E_NUMERIC */
+    uint64_t memory_planned; /* bytes the run was planned to hold at most: see plan.h */
 } pgrad_train_report;
 
 /* Trains model on prompts. A step whose update is not finite is skipped; three in a row end the run
@@ -97,6 +102,10 @@ typedef struct pgrad_train_report {
  * fourth on: seconds_predicted), and a rollout that the time ends in is dropped, its numbers of sequences
  * given back: weights and sampler are those after the last whole step. From the rewards on a step is
  * finished. Host handles are kept alive for the run.
+ * Its memory is planned before it is taken, with the longest prompt and completions of max_new_tokens;
+ * a memory limit of the context chooses what params leave open (plan.h), in an objective of the host's
+ * too, for the run. Each step's report tells micro_batch_tokens, recompute and n_micro_batches, the log
+ * at INFO all of it. Where nothing fits, E_LIMIT says what would.
  * Errors: E_INVALID and E_LIMIT, naming the prompt or field; E_MISMATCH (an objective or optimizer of
  * another model, another context); and those of the calls it wraps; out (may be NULL) is filled in any case. */
 PGRAD_API pgrad_status pgrad_train(pgrad_model *model, pgrad_tokenizer *tokenizer,

@@ -283,6 +283,14 @@ static const pgrad__field TRAIN_FIELDS[] = {
     FIELD(POINTER, pgrad_train_params, eval_prompts, 0.0, 0.0, 0.0, 0, 0, NULL, "held out"),
     FIELD(U64, pgrad_train_params, eval_every, 0.0, 0.0, 18446744073709551615.0, 0, 0, NULL,
           "steps, 0: start and end"),
+    FIELD(CHOICE, pgrad_train_params, kv_storage, 0.0, 0.0, 3.0, 0, 0, ROLLOUT_KV_STORAGE,
+          "how the rollout's keys and values are kept"),
+    FIELD(CHOICE, pgrad_train_params, moments, 0.0, 0.0, 3.0, 0, 0, OPTIMIZER_MOMENTS,
+          "of the optimizer made here"),
+    FIELD(U32, pgrad_train_params, micro_batch_tokens, 0.0, 0.0, 4294967295.0, 0, 0, NULL,
+          "of the objective made here"),
+    FIELD(CHOICE, pgrad_train_params, recompute, 2.0, 0.0, 2.0, 0, 0, RECOMPUTE,
+          "of the objective made here"),
 };
 
 #define TABLE(name, fields)                                                                        \

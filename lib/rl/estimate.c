@@ -73,6 +73,7 @@ pgrad_status pgrad__plan_read(const pgrad_model *model, const pgrad_plan_params 
         PGRAD__TRY(read_lengths(model, &plan));
     plan.memory_limit =
         read->memory_limit != 0 ? read->memory_limit : model->context->memory_limit;
+    plan.room = plan.memory_limit - plan.memory_limit / 128; /* the rest is for small things */
     *out = plan;
     return PGRAD_OK;
 }

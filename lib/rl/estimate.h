@@ -16,7 +16,7 @@ typedef struct pgrad__plan {
     pgrad_optimizer_params optimizer;
     int has_rollout, has_evaluation, has_objective, has_optimizer;
     uint32_t prompt_tokens, completion_tokens;
-    uint64_t memory_limit;
+    uint64_t memory_limit, room; /* room: of it, what a plan may take */
 } pgrad__plan;
 
 /* E_INVALID, E_STATE. The pointers of `params` are not used later, but for the tokenizer. */

@@ -40,6 +40,11 @@ static int either_auto(const pgrad__plan *plan)
            (plan->has_evaluation && plan->evaluation.kv_storage == PGRAD_KV_AUTO);
 }
 
+static uint64_t sequences_of(const pgrad_rollout_params *rollout)
+{
+    return (uint64_t)rollout->max_prompts * rollout->group_size;
+}
+
 static options options_of(const pgrad__plan *plan)
 {
     static const uint32_t micro[N_MICRO] = {PGRAD__MICRO_BATCH_TOKENS, 1024, 512, 256, 128, 64};
@@ -48,7 +53,7 @@ static options options_of(const pgrad__plan *plan)
                                                 PGRAD_MOMENTS_Q8};
     static const uint32_t kv[N_KV] = {PGRAD_KV_F32, PGRAD_KV_F16};
     static const uint32_t slots[N_SLOTS] = {64, 32, 16, 8, 4, 2, 1};
-    const uint64_t n_sequences = (uint64_t)plan->rollout.max_prompts * plan->rollout.group_size;
+    const uint64_t n = sequences_of(&plan->rollout), n_other = sequences_of(&plan->evaluation);
     const pgrad_objective_params *objective = &plan->objective;
     options o;
     size_t first = 0;
@@ -62,12 +67,10 @@ static options options_of(const pgrad__plan *plan)
                        plan->has_optimizer && plan->optimizer.moments == PGRAD_MOMENTS_AUTO,
                        plan->optimizer.moments);
     o.n_kv = list(o.kv, kv, N_KV, either_auto(plan), plan->rollout.kv_storage);
-    while (first + 1 < N_SLOTS && slots[first + 1] >= n_sequences)
-        first++; /* no more than sequences */
+    while (first + 1 < N_SLOTS && slots[first + 1] >= (n > n_other ? n : n_other))
+        first++; /* no more than there are */
     o.n_slots = list(o.slots, slots + first, N_SLOTS - first,
                      plan->has_rollout && plan->rollout.batch_size == 0, plan->rollout.batch_size);
-    if (o.slots[0] > n_sequences && plan->has_rollout)
-        o.slots[0] = (uint32_t)n_sequences;
     return o;
 }
 
@@ -155,8 +158,9 @@ static pgrad_status standing(const search *s, const pgrad__choice *choice, uint6
 static pgrad_status choose(search *s, pgrad__choice *choice)
 {
     const options *o = &s->options;
-    const uint64_t limit = s->plan->memory_limit;
+    const uint64_t room = s->plan->room;
     PGRAD__TRY(find_ways(s));
+    (void)choose_way(s, 0, choice);
     for (size_t kv = 0; kv < o->n_kv; kv++)
         for (size_t m = 0; m < o->n_moments; m++)
             for (size_t i = 0; i < o->n_slots; i++) {
@@ -165,7 +169,7 @@ static pgrad_status choose(search *s, pgrad__choice *choice)
                 choice->moments = o->moments[m];
                 choice->batch_size = o->slots[i];
                 PGRAD__TRY(standing(s, choice, &bytes));
-                if (choose_way(s, bytes < limit ? limit - bytes : 0, choice) && bytes <= limit)
+                if (bytes <= room && choose_way(s, room - bytes, choice))
                     return PGRAD_OK;
             }
     return PGRAD_OK;
@@ -249,35 +253,34 @@ __attribute__((format(printf, 2, 3))) static void advise(advice *to, const char 
         to->length += (size_t)n < room ? (size_t)n : room - 1;
 }
 
-static int fits(const pgrad__plan *plan, pgrad_model *model, const pgrad__choice *choice)
+/* 1 when a choice for this plan would be accepted. */
+static int fits(const pgrad__plan *plan, pgrad_model *model)
 {
     pgrad_memory_report report;
-    return measure(plan, model, choice, &report) == PGRAD_OK &&
-           report.total <= plan->memory_limit;
+    pgrad__choice choice;
+    return choose_planned(plan, model, &choice) == PGRAD_OK &&
+           measure(plan, model, &choice, &report) == PGRAD_OK && report.total <= plan->room;
 }
 
 /* What params forbid. */
-static void advise_storage(const pgrad__plan *plan, pgrad_model *model,
-                           const pgrad__choice *leanest, advice *to)
+static void advise_storage(const pgrad__plan *plan, pgrad_model *model, advice *to)
 {
-    pgrad__choice narrow = *leanest;
     pgrad__plan open = *plan;
-    narrow.moments = PGRAD_MOMENTS_Q8;
-    if (plan->has_optimizer && leanest->moments != narrow.moments && fits(&open, model, &narrow)) {
-        advise(to, "; optimizer.moments AUTO would fit");
-        return;
+    if (plan->has_optimizer && plan->optimizer.moments != PGRAD_MOMENTS_AUTO) {
+        open.optimizer.moments = PGRAD_MOMENTS_AUTO;
+        if (fits(&open, model)) {
+            advise(to, "; optimizer.moments AUTO would fit");
+            return;
+        }
     }
     open.rollout.kv_storage = PGRAD_KV_AUTO;
-    narrow.kv_storage = PGRAD_KV_F16;
-    if (plan->has_rollout && leanest->kv_storage != narrow.kv_storage &&
-        fits(&open, model, &narrow))
+    if (plan->has_rollout && plan->rollout.kv_storage != PGRAD_KV_AUTO && fits(&open, model))
         advise(to, "; rollout.kv_storage%s AUTO would fit",
                plan->has_optimizer ? " and optimizer.moments" : "");
 }
 
 /* The longest completion that fits; rollout.max_new_tokens and the plan's length as one. */
-static void advise_length(const pgrad__plan *plan, pgrad_model *model,
-                          const pgrad__choice *leanest, advice *to)
+static void advise_length(const pgrad__plan *plan, pgrad_model *model, advice *to)
 {
     uint32_t low = 0, high = plan->completion_tokens;
     while (plan->has_rollout && high - low > 1) {
@@ -286,7 +289,7 @@ static void advise_length(const pgrad__plan *plan, pgrad_model *model,
         shorter.rollout.max_new_tokens = shorter.completion_tokens;
         if (plan->has_evaluation)
             shorter.evaluation.max_new_tokens = shorter.completion_tokens;
-        if (fits(&shorter, model, leanest))
+        if (fits(&shorter, model))
             low = shorter.completion_tokens;
         else
             high = shorter.completion_tokens;
@@ -306,10 +309,10 @@ static pgrad_status refuse(const pgrad__plan *plan, pgrad_model *model,
     if (plan->has_optimizer)
         advise(&how, ", moments in %s", moments[leanest->moments]);
     if (plan->has_rollout)
-        advise(&how, ", keys and values in %s, %u sequences decoded at once",
+        advise(&how, ", keys and values in %s, decoding %u at a time",
                kv[leanest->kv_storage], leanest->batch_size);
-    advise_storage(plan, model, leanest, &ways);
-    advise_length(plan, model, leanest, &ways);
+    advise_storage(plan, model, &ways);
+    advise_length(plan, model, &ways);
     if (ways.length == 0)
         advise(&ways, "; weights take %.1f MiB, gradients %.1f, moments %.1f",
                mib(needed->weights), mib(needed->gradients), mib(needed->moments));
@@ -324,7 +327,7 @@ pgrad_status pgrad__plan_make(const pgrad__plan *plan, pgrad_model *model,
     pgrad__choice choice;
     PGRAD__TRY(choose_planned(plan, model, &choice));
     PGRAD__TRY(measure(plan, model, &choice, out));
-    if (plan->memory_limit != 0 && out->total > plan->memory_limit)
+    if (plan->memory_limit != 0 && out->total > plan->room)
         return refuse(plan, model, &choice, out);
     return PGRAD_OK;
 }

@@ -16,29 +16,31 @@ pgrad_status pgrad__evaluation_init(pgrad__evaluation *evaluation, pgrad_model *
                                     pgrad_tokenizer *tokenizer, const pgrad_prompts *prompts,
                                     uint32_t max_new_tokens)
 {
-    pgrad_status status = PGRAD_OK;
-    pgrad_rollout_params rollout;
-    pgrad_sampler_params sampler;
     memset(evaluation, 0, sizeof *evaluation);
     evaluation->context = model->context;
-    status = pgrad__prompt_set_init(&evaluation->prompts, model, tokenizer, prompts, 0);
+    const pgrad_status status =
+        pgrad__prompt_set_init(&evaluation->prompts, model, tokenizer, prompts, 0);
     if (status != PGRAD_OK)
         return pgrad__fail_in(status, "eval_prompts: ");
     const size_t n = evaluation->prompts.source.n;
     evaluation->batch = n < MAX_BATCH ? (uint32_t)n : MAX_BATCH;
-    pgrad_rollout_params_init(&rollout, sizeof rollout);
-    rollout.group_size = 1;
-    rollout.max_prompts = evaluation->batch;
-    rollout.max_prompt_tokens = evaluation->prompts.max_tokens;
-    rollout.max_new_tokens = max_new_tokens;
-    PGRAD__GO(pgrad_rollout_create(model, tokenizer, &rollout, &evaluation->rollout));
+    pgrad_rollout_params *rollout = &evaluation->params;
+    pgrad_rollout_params_init(rollout, sizeof *rollout);
+    rollout->group_size = 1;
+    rollout->max_prompts = evaluation->batch;
+    rollout->max_prompt_tokens = evaluation->prompts.max_tokens;
+    rollout->max_new_tokens = max_new_tokens;
+    return PGRAD_OK;
+}
+
+pgrad_status pgrad__evaluation_take(pgrad__evaluation *evaluation, pgrad_model *model,
+                                    pgrad_tokenizer *tokenizer)
+{
+    pgrad_sampler_params sampler;
+    PGRAD__TRY(pgrad_rollout_create(model, tokenizer, &evaluation->params, &evaluation->rollout));
     pgrad_sampler_params_init(&sampler, sizeof sampler);
     sampler.temperature = 0.0;
-    PGRAD__GO(pgrad_sampler_create(model->context, &sampler, &evaluation->sampler));
-    return PGRAD_OK;
-fail:
-    pgrad__evaluation_free(evaluation);
-    return status;
+    return pgrad_sampler_create(model->context, &sampler, &evaluation->sampler);
 }
 
 void pgrad__evaluation_free(pgrad__evaluation *evaluation)

@@ -10,12 +10,16 @@ typedef struct pgrad__evaluation {
     pgrad__prompt_set prompts;
     pgrad_rollout *rollout;
     pgrad_sampler *sampler;
+    pgrad_rollout_params params;
     uint32_t batch; /* prompts at once */
 } pgrad__evaluation;
 
+/* Encodes the prompts and sets the rollout's params; then `take` takes its memory. */
 pgrad_status pgrad__evaluation_init(pgrad__evaluation *evaluation, pgrad_model *model,
                                     pgrad_tokenizer *tokenizer, const pgrad_prompts *prompts,
                                     uint32_t max_new_tokens);
+pgrad_status pgrad__evaluation_take(pgrad__evaluation *evaluation, pgrad_model *model,
+                                    pgrad_tokenizer *tokenizer);
 void pgrad__evaluation_free(pgrad__evaluation *evaluation);
 
 /* The mean reward over all prompts that could be scored; NaN when none could. */

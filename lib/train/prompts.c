@@ -167,6 +167,11 @@ void pgrad__prompt_set_free(pgrad__prompt_set *set)
     memset(set, 0, sizeof *set);
 }
 
+size_t pgrad__prompt_set_held(const pgrad__prompt_set *set)
+{
+    return pgrad__held(set->ids) + pgrad__held(set->offsets) + pgrad__held(set->order);
+}
+
 pgrad_status pgrad__prompt_set_add(const pgrad__prompt_set *set, size_t i, pgrad_rollout *rollout)
 {
     const pgrad_prompts *prompts = &set->source;

@@ -25,6 +25,8 @@ pgrad_status pgrad__prompt_set_init(pgrad__prompt_set *set, const pgrad_model *m
                                     pgrad_tokenizer *tokenizer, const pgrad_prompts *prompts,
                                     uint64_t seed);
 void pgrad__prompt_set_free(pgrad__prompt_set *set);
+/* Its memory, as it is accounted. */
+size_t pgrad__prompt_set_held(const pgrad__prompt_set *set);
 
 /* Adds prompt i with its columns to a rollout. */
 pgrad_status pgrad__prompt_set_add(const pgrad__prompt_set *set, size_t i, pgrad_rollout *rollout);

@@ -18,6 +18,7 @@
 #include "io/append.h"
 #include "text/tokenizer.h"
 #include "rl/advantage.h"
+#include "rl/estimate.h"
 #include "rl/objective.h"
 #include "rl/optimizer.h"
 #include "rl/reward.h"
@@ -40,6 +41,8 @@ typedef struct run {
     pgrad_advantage *own_advantage;
     pgrad_objective *own_objective;
     pgrad_optimizer *own_optimizer;
+    pgrad_rollout_params rollout_params;
+    pgrad_optimizer_params optimizer_params;
     int has_evaluation;
     pgrad__evaluation evaluation;
     int metrics; /* descriptor, -1: none */
@@ -71,15 +74,12 @@ static pgrad_status make_handles(run *r)
         params->advantage = r->own_advantage;
     }
     if (params->objective == NULL) {
-        PGRAD__TRY(pgrad_objective_create(r->model, NULL, &r->own_objective));
+        pgrad_objective_params objective;
+        pgrad_objective_params_init(&objective, sizeof objective);
+        objective.micro_batch_tokens = params->micro_batch_tokens;
+        objective.recompute = params->recompute;
+        PGRAD__TRY(pgrad_objective_create(r->model, &objective, &r->own_objective));
         params->objective = r->own_objective;
-    }
-    if (params->optimizer == NULL) {
-        pgrad_optimizer_params optimizer;
-        pgrad_optimizer_params_init(&optimizer, sizeof optimizer);
-        optimizer.learning_rate = params->learning_rate;
-        PGRAD__TRY(pgrad_optimizer_create(r->model, &optimizer, &r->own_optimizer));
-        params->optimizer = r->own_optimizer;
     }
     return PGRAD_OK;
 }
@@ -99,7 +99,8 @@ static pgrad_status check_run(const run *r)
             PGRAD_E_INVALID,
             "train.reference: a KL term is switched on (kl_beta > 0), but no reference "
             "model is given");
-    if (r->params.objective->model != r->model || r->params.optimizer->model != r->model)
+    if (r->params.objective->model != r->model ||
+        (r->params.optimizer != NULL && r->params.optimizer->model != r->model))
         return pgrad__fail(PGRAD_E_MISMATCH, "train.%s: it belongs to another model",
                            r->params.objective->model != r->model ? "objective" : "optimizer");
     if (r->params.sampler->context != r->model->context ||
@@ -126,37 +127,102 @@ static void warn_of_truncation(const run *r)
                         "sample from another distribution than the policy's; gradients are biased");
 }
 
-static pgrad_status make_rollout(run *r)
+static pgrad_status make_prompts(run *r, const pgrad_prompts *prompts)
 {
-    pgrad_rollout_params rollout;
+    PGRAD__TRY(
+        pgrad__prompt_set_init(&r->prompts, r->model, r->tokenizer, prompts, r->params.seed));
     if (r->params.prompts_per_step > r->prompts.source.n)
         return pgrad__fail(
             PGRAD_E_INVALID,
             "train.prompts_per_step: expected at most the %zu prompts given, found %u",
             r->prompts.source.n, r->params.prompts_per_step);
-    pgrad_rollout_params_init(&rollout, sizeof rollout);
-    rollout.group_size = r->params.group_size;
-    rollout.max_prompts = r->params.prompts_per_step;
-    rollout.max_prompt_tokens = r->prompts.max_tokens;
-    rollout.max_new_tokens = r->params.max_new_tokens;
-    return pgrad_rollout_create(r->model, r->tokenizer, &rollout, &r->rollout);
+    if (r->params.eval_prompts != NULL) {
+        r->has_evaluation = 1; /* is freed, even half made */
+        PGRAD__TRY(pgrad__evaluation_init(&r->evaluation, r->model, r->tokenizer,
+                                          r->params.eval_prompts, r->params.max_new_tokens));
+    }
+    return PGRAD_OK;
+}
+
+/* Params of the rollouts and of an optimizer made here, as far as they are known without a plan. */
+static void fill_params(run *r)
+{
+    pgrad_rollout_params *rollout = &r->rollout_params;
+    pgrad_rollout_params_init(rollout, sizeof *rollout);
+    rollout->group_size = r->params.group_size;
+    rollout->max_prompts = r->params.prompts_per_step;
+    rollout->max_prompt_tokens = r->prompts.max_tokens;
+    rollout->max_new_tokens = r->params.max_new_tokens;
+    rollout->kv_storage = r->evaluation.params.kv_storage = r->params.kv_storage;
+    pgrad_optimizer_params_init(&r->optimizer_params, sizeof r->optimizer_params);
+    r->optimizer_params.learning_rate = r->params.learning_rate;
+    r->optimizer_params.moments = r->params.moments;
+    if (r->params.optimizer != NULL)
+        r->optimizer_params = r->params.optimizer->params;
+}
+
+static void tell_plan(const run *r, const pgrad_memory_report *report)
+{
+    static const char *const moments[] = {"f32", "bf16", "q8"}, *const kv[] = {"f32", "f16", "bf16"};
+    pgrad__log_line(r->model->context, PGRAD_LOG_INFO,
+                    "train: %.1f MiB are planned: micro-batches of %u tokens, %s, moments in %s, "
+                    "keys and values in %s, decoding %u at a time",
+                    (double)report->total / 1048576.0, report->micro_batch_tokens,
+                    report->recompute ? "recompute" : "activations kept",
+                    moments[report->moments_storage], kv[report->kv_storage], report->batch_size);
+}
+
+/* Plans the run's memory and puts the choices into force: E_LIMIT when none fits. */
+static pgrad_status plan_memory(run *r)
+{
+    pgrad__plan plan;
+    pgrad_memory_report report;
+    pgrad_plan_params params;
+    pgrad_plan_params_init(&params, sizeof params);
+    params.rollout = &r->rollout_params;
+    params.evaluation = r->has_evaluation ? &r->evaluation.params : NULL;
+    params.objective = &r->params.objective->params;
+    params.optimizer = &r->optimizer_params;
+    params.tokenizer = r->tokenizer;
+    params.reference = r->params.reference != NULL;
+    params.other_bytes =
+        pgrad__prompt_set_held(&r->prompts) + pgrad__prompt_set_held(&r->evaluation.prompts);
+    PGRAD__TRY(pgrad__plan_read(r->model, &params, &plan));
+    PGRAD__TRY(pgrad__plan_make(&plan, r->model, &report));
+    r->rollout_params.kv_storage = report.kv_storage;
+    r->rollout_params.batch_size = report.batch_size;
+    r->evaluation.params.kv_storage = report.kv_storage;
+    r->evaluation.params.batch_size = report.batch_size;
+    r->optimizer_params.moments = report.moments_storage;
+    pgrad__objective_choose(r->params.objective, report.micro_batch_tokens, report.recompute);
+    r->report.memory_planned = report.total;
+    tell_plan(r, &report);
+    return PGRAD_OK;
+}
+
+static pgrad_status take_memory(run *r)
+{
+    pgrad_train_params *params = &r->params;
+    PGRAD__TRY(pgrad_rollout_create(r->model, r->tokenizer, &r->rollout_params, &r->rollout));
+    if (r->has_evaluation)
+        PGRAD__TRY(pgrad__evaluation_take(&r->evaluation, r->model, r->tokenizer));
+    if (params->optimizer == NULL) {
+        PGRAD__TRY(pgrad_optimizer_create(r->model, &r->optimizer_params, &r->own_optimizer));
+        params->optimizer = r->own_optimizer;
+    }
+    return pgrad__calloc(r->model->context, (size_t)params->target_window, sizeof(double),
+                         &r->window);
 }
 
 static pgrad_status make_run(run *r, const pgrad_prompts *prompts)
 {
-    pgrad_context *context = r->model->context;
-    PGRAD__TRY(
-        pgrad__prompt_set_init(&r->prompts, r->model, r->tokenizer, prompts, r->params.seed));
-    PGRAD__TRY(make_rollout(r));
+    PGRAD__TRY(make_prompts(r, prompts));
     PGRAD__TRY(make_handles(r));
     PGRAD__TRY(check_run(r));
     warn_of_truncation(r);
-    PGRAD__TRY(pgrad__calloc(context, (size_t)r->params.target_window, sizeof(double), &r->window));
-    if (r->params.eval_prompts != NULL) {
-        PGRAD__TRY(pgrad__evaluation_init(&r->evaluation, r->model, r->tokenizer,
-                                          r->params.eval_prompts, r->params.max_new_tokens));
-        r->has_evaluation = 1;
-    }
+    fill_params(r);
+    PGRAD__TRY(plan_memory(r));
+    PGRAD__TRY(take_memory(r));
     if (r->params.metrics_path != NULL)
         PGRAD__TRY(pgrad__append_open(r->params.metrics_path, &r->metrics));
     return PGRAD_OK;
@@ -168,6 +234,8 @@ static void free_run(run *r)
     pgrad__append_close(r->metrics);
     if (r->has_evaluation)
         pgrad__evaluation_free(&r->evaluation);
+    if (r->params.objective != NULL) /* of the host's: as it was */
+        pgrad__objective_choose(r->params.objective, 0, PGRAD_RECOMPUTE_AUTO);
     pgrad_optimizer_free(r->own_optimizer);
     pgrad_objective_free(r->own_objective);
     pgrad_advantage_free(r->own_advantage);
