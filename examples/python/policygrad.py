@@ -30,7 +30,7 @@ try:
 except ImportError:  # views of arrays are memoryviews then
     numpy = None
 
-OK, E_INVALID, E_STATE, E_BUFFER, E_NUMERIC, E_IO, E_CANCELLED, E_CALLBACK = 0, -1, -2, -4, -23, -42, -60, -61
+OK, E_INVALID, E_STATE, E_BUFFER, E_LIMIT, E_NUMERIC, E_IO, E_CANCELLED, E_CALLBACK = 0, -1, -2, -4, -41, -23, -42, -60, -61
 LOGPROBS, LOGPROBS_SAMPLED, CURRENT, OLD, REFERENCE, ENTROPY, REWARDS, ADVANTAGES, MASK = range(9)
 NONE, EMA, BATCH_MEAN, RLOO, GRPO, DR_GRPO = range(6)
 ENCODE_SPECIAL, ENCODE_ADD, DECODE_SKIP_SPECIAL = 1, 2, 1
@@ -241,6 +241,10 @@ class TrainParams(ctypes.Structure):
         ("save_every", c_uint64),
         ("eval_prompts", c_void_p),
         ("eval_every", c_uint64),
+        ("kv_storage", c_uint32),
+        ("moments", c_uint32),
+        ("micro_batch_tokens", c_uint32),
+        ("recompute", c_uint32),
     ]
 
 
@@ -255,6 +259,48 @@ class TrainReport(ctypes.Structure):
         ("eval_after", c_double),
         ("stopped", c_uint32),
         ("n_skipped", c_uint32),
+        ("memory_planned", c_uint64),
+    ]
+
+
+class PlanParams(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("rollout", c_void_p),
+        ("objective", c_void_p),
+        ("optimizer", c_void_p),
+        ("evaluation", c_void_p),
+        ("tokenizer", c_void_p),
+        ("prompt_tokens", c_uint32),
+        ("completion_tokens", c_uint32),
+        ("in_backward", c_uint32),
+        ("reference", c_uint32),
+        ("memory_limit", c_uint64),
+        ("other_bytes", c_uint64),
+    ]
+
+
+class MemoryReport(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("weights", c_uint64),
+        ("gradients", c_uint64),
+        ("moments", c_uint64),
+        ("activations", c_uint64),
+        ("kv_cache", c_uint64),
+        ("scratch", c_uint64),
+        ("rollout", c_uint64),
+        ("reference", c_uint64),
+        ("other", c_uint64),
+        ("total", c_uint64),
+        ("peak_rollout", c_uint64),
+        ("memory_limit", c_uint64),
+        ("batch_size", c_uint32),
+        ("micro_batch_tokens", c_uint32),
+        ("recompute", c_uint32),
+        ("kv_storage", c_uint32),
+        ("moments_storage", c_uint32),
+        ("n_micro_batches", c_uint32),
     ]
 
 
@@ -270,6 +316,8 @@ STRUCTURES = {
     "prompts": Prompts,
     "train": TrainParams,
     "train_report": TrainReport,
+    "plan": PlanParams,
+    "memory_report": MemoryReport,
 }
 
 # Fields that are arrays: the type of an element and the field of their length.
@@ -546,6 +594,15 @@ class Context(Handle):
         _library.pgrad_context_clear_cancel(self.live)
 
 
+def _estimate(function: str, arguments: Tuple, plan: Mapping[str, Any]) -> MemoryReport:
+    parts = {"rollout": "rollout", "evaluation": "rollout", "objective": "objective", "optimizer": "optimizer"}
+    fields = {field: _params(parts[field], value) if field in parts and value is not None else value
+              for field, value in plan.items()}
+    out = MemoryReport(ctypes.sizeof(MemoryReport))
+    _call(function, *arguments, _params("plan", fields), byref(out))
+    return out
+
+
 class Model(Handle):
     _free = "pgrad_model_free"
 
@@ -565,6 +622,25 @@ class Model(Handle):
 
     def snapshot(self) -> "Model":
         return Model(self._make("pgrad_model_snapshot", self.live), self.context)
+
+    def estimate(self, **plan) -> MemoryReport:
+        """What a run of this model takes, in bytes, by name, and the choices made under a memory limit; Error with
+        status E_LIMIT says what would fit. rollout, evaluation, objective and optimizer are mappings of their options,
+        the others the fields of the plan: tokenizer, prompt_tokens, memory_limit, ..."""
+        return _estimate("pgrad_model_estimate", (self.live,), plan)
+
+    @staticmethod
+    def estimate_load(context: Context, path: Union[str, os.PathLike], model: Mapping[str, Any] = {},
+                      **plan) -> MemoryReport:
+        """The same before the model is loaded; model is a mapping of its options."""
+        return _estimate("pgrad_model_estimate_load",
+                         (context.live, _encoded(path, "path"), _params("model", model)), plan)
+
+    @staticmethod
+    def estimate_create(context: Context, config_json: str, model: Mapping[str, Any] = {}, **plan) -> MemoryReport:
+        """The same before the model is created."""
+        return _estimate("pgrad_model_estimate_create",
+                         (context.live, _encoded(config_json, "config_json"), _params("model", model)), plan)
 
     def info(self) -> ModelInfo:
         out = ModelInfo(ctypes.sizeof(ModelInfo))

@@ -134,10 +134,40 @@ public:
         check(pgrad_model_get_info(get(), &out));
         return out;
     }
+    pgrad_memory_report estimate(const pgrad_plan_params *plan = nullptr) const
+    {
+        pgrad_memory_report out = sized_report();
+        check(pgrad_model_estimate(get(), plan, &out));
+        return out;
+    }
+    static pgrad_memory_report estimate_load(const context &in, const std::string &path,
+                                             const pgrad_plan_params *plan = nullptr,
+                                             const pgrad_model_params *params = nullptr)
+    {
+        pgrad_memory_report out = sized_report();
+        check(pgrad_model_estimate_load(in.get(), path.c_str(), params, plan, &out));
+        return out;
+    }
+    static pgrad_memory_report estimate_create(const context &in, const std::string &config_json,
+                                               const pgrad_plan_params *plan = nullptr,
+                                               const pgrad_model_params *params = nullptr)
+    {
+        pgrad_memory_report out = sized_report();
+        check(pgrad_model_estimate_create(in.get(), config_json.c_str(), params, plan, &out));
+        return out;
+    }
     void zero_grad() { check(pgrad_model_zero_grad(get())); }
     void save(const std::string &path, const pgrad_save_params *params = nullptr) const
     {
         check(pgrad_model_save(get(), path.c_str(), params));
+    }
+
+private:
+    static pgrad_memory_report sized_report()
+    {
+        pgrad_memory_report out = pgrad_memory_report();
+        out.struct_size = sizeof out;
+        return out;
     }
 };
 

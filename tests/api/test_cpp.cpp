@@ -237,6 +237,31 @@ void exceptions_belong_to_their_call(const pgrad::context &context, const pgrad:
 
 } // namespace
 
+/* Before the model is there and after; a limit that nothing fits under comes out as an error. */
+static void estimates(const pgrad::context &context, const pgrad::model &model, const std::string &path)
+{
+    pgrad_plan_params plan = pgrad::defaults(pgrad_plan_params_init);
+    const pgrad_rollout_params rollout = pgrad::defaults(pgrad_rollout_params_init);
+    const pgrad_objective_params objective = pgrad::defaults(pgrad_objective_params_init);
+    const pgrad_optimizer_params optimizer = pgrad::defaults(pgrad_optimizer_params_init);
+    plan.rollout = &rollout;
+    plan.objective = &objective;
+    plan.optimizer = &optimizer;
+    const pgrad_memory_report before = pgrad::model::estimate_load(context, path, &plan);
+    const pgrad_memory_report after = model.estimate(&plan);
+    expect(before.total == after.total && before.total > 4 * before.weights, "the same estimate");
+    expect(model.estimate().weights == before.weights, "the model alone");
+    bool refused = false;
+    plan.memory_limit = before.weights;
+    try {
+        model.estimate(&plan);
+    } catch (const pgrad::error &failure) {
+        refused = failure.status() == PGRAD_E_LIMIT &&
+                  std::strstr(failure.what(), "memory_limit") != nullptr;
+    }
+    expect(refused, "a refused plan");
+}
+
 int main(int, char **argv)
 {
     const char *const texts[] = {"paint it red:", "paint it blue:"};
@@ -282,6 +307,7 @@ int main(int, char **argv)
     expect(report.steps == 2 && steps == 2, "two steps, two reports");
     expect(read(model, "model.norm.weight") != before, "the weights moved");
 
+    estimates(context, model, argv[1]);
     old_exceptions_stay_away(context, model, tokenizer, prompts, params);
     step_of_handles(context, model, tokenizer);
     sequences_and_arrays_of_the_host(model, tokenizer);

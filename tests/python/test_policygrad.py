@@ -281,10 +281,54 @@ class Test(unittest.TestCase):
             with self.assertRaisesRegex(ValueError, "prompts is empty"):
                 call()
 
+    # Memory, told before and kept under a limit.
+
+    def test_estimate(self):
+        plan = dict(rollout=dict(group_size=8, max_prompts=2, max_prompt_tokens=8, max_new_tokens=20),
+                    objective={}, optimizer=dict(moments="auto"), tokenizer=self.tokenizer)
+        report = pg.Model.estimate_load(self.context, MODEL, **plan)
+        self.assertEqual(report.total, self.model.estimate(**plan).total)
+        self.assertEqual(report.weights, report.gradients)
+        self.assertEqual((report.micro_batch_tokens, report.recompute), (2048, 0))
+        config = (MODEL / "config.json").read_text()
+        half = pg.Model.estimate_create(self.context, config, model=dict(storage="bf16"), **plan)
+        self.assertLess(half.weights, report.weights * 0.6)
+        least = self.model.estimate(memory_limit=report.total * 7 // 10, **plan)
+        self.assertLessEqual(least.total, report.total * 7 // 10)
+        self.assertTrue(least.recompute or least.n_micro_batches > 1 or least.moments_storage)
+        with self.assertRaisesRegex(pg.Error, "memory_limit: .* the leanest plan") as refused:
+            self.model.estimate(memory_limit=report.weights, **plan)
+        self.assertEqual(refused.exception.status, pg.E_LIMIT)
+        with self.assertRaisesRegex(pg.Error, "plan.prompt_tokens"):
+            self.model.estimate(prompt_tokens=9, **plan)
+
+    def test_train_under_a_limit(self):
+        def run(limit):
+            seen = []
+            with pg.Context(memory_limit=limit) as context:
+                model, tokenizer = pg.Model.load(context, MODEL), pg.Tokenizer.load(context, MODEL)
+                sampler = pg.Sampler(context, ignore_eos=True)  # full lengths, as they are planned
+                out = pg.train(model, tokenizer, lambda text: len(text), PROMPTS, steps=1, prompts_per_step=3,
+                               max_new_tokens=40, moments="auto", sampler=sampler, report=seen.append)
+                peak = context.info().memory_peak
+                sampler.close()
+                tokenizer.close()
+                model.close()
+            return out.memory_planned, peak, seen[0]
+
+        planned, peak, numbers = run(0)
+        self.assertLess(abs(planned / peak - 1), 0.05)
+        self.assertEqual(numbers["num_micro_batches"], 1)
+        self.assertEqual((numbers["recompute"], numbers["micro_batch_tokens"]), (0, 2048))
+        less, peak, numbers = run(planned * 8 // 10)
+        self.assertLessEqual(peak, planned * 8 // 10)
+        self.assertLess(abs(less / peak - 1), 0.05)
+        self.assertTrue(numbers["num_micro_batches"] > 1 or numbers["recompute"] == 1)
+
     # Options, arrays, the rest.
 
     def test_mirrors_name_every_field(self):
-        for name in ("save", "sampler", "prompt", "generate", "train"):
+        for name in ("save", "sampler", "prompt", "generate", "train", "plan"):
             text, length = ctypes.create_string_buffer(4096), ctypes.c_size_t()
             pg._check(pg._library.pgrad_params_describe(name.encode(), None, text, ctypes.c_size_t(4096),
                                                         ctypes.byref(length)))

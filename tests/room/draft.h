@@ -71,15 +71,6 @@ pgrad_status pgrad_context_set_reduce(pgrad_context *context, pgrad_reduce_fn fn
 pgrad_status pgrad_reward_builtin(pgrad_context *context, const char *name, const char *args_json,
                                   pgrad_reward **out);
 
-/* What a run will hold, before anything is taken. */
-typedef struct pgrad_estimate {
-    size_t struct_size;
-    uint64_t weights, gradients, moments, activations, kv_cache, scratch, total;
-} pgrad_estimate;
-pgrad_status pgrad_estimate_run(pgrad_model *model, const pgrad_rollout_params *rollout,
-                                const pgrad_objective_params *objective,
-                                const pgrad_optimizer_params *optimizer, pgrad_estimate *out);
-
 /* Checkpoints. */
 enum {
     PGRAD_KIND_MODEL = 0,

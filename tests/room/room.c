@@ -142,8 +142,6 @@ pgrad_status resumed_run(run *r)
 {
     pgrad_checkpoint *checkpoint = NULL;
     pgrad_reward *format = NULL;
-    pgrad_estimate needed = {.struct_size = sizeof needed};
-    TRY(pgrad_estimate_run(r->model, NULL, NULL, NULL, &needed));
     TRY(pgrad_reward_builtin(r->context, "regex", "{\"pattern\": \"^<think>\"}", &format));
     TRY(pgrad_checkpoint_open(r->context, "run.pgrad", &checkpoint));
     TRY(pgrad_checkpoint_restore(checkpoint, "policy", PGRAD_KIND_MODEL, r->model));
