@@ -49,8 +49,8 @@ static pgrad__batch_pass plan_of(const pgrad__backward *how, int has_gradients)
 }
 
 pgrad_status pgrad__backward_size(pgrad_model *model, const pgrad__batch *batch,
-                                  const pgrad__backward *how, int has_gradients,
-                                  uint32_t n_workers, pgrad__pass_size *size)
+                                  const pgrad__backward *how, int has_gradients, uint32_t n_workers,
+                                  pgrad__pass_size *size)
 {
     pgrad__batch_pass plan = plan_of(how, has_gradients);
     return pgrad__batch_pass_measure(&plan, model, batch, n_workers, size);

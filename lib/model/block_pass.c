@@ -295,10 +295,10 @@ static size_t linears_scratch(const pgrad__trunk *trunk, const pgrad__machine *m
         products[i].weight = &weight->matrix;
         if (!trunk->keep)
             continue;
-        most = larger(most, pgrad__matmul_grad_weight_scratch(machine, trunk->n_rows,
-                                                              &weight->grad_matrix));
         most = larger(
-            most, pgrad__matmul_grad_input_scratch(machine, trunk->n_rows, &weight->matrix));
+            most, pgrad__matmul_grad_weight_scratch(machine, trunk->n_rows, &weight->grad_matrix));
+        most =
+            larger(most, pgrad__matmul_grad_input_scratch(machine, trunk->n_rows, &weight->matrix));
     }
     return larger(most, pgrad__matmul_scratch(machine, trunk->n_rows, products, n));
 }
@@ -309,8 +309,7 @@ size_t pgrad__trunk_scratch(const pgrad__trunk *trunk, const pgrad__machine *mac
     const pgrad__layer *layer = &model->layers[0];
     pgrad__attention_shape shape = pgrad__layer_attention(&model->config, 0);
     shape.kv_storage = trunk->kv_storage;
-    size_t most =
-        pgrad__attention_forward_scratch(machine, &shape, trunk->spans, trunk->n_spans);
+    size_t most = pgrad__attention_forward_scratch(machine, &shape, trunk->spans, trunk->n_spans);
     if (trunk->keep)
         most = larger(most, pgrad__attention_backward_scratch(machine, &shape, trunk->sequences,
                                                               trunk->n_sequences));

@@ -84,14 +84,12 @@ static void fill_plan(decode_plan *plan, const pgrad__kv_cache *cache,
     plan->batch.target_rows = plan->wanted;
 }
 
-static decode_plan plan_of(pgrad_model *model, uint32_t kv_storage,
-                           const pgrad__decode_span *spans, size_t n_spans)
+static decode_plan plan_of(pgrad_model *model, uint32_t kv_storage, const pgrad__decode_span *spans,
+                           size_t n_spans)
 {
-    decode_plan plan = {.trunk = {.model = model,
-                                  .n_spans = n_spans,
-                                  .n_runs = n_spans,
-                                  .kv_storage = kv_storage},
-                        .head = {.model = model}};
+    decode_plan plan = {
+        .trunk = {.model = model, .n_spans = n_spans, .n_runs = n_spans, .kv_storage = kv_storage},
+        .head = {.model = model}};
     for (size_t i = 0; i < n_spans; i++) {
         plan.trunk.n_rows += spans[i].n_tokens;
         plan.trunk.n_pages += span_pages(&spans[i]);
@@ -109,16 +107,15 @@ static size_t decode_scratch(const decode_plan *plan, const pgrad__machine *mach
 }
 
 pgrad_status pgrad__decode_size(pgrad_model *model, uint32_t kv_storage,
-                                const pgrad__decode_span *spans, size_t n_spans,
-                                uint32_t n_workers, pgrad__pass_size *size)
+                                const pgrad__decode_span *spans, size_t n_spans, uint32_t n_workers,
+                                pgrad__pass_size *size)
 {
     const pgrad__machine machine = {model->kernels, n_workers};
     decode_plan plan = plan_of(model, kv_storage, spans, n_spans);
     pgrad__pass_size own = {0};
     plan.head.batch = &plan.batch;
     PGRAD__TRY(pgrad__arena_measure(lay_out_decode, &plan, &own.arena));
-    PGRAD__TRY(
-        pgrad__calloc(model->context, n_spans, sizeof *plan.trunk.spans, &plan.trunk.spans));
+    PGRAD__TRY(pgrad__calloc(model->context, n_spans, sizeof *plan.trunk.spans, &plan.trunk.spans));
     for (size_t i = 0; i < n_spans; i++)
         plan.trunk.spans[i] = attention_span(&spans[i], 0);
     own.scratch = decode_scratch(&plan, &machine);

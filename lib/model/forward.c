@@ -321,8 +321,7 @@ void pgrad__trunk_set_batch(pgrad__trunk *trunk, const pgrad__batch *batch)
     fill_trunk(trunk, batch);
 }
 
-static void describe_batch(pgrad__batch_pass *plan, pgrad_model *model,
-                           const pgrad__batch *batch)
+static void describe_batch(pgrad__batch_pass *plan, pgrad_model *model, const pgrad__batch *batch)
 {
     plan->trunk.model = plan->head.model = model;
     measure_batch(&plan->trunk, batch);
@@ -368,8 +367,8 @@ pgrad_status pgrad__batch_pass_measure(pgrad__batch_pass *plan, pgrad_model *mod
     return PGRAD_OK;
 }
 
-pgrad_status pgrad__score_size(pgrad_model *model, const pgrad__batch *batch,
-                               uint32_t n_workers, pgrad__pass_size *size)
+pgrad_status pgrad__score_size(pgrad_model *model, const pgrad__batch *batch, uint32_t n_workers,
+                               pgrad__pass_size *size)
 {
     pgrad__batch_pass plan = {.with_logits = 1};
     return pgrad__batch_pass_measure(&plan, model, batch, n_workers, size);

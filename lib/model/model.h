@@ -158,8 +158,8 @@ typedef struct pgrad__pass_size {
 pgrad_status pgrad__score_size(pgrad_model *model, const pgrad__batch *batch, uint32_t n_workers,
                                pgrad__pass_size *size);
 pgrad_status pgrad__backward_size(pgrad_model *model, const pgrad__batch *batch,
-                                  const pgrad__backward *how, int has_gradients,
-                                  uint32_t n_workers, pgrad__pass_size *size);
+                                  const pgrad__backward *how, int has_gradients, uint32_t n_workers,
+                                  pgrad__pass_size *size);
 /* Count a pass's memory: its handle and arena, scratch of the kernels with the logits, and borrowed
  * gradients. */
 void pgrad__pass_count(const pgrad__pass_size *size, pgrad__arena *activations,
@@ -209,8 +209,8 @@ pgrad_status pgrad__model_decode(pgrad_model *model, pgrad__pass *pass, pgrad__k
 
 /* Extends *size as pgrad__score_size does. Ids and pages do not count. */
 pgrad_status pgrad__decode_size(pgrad_model *model, uint32_t kv_storage,
-                                const pgrad__decode_span *spans, size_t n_spans,
-                                uint32_t n_workers, pgrad__pass_size *size);
+                                const pgrad__decode_span *spans, size_t n_spans, uint32_t n_workers,
+                                pgrad__pass_size *size);
 
 /* Zeroes the keys and values of n positions from `first` on: those of drafts that did not come true
  * and were not finite, which a probability of zero does not hide. */

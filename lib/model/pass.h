@@ -124,8 +124,8 @@ pgrad__attention_shape pgrad__layer_attention(const pgrad__config *config, uint3
  * and recompute are set. */
 void pgrad__trunk_lay_out(pgrad__trunk *trunk, pgrad__arena *arena);
 
-/* Floats of workspace that the kernels of a trunk ask for, at most; spans, and of one that goes back
- * sequences, are set. */
+/* Floats of workspace that the kernels of a trunk ask for, at most; spans, and of one that goes
+ * back sequences, are set. */
 size_t pgrad__trunk_scratch(const pgrad__trunk *trunk, const pgrad__machine *machine);
 
 /* Says where page i of span s is: pages[first_page[s] + i] are set; puts them into the spans and

@@ -164,12 +164,8 @@ void pgrad__weights_count(const pgrad_model *model, pgrad__arena *sum)
 
 void pgrad__registry_count(const pgrad_model *model, pgrad__arena *sum)
 {
-    const void *blocks[] = {model,
-                            model->tensors,
-                            model->layers,
-                            model->stem,
-                            model->config_text,
-                            model->generation_config_text};
+    const void *blocks[] = {model,       model->tensors,     model->layers,
+                            model->stem, model->config_text, model->generation_config_text};
     for (size_t i = 0; i < sizeof blocks / sizeof blocks[0]; i++)
         (void)pgrad__arena_take(sum, pgrad__held(blocks[i]), 1);
     for (uint32_t i = 0; i < model->n_tensors; i++)

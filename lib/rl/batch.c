@@ -109,8 +109,7 @@ pgrad_status pgrad__batch_build(pgrad__batch_builder *builder, const pgrad_rollo
         targets += rollout->sequences[indices[j]].n_tokens;
     }
     /* A prompt and a completion each, at most. */
-    builder->batch =
-        (pgrad__batch){.n_rows = rows, .n_sequences = 2 * n, .n_targets = targets};
+    builder->batch = (pgrad__batch){.n_rows = rows, .n_sequences = 2 * n, .n_targets = targets};
     PGRAD__TRY(pgrad__arena_plan(&builder->arena, lay_out, builder));
     for (size_t j = 0; j < n; j++) {
         builder->offsets[j] = at.target;

@@ -71,8 +71,7 @@ pgrad_status pgrad__plan_read(const pgrad_model *model, const pgrad_plan_params 
     PGRAD__TRY(check(model, &plan));
     if (plan.has_rollout)
         PGRAD__TRY(read_lengths(model, &plan));
-    plan.memory_limit =
-        read->memory_limit != 0 ? read->memory_limit : model->context->memory_limit;
+    plan.memory_limit = read->memory_limit != 0 ? read->memory_limit : model->context->memory_limit;
     plan.room = plan.memory_limit - plan.memory_limit / 128; /* the rest is for small things */
     *out = plan;
     return PGRAD_OK;
@@ -99,8 +98,7 @@ void pgrad__need_add(pgrad__need *to, const pgrad__need *need)
 
 /* ---- the model, its copy, the host's ---- */
 
-pgrad_status pgrad__need_model(const pgrad__plan *plan, const pgrad_model *model,
-                               pgrad__need *need)
+pgrad_status pgrad__need_model(const pgrad__plan *plan, const pgrad_model *model, pgrad__need *need)
 {
     const pgrad_plan_params *params = &plan->params;
     pgrad__weights_count(model, &need->of[PGRAD__NEED_WEIGHTS]);
@@ -163,10 +161,9 @@ static pgrad_status fill_outline(const pgrad__plan *plan, outline *out)
     rollout->params.max_new_tokens = 0;
     PGRAD__TRY(pgrad__calloc(context, n_groups, sizeof *rollout->groups, &rollout->groups));
     PGRAD__TRY(pgrad__calloc(context, n, sizeof *rollout->sequences, &rollout->sequences));
-    PGRAD__TRY(pgrad__calloc(context, plan->prompt_tokens, sizeof(pgrad_token),
-                             &rollout->prompts));
-    PGRAD__TRY(pgrad__calloc(context, plan->completion_tokens, sizeof(pgrad_token),
-                             &rollout->tokens));
+    PGRAD__TRY(pgrad__calloc(context, plan->prompt_tokens, sizeof(pgrad_token), &rollout->prompts));
+    PGRAD__TRY(
+        pgrad__calloc(context, plan->completion_tokens, sizeof(pgrad_token), &rollout->tokens));
     rollout->n_groups = n_groups;
     rollout->n_sequences = n;
     for (uint32_t i = 0; i < n_groups; i++)
@@ -269,11 +266,11 @@ pgrad_status pgrad__need_backward(const pgrad__plan *plan, pgrad_model *model, u
 {
     outline planned;
     pgrad__backward_need backward = {0};
-    pgrad_objective objective = {.context = plan->context,
-                                 .model = model,
-                                 .params = plan->objective,
-                                 .builder = {.arena.context = plan->context,
-                                             .whole = !plan->objective.share_prefix}};
+    pgrad_objective objective = {
+        .context = plan->context,
+        .model = model,
+        .params = plan->objective,
+        .builder = {.arena.context = plan->context, .whole = !plan->objective.share_prefix}};
     if (how != NULL)
         *how = backward;
     if (!plan->has_objective)
@@ -289,8 +286,7 @@ pgrad_status pgrad__need_backward(const pgrad__plan *plan, pgrad_model *model, u
         if (!plan->params.in_backward || backward.n_micro_batches > 1)
             pgrad__gradients_count(model, &need->of[PGRAD__NEED_GRADIENTS]);
         pgrad__arena_count_block(&need->of[PGRAD__NEED_OTHER], 1, sizeof objective);
-        (void)pgrad__arena_take(&need->of[PGRAD__NEED_OTHER], pgrad__objective_held(&objective),
-                                1);
+        (void)pgrad__arena_take(&need->of[PGRAD__NEED_OTHER], pgrad__objective_held(&objective), 1);
         if (how != NULL)
             *how = backward;
     }

@@ -165,8 +165,8 @@ static pgrad_status make_scratch(pgrad_rollout *rollout)
 static pgrad_status make_cache(pgrad_rollout *rollout)
 {
     struct pgrad__generator *g = rollout->generator;
-    PGRAD__TRY(pgrad__kv_cache_create(rollout->model, g->n_pages, rollout->params.kv_storage,
-                                      &g->cache));
+    PGRAD__TRY(
+        pgrad__kv_cache_create(rollout->model, g->n_pages, rollout->params.kv_storage, &g->cache));
     pgrad__prefix_cache_init(&g->prefixes, g->cache);
     return PGRAD_OK;
 }

@@ -53,7 +53,7 @@ struct pgrad__generator {
     pgrad__kv_cache *cache;
     pgrad__prefix_cache prefixes;
     pgrad__pass *pass;
-    pgrad__slot *slots; /* the first n_active are in use, in the order of their sequences */
+    pgrad__slot *slots;         /* the first n_active are in use, in the order of their sequences */
     uint32_t n_active, n_slots; /* n_slots: those with buffers to free */
     pgrad__prefilled *prefilled; /* in the order of their sequences */
     uint32_t n_prefilled, max_prefilled;

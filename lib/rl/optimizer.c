@@ -88,8 +88,8 @@ static pgrad_status take_moments(pgrad_optimizer *optimizer, pgrad__stored **mom
         pgrad__stored *stored = &(*moments)[i];
         size_t n_exponents;
         stored->storage = (pgrad__storage)optimizer->params.moments;
-        const size_t bytes = moment_bytes(model, &model->tensors[i], optimizer->params.moments,
-                                          &n_exponents);
+        const size_t bytes =
+            moment_bytes(model, &model->tensors[i], optimizer->params.moments, &n_exponents);
         PGRAD__TRY(pgrad__calloc(optimizer->context, bytes, 1, &stored->data));
         if (n_exponents > 0)
             PGRAD__TRY(pgrad__calloc(optimizer->context, n_exponents, 1, &stored->exponents));

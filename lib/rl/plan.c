@@ -57,9 +57,9 @@ static options options_of(const pgrad__plan *plan)
     const pgrad_objective_params *objective = &plan->objective;
     options o;
     size_t first = 0;
-    o.n_micro = list(o.micro, micro, N_MICRO,
-                     plan->has_objective && objective->micro_batch_tokens == 0,
-                     objective->micro_batch_tokens);
+    o.n_micro =
+        list(o.micro, micro, N_MICRO, plan->has_objective && objective->micro_batch_tokens == 0,
+             objective->micro_batch_tokens);
     o.n_recompute = list(o.recompute, recompute, N_RECOMPUTE,
                          plan->has_objective && objective->recompute == PGRAD_RECOMPUTE_AUTO,
                          objective->recompute);
@@ -113,11 +113,10 @@ static pgrad_status find_ways(search *s)
             pgrad__backward_need how;
             way *made = &s->ways[i][j];
             *made = (way){0};
-            PGRAD__TRY(pgrad__need_backward(s->plan, s->model, s->n_workers, &choice, &made->need,
-                                            &how));
-            made->cost =
-                how.rows * (o->recompute[j] ? COST_OF_RECOMPUTED : COST_OF_ROW) +
-                (uint64_t)how.n_micro_batches * ROWS_OF_A_MICRO_BATCH * COST_OF_ROW;
+            PGRAD__TRY(
+                pgrad__need_backward(s->plan, s->model, s->n_workers, &choice, &made->need, &how));
+            made->cost = how.rows * (o->recompute[j] ? COST_OF_RECOMPUTED : COST_OF_ROW) +
+                         (uint64_t)how.n_micro_batches * ROWS_OF_A_MICRO_BATCH * COST_OF_ROW;
         }
     return PGRAD_OK;
 }
@@ -301,7 +300,8 @@ static void advise_length(const pgrad__plan *plan, pgrad_model *model, advice *t
 static pgrad_status refuse(const pgrad__plan *plan, pgrad_model *model,
                            const pgrad__choice *leanest, const pgrad_memory_report *needed)
 {
-    static const char *const moments[] = {"f32", "bf16", "q8"}, *const kv[] = {"f32", "f16", "bf16"};
+    static const char *const moments[] = {"f32", "bf16", "q8"}, *const kv[] = {"f32", "f16",
+                                                                               "bf16"};
     advice how = {.length = 0}, ways = {.length = 0};
     if (plan->has_objective)
         advise(&how, ", micro-batches of %u tokens%s", leanest->micro_batch_tokens,
@@ -309,20 +309,20 @@ static pgrad_status refuse(const pgrad__plan *plan, pgrad_model *model,
     if (plan->has_optimizer)
         advise(&how, ", moments in %s", moments[leanest->moments]);
     if (plan->has_rollout)
-        advise(&how, ", keys and values in %s, decoding %u at a time",
-               kv[leanest->kv_storage], leanest->batch_size);
+        advise(&how, ", keys and values in %s, decoding %u at a time", kv[leanest->kv_storage],
+               leanest->batch_size);
     advise_storage(plan, model, &ways);
     advise_length(plan, model, &ways);
     if (ways.length == 0)
-        advise(&ways, "; weights take %.1f MiB, gradients %.1f, moments %.1f",
-               mib(needed->weights), mib(needed->gradients), mib(needed->moments));
-    return pgrad__fail(PGRAD_E_LIMIT, "memory_limit: %.1f MiB; the leanest plan (%s) needs %.1f MiB%s",
+        advise(&ways, "; weights take %.1f MiB, gradients %.1f, moments %.1f", mib(needed->weights),
+               mib(needed->gradients), mib(needed->moments));
+    return pgrad__fail(PGRAD_E_LIMIT,
+                       "memory_limit: %.1f MiB; the leanest plan (%s) needs %.1f MiB%s",
                        mib(plan->memory_limit), how.length > 2 ? how.text + 2 : "the model alone",
                        mib(needed->total), ways.text);
 }
 
-pgrad_status pgrad__plan_make(const pgrad__plan *plan, pgrad_model *model,
-                              pgrad_memory_report *out)
+pgrad_status pgrad__plan_make(const pgrad__plan *plan, pgrad_model *model, pgrad_memory_report *out)
 {
     pgrad__choice choice;
     PGRAD__TRY(choose_planned(plan, model, &choice));

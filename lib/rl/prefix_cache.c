@@ -13,8 +13,7 @@ void pgrad__prefix_cache_lay_out(pgrad__prefix_cache *prefixes, uint32_t n_pages
     while (prefixes->n_buckets < n_pages)
         prefixes->n_buckets *= 2;
     prefixes->pages = pgrad__arena_take(arena, n_pages, sizeof *prefixes->pages);
-    prefixes->buckets =
-        pgrad__arena_take(arena, prefixes->n_buckets, sizeof *prefixes->buckets);
+    prefixes->buckets = pgrad__arena_take(arena, prefixes->n_buckets, sizeof *prefixes->buckets);
 }
 
 void pgrad__prefix_cache_init(pgrad__prefix_cache *prefixes, pgrad__kv_cache *cache)

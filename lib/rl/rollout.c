@@ -75,8 +75,7 @@ static void lay_out(pgrad__arena *arena, void *user)
     rollout->tokens = pgrad__arena_take(arena, n, per * sizeof(pgrad_token));
     for (int i = 0; i < PGRAD__N_ARRAYS; i++)
         rollout->arrays[i] = pgrad__arena_take(arena, n, per * sizeof(float));
-    rollout->component_scores =
-        pgrad__arena_take(arena, n * PGRAD__MAX_COMPONENTS, sizeof(double));
+    rollout->component_scores = pgrad__arena_take(arena, n * PGRAD__MAX_COMPONENTS, sizeof(double));
     rollout->score_scratch = pgrad__score_scratch_lay_out(n, arena);
     pgrad__generator_lay_out(rollout, arena);
 }
@@ -120,11 +119,10 @@ static pgrad_status take_memory(pgrad_rollout *rollout)
     PGRAD__TRY(pgrad__arena_plan(&rollout->arena, lay_out, rollout));
     for (int i = 0; i < PGRAD__N_ARRAYS; i++)
         memset(rollout->arrays[i], 0, n_values(rollout) * sizeof(float));
-    PGRAD__TRY(
-        pgrad__alloc(context, prompt_ids(rollout), sizeof(pgrad_token), &rollout->prompts));
+    PGRAD__TRY(pgrad__alloc(context, prompt_ids(rollout), sizeof(pgrad_token), &rollout->prompts));
     rollout->prompt_capacity = prompt_ids(rollout);
-    PGRAD__TRY(pgrad__reserve(context, &rollout->text, &rollout->text_capacity,
-                              text_bytes(rollout), 1));
+    PGRAD__TRY(
+        pgrad__reserve(context, &rollout->text, &rollout->text_capacity, text_bytes(rollout), 1));
     return pgrad__generator_create(rollout);
 }
 

@@ -163,7 +163,8 @@ static void fill_params(run *r)
 
 static void tell_plan(const run *r, const pgrad_memory_report *report)
 {
-    static const char *const moments[] = {"f32", "bf16", "q8"}, *const kv[] = {"f32", "f16", "bf16"};
+    static const char *const moments[] = {"f32", "bf16", "q8"}, *const kv[] = {"f32", "f16",
+                                                                               "bf16"};
     pgrad__log_line(r->model->context, PGRAD_LOG_INFO,
                     "train: %.1f MiB are planned: micro-batches of %u tokens, %s, moments in %s, "
                     "keys and values in %s, decoding %u at a time",

@@ -31,9 +31,9 @@ static const setting settings[] = {
     {"llama", 128, 352, 4, 4, 4, 4000, 512, F32, Q8, F32, 0, 1, 1, 0, 4, 2, 40, 40, 0, 0, 2, 0, ADAMW},
     {"llama", 128, 352, 4, 4, 4, 4000, 512, F32, F32, F32, 0, 1, 1, 0, 4, 2, 40, 40, 0, 64, 2, 0, ADAMW},
     {"llama", 128, 352, 4, 4, 2, 1000, 512, F32, F32, F32, 0, 1, 0, 1, 4, 2, 50, 50, 0, 0, 2, 0, ADAMW},
-    {"llama", 192, 512, 3, 6, 3, 2000, 1024, F32, F32, F32, 0, 1, 0, 0, 2, 3, 300, 100, 0, 256, 2, 0, ADAMW},
-    {"llama", 192, 512, 3, 6, 3, 2000, 1024, F32, F32, F32, 0, 0, 0, 0, 2, 3, 300, 100, 2, 512, 2, 0, ADAMW},
-    {"llama", 192, 512, 3, 6, 3, 2000, 1024, BF16, Q8, F16, 1, 1, 0, 0, 16, 2, 33, 90, 7, 512, 4, 0, ADAMW},
+    {"llama", 192, 512, 3, 6, 3, 2000, 1024, F32, F32, F32, 0, 1, 0, 0, 2, 3, 300, 40, 0, 256, 2, 0, ADAMW},
+    {"llama", 192, 512, 3, 6, 3, 2000, 1024, F32, F32, F32, 0, 0, 0, 0, 2, 2, 300, 40, 2, 512, 2, 0, ADAMW},
+    {"llama", 192, 512, 3, 6, 3, 2000, 1024, BF16, Q8, F16, 1, 1, 0, 0, 16, 1, 33, 90, 7, 512, 4, 0, ADAMW},
     {"llama", 64, 192, 6, 2, 1, 300, 1024, F32, F32, F32, 0, 1, 0, 0, 1, 1, 700, 60, 0, 0, 1, 0, ADAMW},
     {"llama", 64, 192, 6, 2, 1, 300, 1024, F32, F32, F32, 0, 1, 0, 0, 70, 1, 20, 20, 0, 0, 2, 0, ADAMW},
     {"llama", 160, 400, 2, 5, 5, 777, 256, F32, F32, F32, 0, 1, 0, 1, 3, 5, 17, 23, 0, 0, 8, 0, ADAMW},
@@ -42,13 +42,13 @@ static const setting settings[] = {
     {"gpt2", 128, 512, 4, 4, 4, 1000, 256, BF16, BF16, F16, 0, 0, 0, 0, 8, 2, 60, 60, 4, 0, 1, 0, ADAMW},
     {"gpt2", 128, 512, 4, 4, 4, 5000, 256, F32, Q8, F32, 1, 1, 1, 0, 8, 1, 60, 60, 0, 0, 2, 0, ADAMW},
     {"gpt2", 96, 384, 3, 3, 3, 2000, 256, F32, F32, F32, 0, 1, 0, 1, 4, 4, 100, 50, 0, 0, 3, 0, SGD},
-    {"llama", 128, 352, 4, 4, 4, 1000, 512, F32, F32, F32, 0, 1, 0, 0, 8, 1, 64, 64, 0, 0, 2,
+    {"llama", 128, 352, 4, 4, 4, 1000, 512, F32, F32, F32, 0, 1, 0, 0, 4, 1, 40, 16, 0, 0, 2,
      PGRAD_KERNELS_GENERIC, ADAMW},
     {"llama", 128, 352, 4, 4, 4, 1000, 512, F32, F32, F32, 0, 1, 0, 0, 8, 1, 64, 64, 0, 0, 2,
      PGRAD_KERNELS_HASWELL, ADAMW},
     /* frozen: no more than the rollout */
     {"llama", 128, 352, 4, 4, 4, 8000, 512, Q8, F32, F32, 0, 1, 0, 0, 8, 2, 64, 64, 0, 0, 2, 0, ADAMW},
-    {"llama", 256, 704, 4, 4, 2, 3000, 2048, Q8, F32, F16, 0, 1, 0, 0, 4, 2, 1200, 64, 0, 0, 2, 0, ADAMW},
+    {"llama", 256, 704, 4, 4, 2, 3000, 2048, Q8, F32, F16, 0, 1, 0, 0, 4, 2, 1000, 24, 0, 0, 2, 0, ADAMW},
 };
 enum { N_SETTINGS = sizeof settings / sizeof settings[0] };
 
@@ -365,6 +365,54 @@ START_TEST(choices_do_not_depend_on_the_machine)
 }
 END_TEST
 
+/* What a machine needs for the choice that is in force without a limit. */
+static uint64_t need_on(const pgrad__machine *machine, pgrad_model *of, const params *p)
+{
+    const pgrad__choice choice = {64, 512, p->objective.recompute, p->rollout.kv_storage, p->optimizer.moments};
+    pgrad__plan plan;
+    pgrad__need need = {0};
+    pgrad_model *model;
+    OK(pgrad__plan_read(of, &p->plan, &plan));
+    OK(pgrad__model_plan_copy(of, machine->kernels, of->storage, &model));
+    OK(pgrad__need_model(&plan, model, &need));
+    OK(pgrad__need_rollouts(&plan, model, machine->n_workers, &choice, &need));
+    OK(pgrad__need_moments(&plan, model, &choice, &need));
+    OK(pgrad__need_backward(&plan, model, machine->n_workers, &choice, &need, NULL));
+    pgrad_model_free(model);
+    return pgrad__need_total(&need);
+}
+
+/* The machine that choices are made for needs no less than others of at most as many threads. */
+START_TEST(the_planned_machine_needs_no_less)
+{
+    const pgrad__machine planned = pgrad__machine_planned();
+    setting s = settings[_i];
+    params p;
+    if (cannot_run(&s))
+        return;
+    for (uint32_t set = PGRAD_KERNELS_GENERIC; set <= PGRAD_KERNELS_ARMV8A; set++) {
+        pgrad_context *context;
+        pgrad_model *model;
+        s.kernel_set = set;
+        if (cannot_run(&s))
+            continue;
+        set_params(&s, &p);
+        p.context.n_threads = 1;
+        OK(pgrad_context_create(&p.context, &context));
+        OK(pgrad__model_plan_create(context, p.config, &p.model, &model));
+        const uint64_t most = need_on(&planned, model, &p);
+        for (uint32_t n_threads = 1; n_threads <= PGRAD__PLANNED_THREADS; n_threads++) {
+            const pgrad__machine machine = {model->kernels, n_threads + 1};
+            const uint64_t needed = need_on(&machine, model, &p);
+            ck_assert_msg(needed <= most, "set %u, %u threads: %llu of %llu", set, n_threads,
+                          (unsigned long long)needed, (unsigned long long)most);
+        }
+        pgrad_model_free(model);
+        pgrad_context_free(context);
+    }
+}
+END_TEST
+
 /* And not of what is held at the moment, nor of whether the model is there. */
 START_TEST(choices_do_not_depend_on_what_is_held)
 {
@@ -523,6 +571,7 @@ static Suite *make_suite(void)
     tcase_set_timeout(limits, 300);
     tcase_add_loop_test(limits, what_is_chosen_runs_under_the_limit, 0, 2);
     tcase_add_test(limits, choices_do_not_depend_on_the_machine);
+    tcase_add_loop_test(limits, the_planned_machine_needs_no_less, 0, N_SETTINGS);
     tcase_add_test(limits, choices_do_not_depend_on_what_is_held);
     tcase_add_test(limits, a_refusal_says_what_fits);
     tcase_add_test(limits, refuses_what_makes_no_plan);
