@@ -100,7 +100,8 @@ typedef struct search {
     way ways[N_MICRO][N_RECOMPUTE];
 } search;
 
-/* Reading weights and gradients once more is as long as some rows are: measured on SmolLM2-135M. */
+/* A micro-batch more reads weights twice and gradients twice, 16 bytes a weight at some 40 GB/s; a
+ * row is 6 FLOP a weight at some 130 GFLOPS: as long as ten rows, and a little for its scratch. */
 enum { ROWS_OF_A_MICRO_BATCH = 16, COST_OF_ROW = 10, COST_OF_RECOMPUTED = 11 };
 
 static pgrad_status find_ways(search *s)
@@ -278,6 +279,24 @@ static void advise_storage(const pgrad__plan *plan, pgrad_model *model, advice *
                plan->has_optimizer ? " and optimizer.moments" : "");
 }
 
+/* The model in bf16, everything else left open: the last way out. */
+static void advise_weights(const pgrad__plan *plan, const pgrad_model *model, advice *to)
+{
+    pgrad__plan open = *plan;
+    pgrad_model *narrow;
+    const int opened = (plan->has_optimizer && plan->optimizer.moments != PGRAD_MOMENTS_AUTO) ||
+                       (plan->has_rollout && plan->rollout.kv_storage != PGRAD_KV_AUTO);
+    open.optimizer.moments = PGRAD_MOMENTS_AUTO;
+    open.rollout.kv_storage = PGRAD_KV_AUTO;
+    if (model->storage != PGRAD_STORAGE_F32 ||
+        pgrad__model_plan_copy(model, model->kernels, PGRAD_STORAGE_BF16, &narrow) != PGRAD_OK)
+        return;
+    if (fits(&open, narrow))
+        advise(to, "; a model loaded in bf16%s would fit",
+               opened ? ", with optimizer.moments and rollout.kv_storage AUTO," : "");
+    pgrad_model_free(narrow);
+}
+
 /* The longest completion that fits; rollout.max_new_tokens and the plan's length as one. */
 static void advise_length(const pgrad__plan *plan, pgrad_model *model, advice *to)
 {
@@ -314,6 +333,8 @@ static pgrad_status refuse(const pgrad__plan *plan, pgrad_model *model,
     advise_storage(plan, model, &ways);
     advise_length(plan, model, &ways);
     if (ways.length == 0)
+        advise_weights(plan, model, &ways);
+    if (ways.length == 0)
         advise(&ways, "; weights take %.1f MiB, gradients %.1f, moments %.1f", mib(needed->weights),
                mib(needed->gradients), mib(needed->moments));
     return pgrad__fail(PGRAD_E_LIMIT,
@@ -341,7 +362,7 @@ static pgrad_status estimate(pgrad_model *model, const pgrad_plan_params *params
     pgrad_memory_report report = {0};
     PGRAD__TRY(pgrad__plan_read(model, params, &plan));
     const pgrad_status status = pgrad__plan_make(&plan, model, &report);
-    if (status != PGRAD_OK && status != PGRAD_E_LIMIT)
+    if (status != PGRAD_OK && (status != PGRAD_E_LIMIT || report.total == 0))
         return status;
     char message[512];
     pgrad__message_get(message);

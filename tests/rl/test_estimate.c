@@ -468,6 +468,19 @@ START_TEST(a_refusal_says_what_fits)
     ck_assert_ptr_nonnull(strstr(message, "optimizer.moments AUTO would fit"));
     OK(estimate(&p, &report));
     ck_assert_uint_ne(report.moments_storage, PGRAD_MOMENTS_F32);
+    /* the weights themselves are too large */
+    set_params(&s, &p);
+    p.optimizer.moments = PGRAD_MOMENTS_AUTO;
+    p.rollout.max_new_tokens = 1; /* nothing to gain by less */
+    p.rollout.kv_storage = PGRAD_KV_AUTO;
+    p.context.memory_limit = whole.weights;
+    ck_assert_int_eq(estimate(&p, &report), PGRAD_E_LIMIT);
+    p.context.memory_limit = report.total * 96 / 100;
+    ck_assert_int_eq(estimate(&p, &report), PGRAD_E_LIMIT);
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "; a model loaded in bf16 would fit"));
+    p.model.storage = PGRAD_STORAGE_BF16;
+    OK(estimate(&p, &report));
+    set_params(&s, &p);
     /* nothing helps */
     p.context.memory_limit = whole.weights;
     ck_assert_int_eq(estimate(&p, &report), PGRAD_E_LIMIT);
