@@ -1,4 +1,4 @@
-/* The host's scoring function, called on whole batches.
+/* Scores of completions: by the host's function, called on whole batches, or by one of the library's.
  *
  *     static int32_t shorter(void *user, const pgrad_rollout *rollout, uint32_t first,
  *                            uint32_t count, pgrad_scores *scores)
@@ -54,6 +54,32 @@ PGRAD_API pgrad_status pgrad_reward_create(pgrad_context *context, const char *n
  * Weights must be finite. */
 PGRAD_API pgrad_status pgrad_reward_combine(pgrad_context *context, pgrad_reward *const *rewards,
                                             const double *weights, uint32_t n, pgrad_reward **out);
+
+/* Makes a reward of the library's own by its name, with arguments as a JSON object (NULL: all defaults):
+ *
+ *     pgrad_reward_builtin(context, "regex", "{\"pattern\": \"^[A-Z].*[.]$\"}", &reward);
+ *
+ * docs/rewards.md tells names, arguments and formulas. The argument "name" is what reports call it, so
+ * that one kind can be combined with itself. Any bytes are valid completions. What applying it may
+ * fail with besides, naming reward and sequence: E_STATE (it reads text and the rollout has no
+ * tokenizer, or the prompt's data lack the text it compares with); E_FORMAT (that text is not what it
+ * must be); E_LIMIT (a pattern's limits, where the arguments ask for an error); E_CANCELLED; E_NOMEM.
+ * Errors: E_INVALID (an unknown name or argument, a wrong type or range, what is no JSON: the message
+ * names argument, expected and found); E_NOMEM. */
+PGRAD_API pgrad_status pgrad_reward_builtin(pgrad_context *context, const char *name,
+                                            const char *json_arguments, pgrad_reward **out);
+
+/* Gives the name of builtin reward i, NULL behind the last. Threads: safe. */
+PGRAD_API const char *pgrad_reward_builtin_name(uint32_t i);
+
+/* Writes what there is to know about a builtin reward as one JSON object: "name", "report_name", "help",
+ * and "arguments", a list of objects with "name", "type" (integer, number, boolean, choice, string,
+ * strings), "help", either "default" or "required": true, and "choices", or "min" and "max" of a
+ * number, of a string's bytes, of a list's entries. *length is the text's length without the closing
+ * NUL. Errors: E_INVALID for an unknown name; E_BUFFER when capacity is at most *length, which then is
+ * the length needed; nothing is written. json may be NULL when capacity is 0. Threads: safe. */
+PGRAD_API pgrad_status pgrad_reward_builtin_describe(const char *name, char *json, size_t capacity,
+                                                     size_t *length);
 
 /* Drops the caller's reference. NULL is allowed. */
 PGRAD_API void pgrad_reward_free(pgrad_reward *reward);

@@ -8,6 +8,7 @@
 #include "base/fail.h"
 #include "base/number.h"
 #include "base/params_check.h"
+#include "base/sink.h"
 
 void pgrad_context_params_init(pgrad_context_params *params, size_t size)
 {
@@ -157,41 +158,27 @@ pgrad_status pgrad_params_set(const char *params_name, void *params, const char 
     return pgrad__params_store(table, field, whole, real, params);
 }
 
-/* Counts what does not fit, so that one pass tells the size needed. */
-typedef struct sink {
-    char *text;
-    size_t capacity, length;
-} sink;
-
-static void put(sink *out, const char *text)
-{
-    size_t length = strlen(text);
-    if (out->length + length < out->capacity)
-        memcpy(out->text + out->length, text, length + 1);
-    out->length += length;
-}
-
-static void put_field(sink *out, const pgrad__field *field, const void *params)
+static void put_field(pgrad__sink *out, const pgrad__field *field, const void *params)
 {
     char number[40];
     uint64_t whole;
     double real;
     pgrad__params_load(field, params, &whole, &real);
-    put(out, "\"");
-    put(out, field->name);
-    put(out, "\":");
+    pgrad__sink_put(out, "\"");
+    pgrad__sink_put(out, field->name);
+    pgrad__sink_put(out, "\":");
     if (field->type == PGRAD__FIELD_F64) {
         (void)pgrad__format_real(number, real);
-        put(out, isfinite(real) ? "" : "\"");
-        put(out, number);
-        put(out, isfinite(real) ? "" : "\"");
+        pgrad__sink_put(out, isfinite(real) ? "" : "\"");
+        pgrad__sink_put(out, number);
+        pgrad__sink_put(out, isfinite(real) ? "" : "\"");
     } else if (field->type == PGRAD__FIELD_CHOICE) {
-        put(out, "\"");
-        put(out, field->choices[whole]);
-        put(out, "\"");
+        pgrad__sink_put(out, "\"");
+        pgrad__sink_put(out, field->choices[whole]);
+        pgrad__sink_put(out, "\"");
     } else {
         (void)snprintf(number, sizeof number, "%llu", (unsigned long long)whole);
-        put(out, number);
+        pgrad__sink_put(out, number);
     }
 }
 
@@ -200,7 +187,7 @@ pgrad_status pgrad_params_describe(const char *params_name, const void *params, 
 {
     const pgrad__params_table *table = NULL;
     _Alignas(16) unsigned char full[PGRAD__PARAMS_MAX];
-    sink out = {json, json == NULL ? 0 : capacity, 0};
+    pgrad__sink out = {json, json == NULL ? 0 : capacity, 0};
     int first = 1;
     PGRAD__TRY(find_table(params_name, &table));
     if (length == NULL)
@@ -208,18 +195,18 @@ pgrad_status pgrad_params_describe(const char *params_name, const void *params, 
     PGRAD__TRY(pgrad__params_read(params_name, params, full));
     for (int pass = 0; pass < 2;
          pass++) { /* the size first: nothing is written when it is too small */
-        out = (sink){pass == 0 ? NULL : json, pass == 0 ? 0 : capacity, 0};
+        out = (pgrad__sink){pass == 0 ? NULL : json, pass == 0 ? 0 : capacity, 0};
         first = 1;
-        put(&out, "{");
+        pgrad__sink_put(&out, "{");
         for (size_t i = 0; i < table->n_fields; i++) {
             const pgrad__field *field = &table->fields[i];
             if (field->type == PGRAD__FIELD_POINTER || field->type == PGRAD__FIELD_RESERVED)
                 continue;
-            put(&out, first ? "" : ",");
+            pgrad__sink_put(&out, first ? "" : ",");
             put_field(&out, field, full);
             first = 0;
         }
-        put(&out, "}");
+        pgrad__sink_put(&out, "}");
         *length = out.length;
         if (capacity <= out.length || json == NULL)
             return pgrad__fail(PGRAD_E_BUFFER,

@@ -202,6 +202,9 @@ void pgrad_reward_free(pgrad_reward *reward)
 static pgrad_status callback_failed(const pgrad_reward *reward, const pgrad_scores *scores,
                                     int32_t result)
 {
+    if (scores->status != PGRAD_OK && scores->failed_sequence != UINT32_MAX)
+        return pgrad__fail_in(scores->status, "reward '%s', sequence %u: ", reward->name,
+                              scores->failed_sequence);
     if (scores->status != PGRAD_OK)
         return pgrad__fail_in(scores->status, "reward '%s': ", reward->name);
     if (scores->failure[0] == '\0')

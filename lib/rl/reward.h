@@ -45,7 +45,7 @@ struct pgrad_scores {
     pgrad__score_scratch *scratch;
     uint32_t first, count;
     uint32_t failed_sequence;
-    pgrad_status status; /* out of memory in a call of the callback's */
+    pgrad_status status; /* the library's own failure inside the callback */
     char failure[201];
 };
 

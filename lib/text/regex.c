@@ -14,6 +14,8 @@ struct pgrad__regex {
     pgrad_context *context;
     pcre2_code *code;
     pcre2_match_context *limits;
+    uint32_t match_flags;
+    const char *whose; /* for the message of a match given up */
 };
 
 /* PCRE2's \s also takes U+180E. */
@@ -58,26 +60,25 @@ static pgrad_status rewrite(pgrad__strbuf *out, const char *pattern, size_t leng
     return out->status;
 }
 
-static pgrad_status compile(pgrad__regex *regex, const pgrad__strbuf *pattern, const char *origin)
+static pgrad_status compile(pgrad__regex *regex, const char *pattern, size_t length, uint32_t flags,
+                            const char *origin)
 {
     int error;
     size_t offset;
     unsigned char words[128];
-    regex->code =
-        pcre2_compile((PCRE2_SPTR)(pattern->data == NULL ? "" : pattern->data), pattern->length,
-                      PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &error, &offset, NULL);
+    regex->code = pcre2_compile((PCRE2_SPTR)pattern, length,
+                                PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C | flags, &error,
+                                &offset, NULL);
+    if (regex->code == NULL && error == PCRE2_ERROR_HEAP_FAILED)
+        return pgrad__fail(PGRAD_E_NOMEM, "%s: no memory for a regular expression", origin);
     if (regex->code == NULL) {
         (void)pcre2_get_error_message(error, words, sizeof words);
         return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: regular expression, byte %zu: %s", origin,
                            offset, (const char *)words);
     }
-    /* Where JIT is forbidden or absent the interpreter matches the same. */
-    (void)pcre2_jit_compile(regex->code, PCRE2_JIT_COMPLETE);
     regex->limits = pcre2_match_context_create(NULL);
     if (regex->limits == NULL)
         return pgrad__fail(PGRAD_E_NOMEM, "%s: no memory for a regular expression", origin);
-    (void)pcre2_set_match_limit(regex->limits, MATCH_LIMIT);
-    (void)pcre2_set_heap_limit(regex->limits, HEAP_LIMIT_KIB);
     return PGRAD_OK;
 }
 
@@ -90,12 +91,46 @@ pgrad_status pgrad__regex_compile(pgrad_context *context, const char *pattern, s
     PGRAD__GO(rewrite(&rewritten, pattern, length, origin));
     PGRAD__GO(pgrad__calloc(context, 1, sizeof *regex, &regex));
     regex->context = context;
-    PGRAD__GO(compile(regex, &rewritten, origin));
+    PGRAD__GO(
+        compile(regex, rewritten.data == NULL ? "" : rewritten.data, rewritten.length, 0, origin));
+    /* Where JIT is forbidden or absent the interpreter matches the same. */
+    (void)pcre2_jit_compile(regex->code, PCRE2_JIT_COMPLETE);
+    (void)pcre2_set_match_limit(regex->limits, MATCH_LIMIT);
+    (void)pcre2_set_heap_limit(regex->limits, HEAP_LIMIT_KIB);
+    regex->match_flags = PCRE2_NO_UTF_CHECK;
+    regex->whose = "a tokenizer's regular expression";
     pgrad__strbuf_free(&rewritten);
     *out = regex;
     return PGRAD_OK;
 fail:
     pgrad__strbuf_free(&rewritten);
+    pgrad__regex_free(regex);
+    return status;
+}
+
+/* JIT counts its steps otherwise, and knows no depth: without it a limit means the same everywhere.
+ */
+pgrad_status pgrad__regex_compile_bounded(pgrad_context *context, const char *pattern,
+                                          size_t length, const pgrad__regex_bounds *bounds,
+                                          const char *origin, pgrad__regex **out)
+{
+    pgrad__regex *regex = NULL;
+    pgrad_status status = PGRAD_OK;
+    const uint32_t flags =
+        PCRE2_MATCH_INVALID_UTF | (bounds->ignore_case ? PCRE2_CASELESS : 0) |
+        (bounds->dot_all ? PCRE2_DOTALL : 0) | (bounds->multi_line ? PCRE2_MULTILINE : 0) |
+        (bounds->at_start ? PCRE2_ANCHORED : 0) | (bounds->at_end ? PCRE2_ENDANCHORED : 0);
+    PGRAD__GO(pgrad__calloc(context, 1, sizeof *regex, &regex));
+    regex->context = context;
+    PGRAD__GO(compile(regex, pattern, length, flags, origin));
+    (void)pcre2_set_match_limit(regex->limits, bounds->match_limit);
+    (void)pcre2_set_depth_limit(regex->limits, bounds->depth_limit);
+    (void)pcre2_set_heap_limit(regex->limits, bounds->heap_limit_kib);
+    regex->match_flags = PCRE2_NO_JIT;
+    regex->whose = "a regular expression";
+    *out = regex;
+    return PGRAD_OK;
+fail:
     pgrad__regex_free(regex);
     return status;
 }
@@ -129,18 +164,18 @@ pgrad_status pgrad__regex_find(const pgrad__regex *regex, pgrad__regex_match *ma
 {
     pcre2_match_data *data = (pcre2_match_data *)match;
     unsigned char words[128];
-    int result = pcre2_match(regex->code, (PCRE2_SPTR)text, length, start, PCRE2_NO_UTF_CHECK, data,
+    int result = pcre2_match(regex->code, (PCRE2_SPTR)text, length, start, regex->match_flags, data,
                              regex->limits);
     if (result == PCRE2_ERROR_JIT_STACKLIMIT)
         result = pcre2_match(regex->code, (PCRE2_SPTR)text, length, start,
-                             PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, data, regex->limits);
+                             regex->match_flags | PCRE2_NO_JIT, data, regex->limits);
     *found = result >= 0;
     if (result == PCRE2_ERROR_NOMATCH)
         return PGRAD_OK;
     if (result < 0) {
         (void)pcre2_get_error_message(result, words, sizeof words);
-        return pgrad__fail(PGRAD_E_LIMIT,
-                           "a tokenizer's regular expression at byte %zu of a text: %s", start,
+        return pgrad__fail(result == PCRE2_ERROR_NOMEMORY ? PGRAD_E_NOMEM : PGRAD_E_LIMIT,
+                           "%s at byte %zu of a text: %s", regex->whose, start,
                            (const char *)words);
     }
     const size_t *ends = pcre2_get_ovector_pointer(data);

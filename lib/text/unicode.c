@@ -89,6 +89,11 @@ int pgrad__is_word(uint32_t code)
     }
 }
 
+uint32_t pgrad__to_lower(uint32_t code)
+{
+    return (uint32_t)utf8proc_tolower((utf8proc_int32_t)code);
+}
+
 pgrad_status pgrad__nfc(pgrad_context *context, const char *text, size_t length, char **out,
                         size_t *out_length)
 {

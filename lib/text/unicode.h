@@ -7,7 +7,8 @@
 /* 1 when text is valid UTF-8; else 0 and the offset of the first bad byte. */
 int pgrad__utf8_valid(const char *text, size_t length, size_t *bad);
 
-/* Decodes the character at text (valid UTF-8, rest > 0): its bytes, *code its number. */
+/* Decodes the character at text (rest > 0): its bytes, *code its number; a byte that is no UTF-8 is
+ * one character, U+FFFD. */
 size_t pgrad__utf8_next(const char *text, size_t rest, uint32_t *code);
 
 /* Bytes of the character that ends at text + length (length > 0). */
@@ -21,6 +22,8 @@ size_t pgrad__utf8_announced(unsigned char lead);
 
 int pgrad__is_white_space(uint32_t code); /* the White_Space property */
 int pgrad__is_word(uint32_t code);        /* letters, marks, numbers, connector punctuation: \w */
+
+uint32_t pgrad__to_lower(uint32_t code); /* of one character, without context */
 
 /* NFC of valid UTF-8: *out is NULL when the text is NFC by a quick look (then it stands as it is),
  * else a new text to free with pgrad__free. */

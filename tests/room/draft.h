@@ -67,10 +67,6 @@ const float *pgrad_rollout_action(const pgrad_rollout *rollout, uint32_t i, size
 typedef int32_t (*pgrad_reduce_fn)(void *user, int32_t kind, void *data, size_t n);
 pgrad_status pgrad_context_set_reduce(pgrad_context *context, pgrad_reduce_fn fn, void *user);
 
-/* Rewards ready to use, by name. */
-pgrad_status pgrad_reward_builtin(pgrad_context *context, const char *name, const char *args_json,
-                                  pgrad_reward **out);
-
 /* Checkpoints. */
 enum {
     PGRAD_KIND_MODEL = 0,
