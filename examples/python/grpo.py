@@ -3,11 +3,13 @@
 
     grpo.py --model SmolLM2-135M-Instruct --chat --reward concise --steps 50 --output tuned
     grpo.py --model PATH --prompts prompts.txt --reward "text.count('sea') - len(text) / 100"
+    grpo.py --model PATH --prompts sums.jsonl --reward 'numeric:{"column": "answer"}' --reward think_then_answer
 
-The prompts file has one prompt a line, or one JSON object with "prompt" a line (.jsonl). The reward is one of the
-names below, or a Python expression of `text` and `prompt` (it runs as code: use your own)."""
+The prompts file has one prompt a line, or one JSON object with "prompt" a line (.jsonl), whose other members the
+rewards read. A reward is one of the names below, NAME or NAME:{JSON arguments} of docs/rewards.md, or a Python
+expression of `text` and `prompt` (it runs as code: use your own). Several are added."""
 import argparse
-import collections
+import json
 import math
 import pathlib
 import re
@@ -25,40 +27,45 @@ def distinct(text, prompt):
     return len(set(words)) / len(words) if words else 0.0
 
 
-def repetition(text, prompt):
-    """Minus the share of three-word runs said twice or more."""
-    words = text.lower().split()
-    runs = collections.Counter(zip(words, words[1:], words[2:]))
-    return -sum(n - 1 for n in runs.values()) / max(sum(runs.values()), 1)
-
-
 REWARDS = {
     "concise": lambda text, prompt: -len(text) / 100,
     "verbose": lambda text, prompt: len(text) / 100,
     "sentence": lambda text, prompt: float(bool(re.fullmatch(r"[A-Z][^.!?]*[.!?]", text.strip()))),
     "distinct": distinct,
-    "repetition": repetition,
 }
 
 
-def reward_function(text):
-    if text in REWARDS:
-        return REWARDS[text]
-    try:
-        code = compile(text, "--reward", "eval")
-    except SyntaxError as error:
-        sys.exit(f"grpo.py: --reward is neither one of {', '.join(REWARDS)} nor an expression: {error}")
-    return lambda text, prompt: eval(code, {"re": re, "math": math, "text": text, "prompt": prompt})
+def make_reward(context, text):
+    name, _, options = text.partition(":")
+    if name in pg.Reward.builtins():
+        given = json.loads(options or "{}")
+        if not isinstance(given, dict):
+            raise ValueError(f"--reward {text}: the arguments are no JSON object")
+        return pg.Reward.builtin(context, name, **given)
+    function = REWARDS.get(text)
+    if function is None:
+        try:
+            code = compile(text, "--reward", "eval")
+        except SyntaxError as error:
+            sys.exit(f"grpo.py: --reward is none of {', '.join(REWARDS)}, {', '.join(pg.Reward.builtins())}, and no "
+                     f"expression: {error}")
+        function = lambda text, prompt: eval(code, {"re": re, "math": math, "text": text, "prompt": prompt})  # noqa: E731
+    return pg.Reward(context, function, name=" ".join(text.split()).encode()[:40].decode(errors="ignore"),
+                     columns=["prompt"])
 
 
-def read_prompts(path):
+def read_columns(path):
+    """{"prompt": [...], other columns}; what is no text is written as JSON."""
     if path is None:
-        return PROMPTS
+        return {"prompt": PROMPTS}
     lines = [line for line in pathlib.Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
-    if path.endswith(".jsonl"):
-        import json
-        return [json.loads(line)["prompt"] for line in lines]
-    return lines
+    if not path.endswith(".jsonl"):
+        return {"prompt": lines}
+    rows = [json.loads(line) for line in lines]
+    if not all(isinstance(row, dict) and "prompt" in row for row in rows):
+        raise ValueError(f"{path}: a line is no JSON object with \"prompt\"")
+    return {name: [row[name] if isinstance(row[name], str) else json.dumps(row[name]) for row in rows]
+            for name in rows[0] if all(name in row for row in rows)}
 
 
 def arguments():
@@ -67,7 +74,8 @@ def arguments():
     add("--model", required=True, help="a folder, or a .gguf file")
     add("--tokenizer", help="where it is not with the model")
     add("--prompts", help="a file; without one, eight built-in prompts")
-    add("--reward", default="concise", help=f"{', '.join(REWARDS)}, or an expression")
+    add("--reward", action="append", help=f"{', '.join(REWARDS)}, a builtin one, or an expression; default concise")
+    add("--reward-weight", type=float, action="append", help="of each reward in turn, default 1")
     add("--chat", action="store_true", help="each prompt is a user's message")
     add("--system", help="the system message, with --chat")
     add("--steps", type=int, default=50)
@@ -88,7 +96,10 @@ def arguments():
 def train(options, context):
     model = pg.Model.load(context, options.model)
     tokenizer = pg.Tokenizer.load(context, options.tokenizer or options.model)
-    prompts = read_prompts(options.prompts)
+    columns = read_columns(options.prompts)
+    prompts = columns["prompt"]
+    rewards = [make_reward(context, text) for text in options.reward or ["concise"]]
+    reward = pg.Reward.combine(context, rewards, options.reward_weight or [1.0] * len(rewards))
 
     def report(numbers, rollout):
         step = int(numbers["step"])
@@ -107,10 +118,10 @@ def train(options, context):
     if options.output:
         optional["save_path"] = options.output
     out = pg.train(
-        model, tokenizer, pg.Reward(context, reward_function(options.reward), columns=["prompt"]), prompts,
-        columns={"prompt": prompts}, chat=options.chat, system=options.system, report=report, steps=options.steps,
-        group_size=options.group_size, prompts_per_step=min(options.prompts_per_step, len(prompts)),
-        max_new_tokens=options.max_new_tokens, learning_rate=options.learning_rate, seed=options.seed,
+        model, tokenizer, reward, prompts, columns=columns, chat=options.chat, system=options.system, report=report,
+        steps=options.steps, group_size=options.group_size,
+        prompts_per_step=min(options.prompts_per_step, len(prompts)), max_new_tokens=options.max_new_tokens,
+        learning_rate=options.learning_rate, seed=options.seed,
         sampler=pg.Sampler(context, temperature=options.temperature, seed=options.seed),
         advantage=pg.Advantage(context, estimator=options.estimator),
         objective=pg.Objective(model, kl_beta=options.kl_beta), **optional)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import inspect
+import json
 import math
 import os
 import pathlib
@@ -348,6 +349,7 @@ _RESULTS = {
     "pgrad_rollout_prompt": c_void_p,
     "pgrad_rollout_array": c_void_p,
     "pgrad_scores_data": c_void_p,
+    "pgrad_reward_builtin_name": c_char_p,
     "pgrad_metrics_count": c_uint32,
     "pgrad_metrics_name": c_char_p,
     "pgrad_metrics_value": c_double,
@@ -904,6 +906,27 @@ class Reward(Handle):
         Handle.__init__(made, cls._make("pgrad_reward_combine", context.live, pointers,
                                         (c_double * len(weights))(*weights), c_uint32(len(rewards))), context, *rewards)
         return made
+
+    @classmethod
+    def builtin(cls, context: Context, kind: str, /, **arguments) -> "Reward":
+        """One of the library's own (docs/rewards.md): Reward.builtin(context, "regex", pattern="^[A-Z]")."""
+        made = cls.__new__(cls)
+        Handle.__init__(made, cls._make("pgrad_reward_builtin", context.live, _encoded(kind, "kind"),
+                                        json.dumps(arguments).encode()), context)
+        return made
+
+    @staticmethod
+    def builtins() -> Dict[str, Dict[str, Any]]:
+        """What each of them is and takes, by name."""
+        load()
+        found: Dict[str, Dict[str, Any]] = {}
+        while (name := _library.pgrad_reward_builtin_name(c_uint32(len(found)))) is not None:
+            length = c_size_t()
+            _library.pgrad_reward_builtin_describe(name, None, c_size_t(0), byref(length))
+            text = ctypes.create_string_buffer(length.value + 1)
+            _call("pgrad_reward_builtin_describe", name, text, c_size_t(len(text)), byref(length))
+            found[name.decode()] = json.loads(text.value)
+        return found
 
     def apply(self, rollout: Rollout) -> None:
         _call("pgrad_reward_apply", self.live, rollout.live)

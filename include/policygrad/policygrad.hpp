@@ -263,6 +263,14 @@ public:
     {
     }
 
+    // One of docs/rewards.md, with its arguments as a JSON object.
+    static reward builtin(const context &in, const std::string &name, const std::string &arguments = "{}")
+    {
+        pgrad_reward *out = nullptr;
+        check(pgrad_reward_builtin(in.get(), name.c_str(), arguments.c_str(), &out));
+        return reward(out, {});
+    }
+
     // The weighted sum of rewards, which it keeps alive; an exception of any of them comes out of it.
     static reward combine(const context &in, const std::vector<const reward *> &parts,
                           const std::vector<double> &weights)

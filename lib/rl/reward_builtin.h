@@ -76,10 +76,10 @@ struct pgrad__reward_kind {
 #define PGRAD__N_ARGUMENTS(list) (list), sizeof(list) / sizeof((list)[0])
 
 /* The rows, in the order in which they are listed; the table is in reward_builtin.c. */
-extern const pgrad__reward_kind pgrad__reward_regex, pgrad__reward_exact, pgrad__reward_numeric,
-    pgrad__reward_choice, pgrad__reward_length, pgrad__reward_words, pgrad__reward_json,
-    pgrad__reward_repetition, pgrad__reward_script, pgrad__reward_end_reached,
-    pgrad__reward_think_then_answer, pgrad__reward_overlong, pgrad__reward_trl_accuracy,
+extern const pgrad__reward_kind pgrad__reward_exact, pgrad__reward_numeric, pgrad__reward_choice,
+    pgrad__reward_regex, pgrad__reward_words, pgrad__reward_json, pgrad__reward_script,
+    pgrad__reward_think_then_answer, pgrad__reward_end_reached, pgrad__reward_length,
+    pgrad__reward_overlong, pgrad__reward_repetition, pgrad__reward_trl_accuracy,
     pgrad__reward_trl_reasoning_accuracy, pgrad__reward_trl_cosine, pgrad__reward_trl_think_format,
     pgrad__reward_trl_repetition, pgrad__reward_trl_overlong;
 

@@ -1,4 +1,5 @@
 // policygrad.hpp: a reward function may throw, and the exception comes out of the call that ran it.
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <stdexcept>
@@ -54,6 +55,39 @@ void old_exceptions_stay_away(const pgrad::context &context, const pgrad::model 
     expect(!came_out, "no old exception");
 }
 
+// Builtin rewards, and sums of them and of functions, whose exceptions still come out.
+void rewards_of_the_library(const pgrad::context &context, pgrad::rollout &rollout)
+{
+    bool bad = true, came_out = false;
+    const pgrad::reward sum = [&]() {
+        const pgrad::reward length = pgrad::reward::builtin(context, "length", "{\"target\": 6, \"name\": \"six\"}");
+        const pgrad::reward fails(context, "fails", [&](const pgrad_rollout *, uint32_t) -> double {
+            if (bad)
+                throw std::runtime_error("inside a sum");
+            return 1.0;
+        });
+        return pgrad::reward::combine(context, {&length, &fails}, {2.0, 0.5});
+    }();
+    try {
+        sum.apply(rollout.get());
+    } catch (const std::runtime_error &failure) {
+        came_out = std::string(failure.what()) == "inside a sum";
+    }
+    expect(came_out, "an exception comes out of a sum");
+    bad = false;
+    sum.apply(rollout.get());
+    for (uint32_t i = 0; i < pgrad_rollout_count(rollout.get()); i++)
+        expect(std::fabs(rollout.sequence(i).reward - (0.5 + rollout.sequence(i).n_tokens / 3.0)) < 1e-6,
+               "a builtin reward and a function add up");
+    try {
+        came_out = false;
+        pgrad::reward::builtin(context, "length", "{\"target\": \"six\"}");
+    } catch (const pgrad::error &failure) {
+        came_out = failure.status() == PGRAD_E_INVALID;
+    }
+    expect(came_out, "a wrong argument throws");
+}
+
 // The step call by call, with rewards per token and a completion that the reward does not apply to.
 void step_of_handles(const pgrad::context &context, pgrad::model &loaded,
                      const pgrad::tokenizer &tokenizer)
@@ -90,6 +124,9 @@ void step_of_handles(const pgrad::context &context, pgrad::model &loaded,
     std::size_t n = 0;
     const float *values = pgrad_rollout_array(rollout.get(), PGRAD_REWARDS, 2, &n);
     expect(n == rollout.sequence(2).n_tokens && values != nullptr && values[0] == 2.5f, "a reward per token");
+
+    rewards_of_the_library(context, rollout);
+    tokens.apply(rollout.get());
 
     const std::vector<float> before = read(loaded, "model.norm.weight");
     pgrad_step_report report;

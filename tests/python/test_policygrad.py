@@ -84,6 +84,26 @@ class Test(unittest.TestCase):
                 self.assertEqual(len(rollout.tokens(i)), rollout.sequence(i).n_tokens)
                 self.assertEqual(len(rollout.array(pg.LOGPROBS, i)), rollout.sequence(i).n_tokens)
 
+    def test_builtin_rewards(self):
+        builtins = pg.Reward.builtins()
+        self.assertEqual([a["name"] for a in builtins["overlong"]["arguments"]],
+                         ["name", "max_length", "buffer", "factor"])
+        with pg.Rollout(self.model, self.tokenizer, group_size=4, max_new_tokens=8) as rollout, \
+                pg.Sampler(self.context, seed=3) as sampler, \
+                pg.Reward.builtin(self.context, "regex", pattern="é|r", name="has_r") as has_r, \
+                pg.Reward.builtin(self.context, "length", target=8, unit="tokens") as length, \
+                pg.Reward.combine(self.context, [has_r, length], [2.0, 1.0]) as both:
+            rollout.add_prompt(self.tokenizer.encode("paint it red:"))
+            rollout.generate(sampler)
+            both.apply(rollout)
+            for i in range(len(rollout)):
+                wanted = 2.0 * ("r" in rollout.text(i)) + rollout.sequence(i).n_tokens / 8
+                self.assertAlmostEqual(rollout.sequence(i).reward, wanted, places=6)
+        with self.assertRaisesRegex(pg.Error, "pattern: expected a string"):
+            pg.Reward.builtin(self.context, "regex", pattern=3)
+        with self.assertRaisesRegex(pg.Error, "found 'regexp'"):
+            pg.Reward.builtin(self.context, "regexp")
+
     def test_progress_stops(self):
         self.context.on_progress(lambda what, done, total: False)
         with self.assertRaises(pg.Error) as caught:
@@ -458,6 +478,28 @@ class Test(unittest.TestCase):
             self.assertEqual(run.returncode, 0, run.stdout.decode())
             self.assertIn("step 2/2", run.stdout.decode())
             pg.Model.load(self.context, out).close()
+
+
+    def test_grpo_program_with_builtin_rewards(self):
+        with tempfile.TemporaryDirectory() as folder:
+            prompts = pathlib.Path(folder) / "prompts.jsonl"
+            prompts.write_text('{"prompt": "paint it red:", "answer": 5}\n{"prompt": "paint it blue:", "answer": 6}\n')
+            command = [sys.executable, str(ROOT / "examples" / "python" / "grpo.py"), "--model", str(MODEL),
+                       "--prompts", str(prompts), "--steps", "1", "--max-new-tokens", "8"]
+            environment = dict(os.environ, POLICYGRAD_LIBRARY=LIBRARY)
+            metrics = pathlib.Path(folder) / "metrics.jsonl"
+            run = subprocess.run(command + ["--reward", "numeric", "--reward", 'length:{"target": 5}', "--reward",
+                                            "float('r' in text)", "--reward-weight", "1", "--reward-weight", "2",
+                                            "--reward-weight", "0", "--metrics", str(metrics)],
+                                 env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100)
+            self.assertEqual(run.returncode, 0, run.stdout.decode())
+            numbers = json.loads(metrics.read_text().splitlines()[0])
+            self.assertEqual(numbers["rewards/numeric/mean"], 0.0)
+            self.assertAlmostEqual(numbers["reward"], 2.0 * numbers["rewards/length/mean"], places=5)
+            run = subprocess.run(command + ["--reward", 'length:{"targets": 5}'], env=environment,
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100)
+            self.assertEqual(run.returncode, 1)
+            self.assertIn('found "targets"', run.stdout.decode())
 
 
 if __name__ == "__main__":
