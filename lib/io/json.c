@@ -86,6 +86,18 @@ static pgrad_status look_through(const char *text, size_t length, const char *or
     return longer->status;
 }
 
+/* Of most of its allocations that fail jansson says nothing, or complains of a string where one
+ * belongs. */
+static int is_no_memory(const json_error_t *error)
+{
+    static const char *const WORDS[] = {"string or '}' expected near '\"",
+                                        "invalid token near '\""};
+    if (error->text[0] == '\0' || json_error_code(error) == json_error_out_of_memory)
+        return 1;
+    return strncmp(error->text, WORDS[0], strlen(WORDS[0])) == 0 ||
+           strncmp(error->text, WORDS[1], strlen(WORDS[1])) == 0;
+}
+
 /* jansson reads numbers with strtod and the decimal point of the thread's locale. */
 static pgrad_status parse(const char *text, size_t length, const char *origin, pgrad__json **out)
 {
@@ -101,10 +113,11 @@ static pgrad_status parse(const char *text, size_t length, const char *origin, p
     (void)uselocale(before);
     freelocale(c);
     if (root == NULL) {
-        pgrad_status code =
-            json_error_code(&error) == json_error_out_of_memory ? PGRAD_E_NOMEM : PGRAD_E_FORMAT;
-        return pgrad__fail(code, "%s: JSON, line %d, byte %d: %s", pgrad__path_text(path, origin),
-                           error.line, error.position, error.text);
+        if (is_no_memory(&error))
+            return pgrad__fail(PGRAD_E_NOMEM, "%s: JSON: no memory",
+                               pgrad__path_text(path, origin));
+        return pgrad__fail(PGRAD_E_FORMAT, "%s: JSON, line %d, byte %d: %s",
+                           pgrad__path_text(path, origin), error.line, error.position, error.text);
     }
     *out = outside(root);
     return PGRAD_OK;

@@ -67,7 +67,7 @@ static double power(double x, double y)
         return integer_power(x, y);
     if (x == 0.0)
         return y > 0.0 ? 0.0 : NAN;
-    return x > 0.0 ? pgrad__pow(x, y) : NAN;
+    return x > 0.0 && isfinite(x) && isfinite(y) ? pgrad__pow(x, y) : NAN;
 }
 
 static double apply(int operation, double a, double b)
@@ -105,24 +105,25 @@ static double factorial(double n)
     return out;
 }
 
+/* Beyond 2^20 turns have lost their places. */
 static double sine(double x)
 {
-    return pgrad__sin(x);
+    return fabs(x) < 0x1p20 ? pgrad__sin(x) : NAN;
 }
 
 static double cosine(double x)
 {
-    return pgrad__cos(x);
+    return fabs(x) < 0x1p20 ? pgrad__cos(x) : NAN;
 }
 
 static double tangent(double x)
 {
-    return pgrad__sin(x) / pgrad__cos(x);
+    return sine(x) / cosine(x);
 }
 
 static double natural_log(double x)
 {
-    return x > 0.0 ? pgrad__log(x) : NAN;
+    return x > 0.0 && isfinite(x) ? pgrad__log(x) : NAN;
 }
 
 static const struct {

@@ -323,8 +323,8 @@ static size_t disorder(uint64_t seed, char *out)
 {
     static const char *const PIECES[] = {"\\boxed{", "}", "$", "$$", "\\frac", "{1}{2}", "answer: ", "\\[", "\\]", "\\(",
                                          "^", "_", "\\sqrt[", "x", "12", ",345", ".", "-", "(", "[", ")", "\\text{", "\\",
-                                         "<think>", "</think>", "{\"a\":", "```", "\n", " and ", "\\pm", "=", "<", "|", "!",
-                                         "%", "\\log_", "\\in", "\xc3\xa9", "\xe6\xbc", "\xff", "\xc3", "\xe2\x88\x92"};
+                                         "<think>", "</think>", "{\"a\":", "\"", "\\u00", "```", "\n", " and ", "\\pm", "=", "<", "|", "!",
+                                         "%", "\\log_", "\\in", "\\infty", "\\sin", "\\exp", "9999999999", "\\ln", "\xc3\xa9", "\xe6\xbc", "\xff", "\xc3", "\xe2\x88\x92"};
     size_t n = 0;
     const uint64_t most = 1 + pgrad__uniform_below(seed, 1, 0, 40);
     for (uint64_t i = 1; i <= most; i++) {
@@ -361,6 +361,23 @@ START_TEST(disorder_is_scored)
     ck_assert_uint_gt(n_right, 20);
     for (int k = 0; k < N_ALL; k++)
         pgrad_reward_free(rewards[k]);
+}
+END_TEST
+
+/* What overflows, or has no value, is no answer but itself. */
+START_TEST(values_beyond_all_bounds)
+{
+    static const char *const WILD[] = {"\\sin{10^{300}}", "\\cos{\\infty}", "\\ln{\\infty}", "\\infty^{0.5}",
+                                       "2^{\\infty}", "10^{10^{10}}", "(9!)!", "\\frac{1}{0}", "\\infty-\\infty", "(-2)^{0.5}",
+                                       "\\exp(10^9)", "\\binom{900}{2}", "\\sqrt[0]{2}", "\\log_1 2", "0^{-1}"};
+    char text[64];
+    for (size_t i = 0; i < sizeof WILD / sizeof WILD[0]; i++) {
+        snprintf(text, sizeof text, "\\boxed{%s}", WILD[i]);
+        put(text, "5");
+        ck_assert(score_now("accuracy_reward", "{\"column\":\"answer\"}") == 0.0);
+        put(text, text);
+        ck_assert(score_now("accuracy_reward", "{\"column\":\"answer\"}") == 1.0);
+    }
 }
 END_TEST
 
@@ -566,6 +583,7 @@ int main(void)
     tcase_add_test(all, catastrophic_patterns);
     tcase_add_test(all, bytes_that_are_no_text);
     tcase_add_test(all, disorder_is_scored);
+    tcase_add_test(all, values_beyond_all_bounds);
     tcase_add_test(all, deep_brackets);
     tcase_add_test(all, without_a_tokenizer);
     tcase_add_test(all, wrong_arguments);
