@@ -20,34 +20,23 @@ typedef struct answer_reward {
     uint32_t skip_missing;
 } answer_reward;
 
-#define ANSWER_ARGUMENTS                                                                           \
-    {"column",                                                                                     \
-     PGRAD__ARGUMENT_TEXT,                                                                         \
-     offsetof(answer_reward, column),                                                              \
-     "\"answer\"",                                                                                 \
-     1,                                                                                            \
-     256,                                                                                          \
-     NULL,                                                                                         \
-     "the key of the prompt's data that holds the right answer"},                                  \
-        {"missing",                                                                                \
-         PGRAD__ARGUMENT_CHOICE,                                                                   \
-         offsetof(answer_reward, skip_missing),                                                    \
-         "\"error\"",                                                                              \
-         0,                                                                                        \
-         0,                                                                                        \
-         MISSING,                                                                                  \
-         "a prompt without a usable answer: fail, or leave its completions out"},                  \
-        {"after",                                                                                  \
-         PGRAD__ARGUMENT_TEXT,                                                                     \
-         offsetof(answer_reward, after),                                                           \
-         "\"\"",                                                                                   \
-         0,                                                                                        \
-         256,                                                                                      \
-         NULL,                                                                                     \
-         "the answer stands behind the last of these marks; without one the score is 0"},          \
+#define ANSWER_TEXT(member, initial, min, help)                                                    \
     {                                                                                              \
-        "data_after", PGRAD__ARGUMENT_TEXT, offsetof(answer_reward, data_after), "\"\"", 0, 256,   \
-            NULL, "the same mark in the data, where it may be absent"                              \
+#member, PGRAD__ARGUMENT_TEXT, offsetof(answer_reward, member), initial, min, 256, NULL,   \
+            help                                                                                   \
+    }
+#define ANSWER_ARGUMENTS                                                                           \
+    ANSWER_TEXT(column, "\"answer\"", 1,                                                           \
+                "the key of the prompt's data that holds the right answer"),                       \
+        MISSING_ARGUMENT,                                                                          \
+        ANSWER_TEXT(                                                                               \
+            after, "\"\"", 0,                                                                      \
+            "the answer stands behind the last of these marks; without one the score is 0"),       \
+        ANSWER_TEXT(data_after, "\"\"", 0, "the same mark in the data, where it may be absent")
+#define MISSING_ARGUMENT                                                                           \
+    {                                                                                              \
+        "missing", PGRAD__ARGUMENT_CHOICE, offsetof(answer_reward, skip_missing), "\"error\"", 0,  \
+            0, MISSING, "a prompt without a usable answer: fail, or leave its completions out"     \
     }
 
 /* *given has data NULL when the completion gives no answer, *wanted when the data do not. */
@@ -129,15 +118,13 @@ static pgrad_status score_exact(const void *reward, const pgrad__completion *com
 }
 
 const pgrad__reward_kind pgrad__reward_exact = {
-    "exact",
-    "exact",
-    "1 when the completion is the right answer, byte for byte, else 0",
-    1,
-    sizeof(exact_reward),
-    PGRAD__N_ARGUMENTS(EXACT_ARGUMENTS),
-    NULL,
-    NULL,
-    score_exact,
+    .name = "exact",
+    .report_name = "exact",
+    .help = "1 when the completion is the right answer, byte for byte, else 0",
+    .needs_text = 1,
+    .size = sizeof(exact_reward),
+    PGRAD__ARGUMENTS(EXACT_ARGUMENTS),
+    .score = score_exact,
 };
 
 /* ---- numeric ---- */
@@ -264,15 +251,13 @@ static pgrad_status score_numeric(const void *reward, const pgrad__completion *c
 }
 
 const pgrad__reward_kind pgrad__reward_numeric = {
-    "numeric",
-    "numeric",
-    "1 when the completion's number is the right one within a tolerance, else 0",
-    1,
-    sizeof(numeric_reward),
-    PGRAD__N_ARGUMENTS(NUMERIC_ARGUMENTS),
-    NULL,
-    NULL,
-    score_numeric,
+    .name = "numeric",
+    .report_name = "numeric",
+    .help = "1 when the completion's number is the right one within a tolerance, else 0",
+    .needs_text = 1,
+    .size = sizeof(numeric_reward),
+    PGRAD__ARGUMENTS(NUMERIC_ARGUMENTS),
+    .score = score_numeric,
 };
 
 /* ---- choice ---- */
@@ -333,13 +318,11 @@ static pgrad_status score_choice(const void *reward, const pgrad__completion *co
 }
 
 const pgrad__reward_kind pgrad__reward_choice = {
-    "choice",
-    "choice",
-    "1 when the choice that the completion names is the right one, else 0",
-    1,
-    sizeof(choice_reward),
-    PGRAD__N_ARGUMENTS(CHOICE_ARGUMENTS),
-    NULL,
-    NULL,
-    score_choice,
+    .name = "choice",
+    .report_name = "choice",
+    .help = "1 when the choice that the completion names is the right one, else 0",
+    .needs_text = 1,
+    .size = sizeof(choice_reward),
+    PGRAD__ARGUMENTS(CHOICE_ARGUMENTS),
+    .score = score_choice,
 };

@@ -73,7 +73,7 @@ struct pgrad__reward_kind {
     pgrad_status (*score)(const void *reward, const pgrad__completion *completion, double *score);
 };
 
-#define PGRAD__N_ARGUMENTS(list) (list), sizeof(list) / sizeof((list)[0])
+#define PGRAD__ARGUMENTS(list) .arguments = (list), .n_arguments = sizeof(list) / sizeof((list)[0])
 
 /* The rows, in the order in which they are listed; the table is in reward_builtin.c. */
 extern const pgrad__reward_kind pgrad__reward_exact, pgrad__reward_numeric, pgrad__reward_choice,

@@ -75,15 +75,12 @@ static pgrad_status score_length(const void *reward, const pgrad__completion *co
 }
 
 const pgrad__reward_kind pgrad__reward_length = {
-    "length",
-    "length",
-    "1 at a length, falling to 0 on both sides of it",
-    0,
-    sizeof(length_reward),
-    PGRAD__N_ARGUMENTS(LENGTH_ARGUMENTS),
-    NULL,
-    NULL,
-    score_length,
+    .name = "length",
+    .report_name = "length",
+    .help = "1 at a length, falling to 0 on both sides of it",
+    .size = sizeof(length_reward),
+    PGRAD__ARGUMENTS(LENGTH_ARGUMENTS),
+    .score = score_length,
 };
 
 /* ---- overlong ---- */
@@ -134,26 +131,20 @@ static pgrad_status score_trl_overlong(const void *reward, const pgrad__completi
 }
 
 const pgrad__reward_kind pgrad__reward_overlong = {
-    "overlong",
-    "overlong",
-    "a penalty that grows over the last tokens before a length (DAPO)",
-    0,
-    sizeof(overlong_reward),
-    PGRAD__N_ARGUMENTS(OVERLONG_ARGUMENTS),
-    NULL,
-    NULL,
-    score_overlong,
+    .name = "overlong",
+    .report_name = "overlong",
+    .help = "a penalty that grows over the last tokens before a length (DAPO)",
+    .size = sizeof(overlong_reward),
+    PGRAD__ARGUMENTS(OVERLONG_ARGUMENTS),
+    .score = score_overlong,
 };
 const pgrad__reward_kind pgrad__reward_trl_overlong = {
-    "get_soft_overlong_punishment",
-    "soft_overlong_punishment_reward",
-    "TRL's: overlong with factor 1",
-    0,
-    sizeof(overlong_reward),
-    PGRAD__N_ARGUMENTS(TRL_OVERLONG_ARGUMENTS),
-    NULL,
-    NULL,
-    score_trl_overlong,
+    .name = "get_soft_overlong_punishment",
+    .report_name = "soft_overlong_punishment_reward",
+    .help = "TRL's: overlong with factor 1",
+    .size = sizeof(overlong_reward),
+    PGRAD__ARGUMENTS(TRL_OVERLONG_ARGUMENTS),
+    .score = score_trl_overlong,
 };
 
 /* ---- repetition ---- */
@@ -254,26 +245,20 @@ static pgrad_status score_repetition(const void *reward, const pgrad__completion
 }
 
 const pgrad__reward_kind pgrad__reward_repetition = {
-    "repetition",
-    "repetition",
-    "a penalty for the share of runs said before",
-    0,
-    sizeof(repetition_reward),
-    PGRAD__N_ARGUMENTS(REPETITION_ARGUMENTS),
-    NULL,
-    NULL,
-    score_repetition,
+    .name = "repetition",
+    .report_name = "repetition",
+    .help = "a penalty for the share of runs said before",
+    .size = sizeof(repetition_reward),
+    PGRAD__ARGUMENTS(REPETITION_ARGUMENTS),
+    .score = score_repetition,
 };
 const pgrad__reward_kind pgrad__reward_trl_repetition = {
-    "get_repetition_penalty_reward",
-    "repetition_penalty_reward",
-    "TRL's: repetition of tokens",
-    0,
-    sizeof(repetition_reward),
-    PGRAD__N_ARGUMENTS(TRL_REPETITION_ARGUMENTS),
-    NULL,
-    NULL,
-    score_repetition,
+    .name = "get_repetition_penalty_reward",
+    .report_name = "repetition_penalty_reward",
+    .help = "TRL's: repetition of tokens",
+    .size = sizeof(repetition_reward),
+    PGRAD__ARGUMENTS(TRL_REPETITION_ARGUMENTS),
+    .score = score_repetition,
 };
 
 /* ---- end reached ---- */
@@ -299,13 +284,10 @@ static pgrad_status score_end(const void *reward, const pgrad__completion *compl
 }
 
 const pgrad__reward_kind pgrad__reward_end_reached = {
-    "end_reached",
-    "end_reached",
-    "whether the completion came to its end",
-    0,
-    sizeof(end_reward),
-    PGRAD__N_ARGUMENTS(END_ARGUMENTS),
-    NULL,
-    NULL,
-    score_end,
+    .name = "end_reached",
+    .report_name = "end_reached",
+    .help = "whether the completion came to its end",
+    .size = sizeof(end_reward),
+    PGRAD__ARGUMENTS(END_ARGUMENTS),
+    .score = score_end,
 };

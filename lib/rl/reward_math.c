@@ -378,15 +378,13 @@ static pgrad_status score_accuracy(const void *reward, const pgrad__completion *
 }
 
 const pgrad__reward_kind pgrad__reward_trl_accuracy = {
-    "accuracy_reward",
-    "accuracy_reward",
-    "TRL's: 1 when the mathematical answer equals the right one, else 0",
-    1,
-    sizeof(accuracy_reward),
-    PGRAD__N_ARGUMENTS(ACCURACY_ARGUMENTS),
-    NULL,
-    NULL,
-    score_accuracy,
+    .name = "accuracy_reward",
+    .report_name = "accuracy_reward",
+    .help = "TRL's: 1 when the mathematical answer equals the right one, else 0",
+    .needs_text = 1,
+    .size = sizeof(accuracy_reward),
+    PGRAD__ARGUMENTS(ACCURACY_ARGUMENTS),
+    .score = score_accuracy,
 };
 
 /* ---- reasoning_accuracy_reward ---- */
@@ -414,15 +412,13 @@ static pgrad_status score_reasoning(const void *reward, const pgrad__completion 
 }
 
 const pgrad__reward_kind pgrad__reward_trl_reasoning_accuracy = {
-    "reasoning_accuracy_reward",
-    "reasoning_accuracy_reward",
-    "TRL's: accuracy of what stands behind the reasoning, 0 when that has no end",
-    1,
-    sizeof(accuracy_reward),
-    PGRAD__N_ARGUMENTS(REASONING_ARGUMENTS),
-    NULL,
-    NULL,
-    score_reasoning,
+    .name = "reasoning_accuracy_reward",
+    .report_name = "reasoning_accuracy_reward",
+    .help = "TRL's: accuracy of what stands behind the reasoning, 0 when that has no end",
+    .needs_text = 1,
+    .size = sizeof(accuracy_reward),
+    PGRAD__ARGUMENTS(REASONING_ARGUMENTS),
+    .score = score_reasoning,
 };
 
 /* ---- get_cosine_scaled_reward ---- */
@@ -461,13 +457,12 @@ static pgrad_status score_cosine(const void *reward, const pgrad__completion *co
 }
 
 const pgrad__reward_kind pgrad__reward_trl_cosine = {
-    "get_cosine_scaled_reward",
-    "cosine_scaled_reward",
-    "TRL's: accuracy, a right answer the better and a wrong one the worse the shorter it is",
-    1,
-    sizeof(accuracy_reward),
-    PGRAD__N_ARGUMENTS(COSINE_ARGUMENTS),
-    NULL,
-    NULL,
-    score_cosine,
+    .name = "get_cosine_scaled_reward",
+    .report_name = "cosine_scaled_reward",
+    .help =
+        "TRL's: accuracy, a right answer the better and a wrong one the worse the shorter it is",
+    .needs_text = 1,
+    .size = sizeof(accuracy_reward),
+    PGRAD__ARGUMENTS(COSINE_ARGUMENTS),
+    .score = score_cosine,
 };

@@ -87,15 +87,15 @@ static pgrad_status score_regex(const void *reward, const pgrad__completion *com
 }
 
 const pgrad__reward_kind pgrad__reward_regex = {
-    "regex",
-    "regex",
-    "1 when a regular expression matches, else 0",
-    1,
-    sizeof(regex_reward),
-    PGRAD__N_ARGUMENTS(REGEX_ARGUMENTS),
-    prepare_regex,
-    release_regex,
-    score_regex,
+    .name = "regex",
+    .report_name = "regex",
+    .help = "1 when a regular expression matches, else 0",
+    .needs_text = 1,
+    .size = sizeof(regex_reward),
+    PGRAD__ARGUMENTS(REGEX_ARGUMENTS),
+    .prepare = prepare_regex,
+    .release = release_regex,
+    .score = score_regex,
 };
 
 /* ---- words ---- */
@@ -142,15 +142,14 @@ static pgrad_status score_words(const void *reward, const pgrad__completion *com
 }
 
 const pgrad__reward_kind pgrad__reward_words = {
-    "words",
-    "words",
-    "the share of required words that are there, minus that of forbidden ones",
-    1,
-    sizeof(words_reward),
-    PGRAD__N_ARGUMENTS(WORDS_ARGUMENTS),
-    prepare_words,
-    NULL,
-    score_words,
+    .name = "words",
+    .report_name = "words",
+    .help = "the share of required words that are there, minus that of forbidden ones",
+    .needs_text = 1,
+    .size = sizeof(words_reward),
+    PGRAD__ARGUMENTS(WORDS_ARGUMENTS),
+    .prepare = prepare_words,
+    .score = score_words,
 };
 
 /* ---- JSON ---- */
@@ -217,15 +216,13 @@ static pgrad_status score_json(const void *reward, const pgrad__completion *comp
 }
 
 const pgrad__reward_kind pgrad__reward_json = {
-    "json",
-    "json",
-    "1 when the text is valid JSON with the required members, else 0",
-    1,
-    sizeof(json_reward),
-    PGRAD__N_ARGUMENTS(JSON_ARGUMENTS),
-    NULL,
-    NULL,
-    score_json,
+    .name = "json",
+    .report_name = "json",
+    .help = "1 when the text is valid JSON with the required members, else 0",
+    .needs_text = 1,
+    .size = sizeof(json_reward),
+    PGRAD__ARGUMENTS(JSON_ARGUMENTS),
+    .score = score_json,
 };
 
 /* ---- script ---- */
@@ -328,15 +325,15 @@ static pgrad_status score_script(const void *reward, const pgrad__completion *co
 }
 
 const pgrad__reward_kind pgrad__reward_script = {
-    "script",
-    "script",
-    "the share of the letters that belong to some scripts; 0 without letters",
-    1,
-    sizeof(script_reward),
-    PGRAD__N_ARGUMENTS(SCRIPT_ARGUMENTS),
-    prepare_script,
-    release_script,
-    score_script,
+    .name = "script",
+    .report_name = "script",
+    .help = "the share of the letters that belong to some scripts; 0 without letters",
+    .needs_text = 1,
+    .size = sizeof(script_reward),
+    PGRAD__ARGUMENTS(SCRIPT_ARGUMENTS),
+    .prepare = prepare_script,
+    .release = release_script,
+    .score = score_script,
 };
 
 /* ---- thinking, then answering ---- */
@@ -393,25 +390,19 @@ static pgrad_status score_trl_think_format(const void *reward, const pgrad__comp
 }
 
 const pgrad__reward_kind pgrad__reward_think_then_answer = {
-    "think_then_answer",
-    "think_then_answer",
-    "1 when the text is one thought between its marks and then an answer, else 0",
-    1,
-    sizeof(think_reward),
-    PGRAD__N_ARGUMENTS(THINK_ARGUMENTS),
-    NULL,
-    NULL,
-    score_think,
+    .name = "think_then_answer",
+    .report_name = "think_then_answer",
+    .help = "1 when the text is one thought between its marks and then an answer, else 0",
+    .needs_text = 1,
+    .size = sizeof(think_reward),
+    PGRAD__ARGUMENTS(THINK_ARGUMENTS),
+    .score = score_think,
 };
 const pgrad__reward_kind pgrad__reward_trl_think_format = {
-    "think_format_reward",
-    "think_format_reward",
-    "TRL's: 1 when the text begins with <think>, says it once, and has </think>",
-    1,
-    sizeof(pgrad__builtin),
-    NULL,
-    0,
-    NULL,
-    NULL,
-    score_trl_think_format,
+    .name = "think_format_reward",
+    .report_name = "think_format_reward",
+    .help = "TRL's: 1 when the text begins with <think>, says it once, and has </think>",
+    .needs_text = 1,
+    .size = sizeof(pgrad__builtin),
+    .score = score_trl_think_format,
 };
