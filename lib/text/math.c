@@ -475,19 +475,21 @@ static int same_item(const item *right, const item *answer)
     return same_word(right, answer) || same_expression(right, answer);
 }
 
+/* Each has what the other has; 1 and 2/2 are one element. */
 static int same_set(const pgrad__math *right, const pgrad__math *answer)
 {
-    uint32_t taken = 0;
+    uint32_t found = 0;
     for (uint32_t i = 0; i < right->n_items; i++) {
-        uint32_t k = 0;
-        while (k < answer->n_items &&
-               ((taken >> k & 1u) || !same_item(&right->items[i], &answer->items[k])))
-            k++;
-        if (k == answer->n_items)
+        int any = 0;
+        for (uint32_t k = 0; k < answer->n_items; k++)
+            if (same_item(&right->items[i], &answer->items[k])) {
+                any = 1;
+                found |= 1u << k;
+            }
+        if (!any)
             return 0;
-        taken |= 1u << k;
     }
-    return 1;
+    return found == (1u << answer->n_items) - 1;
 }
 
 int pgrad__math_equal(const pgrad__math *right, const pgrad__math *answer)
@@ -495,10 +497,12 @@ int pgrad__math_equal(const pgrad__math *right, const pgrad__math *answer)
     if (right->text.length > 0 && right->text.length == answer->text.length &&
         memcmp(right->text.data, answer->text.data, right->text.length) == 0)
         return 1;
-    if (!right->is_read || !answer->is_read || right->n_items != answer->n_items)
+    if (!right->is_read || !answer->is_read)
         return 0;
     if (right->open == 0 && answer->open == 0)
         return same_set(right, answer);
+    if (right->n_items != answer->n_items)
+        return 0;
     if (answer->open != 0 && (right->open != answer->open || right->close != answer->close))
         return 0;
     for (uint32_t i = 0; i < right->n_items; i++)

@@ -52,6 +52,7 @@ ANSWERS = [
     (r"\frac{1}{x+1}", r"$\frac{1}{1+x}$"), (r"\frac{x^2-1}{x-1}", "$x+1$"), (r"\sqrt{x^2}", "$x$"), ("-x", "$x$"),
     (r"\frac{\sqrt{2}}{2}", r"$\frac{1}{\sqrt{2}}$"), (r"\tan x", r"$\frac{\sin x}{\cos x}$"), ("a^2+b^2", "$(a+b)^2$"),
     ("1,2 and 3", "$1,2,3$"), ("100", "$10^2$"), ("99.9999999", "100"), ("99.99", "100"),
+    (r"3, \frac{6}{2}", "3"), ("1,2,2", "$1,2$"), ("1,1", "$1,2$"), ("x = 64,948", "64,948"),
 ]
 # Where a completion says it; %s is the answer.
 PLACES = [r"\boxed{%s}", r"So we get $\boxed{%s}$.", r"The answer is $%s$", r"Final answer: \(%s\) for sure.",
@@ -63,6 +64,7 @@ PLACES = [r"\boxed{%s}", r"So we get $\boxed{%s}$.", r"The answer is $%s$", r"Fi
 # (reward, completion, right answer) -> the library's value, where it differs.
 BEYOND = {
     ("accuracy_reward", r"\boxed{\frac12}", "$0.5$"): 1.0,  # math-verify reads \frac12 in some places only
+    ("accuracy_reward", "\\boxed{x = 64,948}", "64,948"): 1.0,  # thousands, not x = 64 and 948
     ("accuracy_reward", r"\boxed{5.}", "5"): 1.0,  # a full stop is no part of an answer
     ("accuracy_reward", r"\boxed{99.9999999}", "100"): 1.0,  # equal to six places, as decimals are otherwise
 }
