@@ -8,7 +8,8 @@
 set -u
 
 needed='cc:gcc meson:meson ninja:ninja-build pkg-config:pkg-config ar:binutils
-jansson@libjansson-dev libpcre2-8@libpcre2-dev libutf8proc@libutf8proc-dev'
+jansson@libjansson-dev libpcre2-8@libpcre2-dev libutf8proc@libutf8proc-dev
+zlib@zlib1g-dev'
 
 have() {
     case $1 in
@@ -40,7 +41,7 @@ say_and_stop() {
         echo "These are their names on Debian; install what your system calls them:" >&2
         echo "a C compiler, binutils, meson (1.0.1 or newer), ninja, pkg-config, and the development files of" >&2
         echo "BLIS (with its static archive libblis.a; without it version 0.9, MESON_ARGS=-Dblis=shared)," >&2
-        echo "jansson, PCRE2 (8 bit), utf8proc; for the tests also Check, a C++ compiler, Python 3; for the" >&2
+        echo "jansson, PCRE2 (8 bit), utf8proc, zlib; for the tests also Check, a C++ compiler, Python 3; for the" >&2
         echo "quickstart's PNG rsvg-convert (librsvg)." >&2
     fi
     exit 1

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -50,17 +51,22 @@ static pgrad_status sync_folder(const char *path)
     return status;
 }
 
-static pgrad_status sync_parent(pgrad_context *context, const char *path)
+/* The folder something stands in. */
+static pgrad_status find_parent(pgrad_context *context, const char *path, char **out)
 {
-    char *parent;
     size_t length = strlen(path);
     while (length > 1 && path[length - 1] == '/')
         length--;
     while (length > 0 && path[length - 1] != '/')
         length--;
-    if (length == 0)
-        return sync_folder(".");
-    PGRAD__TRY(pgrad__copy_text(context, path, length, &parent));
+    return length == 0 ? pgrad__copy_text(context, ".", 1, out)
+                       : pgrad__copy_text(context, path, length, out);
+}
+
+static pgrad_status sync_parent(pgrad_context *context, const char *path)
+{
+    char *parent;
+    PGRAD__TRY(find_parent(context, path, &parent));
     pgrad_status status = sync_folder(parent);
     pgrad__free(context, parent);
     return status;
@@ -77,6 +83,14 @@ static pgrad_status find_target(pgrad_context *context, const char *path, char *
 
 /* ---- one file ---- */
 
+/* A lock says that the file's writer lives. It goes with the process, however that ends. */
+static int lock_temporary(int descriptor)
+{
+    struct stat about;
+    (void)flock(descriptor, LOCK_EX | LOCK_NB);
+    return fstat(descriptor, &about) == 0 && about.st_nlink > 0; /* not cleaned away in between */
+}
+
 /* Creates the temporary, with the permissions of the file it will replace. */
 static pgrad_status create_temporary(pgrad__writer *writer)
 {
@@ -85,12 +99,15 @@ static pgrad_status create_temporary(pgrad__writer *writer)
         char *name;
         PGRAD__TRY(temporary_name(writer->context, writer->path, number, &name));
         writer->descriptor = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (writer->descriptor >= 0) {
+        if (writer->descriptor >= 0 && lock_temporary(writer->descriptor)) {
             writer->temporary = name;
             break;
         }
-        const int exists = errno == EEXIST;
+        const int exists = writer->descriptor >= 0 || errno == EEXIST;
         pgrad_status status = pgrad__fail_system(writer->path, "create a file beside it");
+        if (writer->descriptor >= 0)
+            (void)close(writer->descriptor);
+        writer->descriptor = -1;
         pgrad__free(writer->context, name);
         if (!exists || number >= MAX_TRIES)
             return status;
@@ -112,12 +129,14 @@ pgrad_status pgrad__writer_open(pgrad_context *context, const char *path, pgrad_
                            pgrad__path_text(text, path),
                            kind == PGRAD__PATH_FOLDER ? "a folder" : "a device, pipe or socket");
     PGRAD__GO(find_target(context, path, &made.path));
+    PGRAD__GO(find_parent(context, made.path, &made.parent));
     PGRAD__GO(pgrad__alloc(context, BUFFER_SIZE, 1, &made.buffer));
     PGRAD__GO(create_temporary(&made));
     *writer = made;
     return PGRAD_OK;
 fail:
     pgrad__free(context, made.buffer);
+    pgrad__free(context, made.parent);
     pgrad__free(context, made.path);
     return status;
 }
@@ -173,6 +192,7 @@ static void release(pgrad__writer *writer)
     pgrad_context *context = writer->context;
     pgrad__free(context, writer->temporary);
     pgrad__free(context, writer->buffer);
+    pgrad__free(context, writer->parent);
     pgrad__free(context, writer->path);
     memset(writer, 0, sizeof *writer);
     writer->descriptor = -1;
@@ -180,26 +200,117 @@ static void release(pgrad__writer *writer)
 
 pgrad_status pgrad__writer_commit(pgrad__writer *writer)
 {
-    pgrad_status status = close_durably(writer);
-    if (status == PGRAD_OK && rename(writer->temporary, writer->path) != 0)
-        status = pgrad__fail_system(writer->path, "put the new file in place");
-    if (status != PGRAD_OK) {
-        pgrad__writer_abort(writer);
-        return status;
-    }
-    status = sync_parent(writer->context, writer->path);
-    release(writer);
+    pgrad_status status = pgrad__writer_place(writer, 1);
+    pgrad__writer_abort(writer);
     return status;
 }
 
+/* Where nothing is to be removed any more, the first byte of `temporary` is NUL. */
 void pgrad__writer_abort(pgrad__writer *writer)
 {
     if (writer->context == NULL)
         return;
     if (writer->descriptor >= 0)
         (void)close(writer->descriptor);
-    (void)unlink(writer->temporary);
+    if (writer->temporary[0] != '\0')
+        (void)unlink(writer->temporary);
     release(writer);
+}
+
+/* ---- older versions of a file ---- */
+
+typedef struct old_name {
+    char path[PATH_MAX];
+} old_name;
+
+/* "PATH.NUMBER"; PATH itself for 0. */
+static int name_old(const char *path, uint32_t number, old_name *out)
+{
+    const int n = number == 0 ? snprintf(out->path, sizeof out->path, "%s", path)
+                              : snprintf(out->path, sizeof out->path, "%s.%u", path, number);
+    return n > 0 && (size_t)n < sizeof out->path;
+}
+
+/* Moves PATH.first .. PATH.keep-2 on by one, as far as they exist. */
+static pgrad_status shift_old(const char *path, uint32_t first, uint32_t keep)
+{
+    old_name from, to;
+    for (uint32_t i = keep - 1; i-- > first;)
+        if (name_old(path, i, &from) && name_old(path, i + 1, &to) &&
+            rename(from.path, to.path) != 0 && errno != ENOENT)
+            return pgrad__fail_system(from.path, "move on");
+    return PGRAD_OK;
+}
+
+/* Exchanges new and old, and once that is durable lets the old one take its place in the row. Where
+ * the file system cannot, the row moves first: for a moment nothing stands at the path itself. */
+static pgrad_status place_before_old(pgrad__writer *writer, uint32_t keep)
+{
+    old_name first;
+    if (!name_old(writer->path, 1, &first))
+        return pgrad__fail(PGRAD_E_IO, "the path is too long to keep older files beside it");
+    if (renameat2(AT_FDCWD, writer->temporary, AT_FDCWD, writer->path, RENAME_EXCHANGE) == 0) {
+        PGRAD__TRY(sync_folder(writer->parent));
+        PGRAD__TRY(shift_old(writer->path, 1, keep));
+        return rename(writer->temporary, first.path) == 0
+                   ? PGRAD_OK
+                   : pgrad__fail_system(first.path, "keep the old file");
+    }
+    if (errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP)
+        PGRAD__TRY(shift_old(writer->path, 0, keep));
+    else if (errno != ENOENT)
+        return pgrad__fail_system(writer->path, "put the new file in place");
+    return rename(writer->temporary, writer->path) == 0
+               ? PGRAD_OK
+               : pgrad__fail_system(writer->path, "put the new file in place");
+}
+
+pgrad_status pgrad__writer_place(pgrad__writer *writer, uint32_t keep)
+{
+    PGRAD__TRY(close_durably(writer));
+    if (keep > 1)
+        PGRAD__TRY(place_before_old(writer, keep));
+    else if (rename(writer->temporary, writer->path) != 0)
+        return pgrad__fail_system(writer->path, "put the new file in place");
+    writer->temporary[0] = '\0';
+    return sync_folder(writer->parent);
+}
+
+/* Removes an entry named as the temporaries of `name` are, unless its writer holds it. */
+static void clean_entry(pgrad_context *context, const char *parent, const char *name,
+                        const char *entry)
+{
+    const size_t length = strlen(name);
+    char *path;
+    if (strncmp(entry, name, length) != 0 || strncmp(entry + length, ".tmp-", 5) != 0 ||
+        pgrad__path_join(context, parent, entry, &path) != PGRAD_OK)
+        return;
+    const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY);
+    struct stat about;
+    if (descriptor >= 0 && fstat(descriptor, &about) == 0 && S_ISREG(about.st_mode) &&
+        flock(descriptor, LOCK_EX | LOCK_NB) == 0)
+        (void)unlink(path);
+    if (descriptor >= 0)
+        (void)close(descriptor);
+    pgrad__free(context, path);
+}
+
+void pgrad__writer_clean(pgrad_context *context, const char *path)
+{
+    char *target, *parent;
+    struct dirent *entry;
+    if (find_target(context, path, &target) != PGRAD_OK)
+        return;
+    if (find_parent(context, target, &parent) == PGRAD_OK) {
+        const char *slash = strrchr(target, '/');
+        DIR *folder = opendir(parent);
+        while (folder != NULL && (entry = readdir(folder)) != NULL)
+            clean_entry(context, parent, slash == NULL ? target : slash + 1, entry->d_name);
+        if (folder != NULL)
+            (void)closedir(folder);
+        pgrad__free(context, parent);
+    }
+    pgrad__free(context, target);
 }
 
 /* ---- a folder ---- */

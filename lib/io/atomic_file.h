@@ -11,6 +11,7 @@ typedef struct pgrad__writer {
     int descriptor; /* -1: closed */
     uint64_t size;  /* bytes written so far */
     char *path;     /* the final path, links resolved */
+    char *parent;   /* the folder it stands in */
     char *temporary;
     unsigned char *buffer; /* collects small writes */
     size_t buffered;
@@ -21,6 +22,17 @@ pgrad_status pgrad__writer_write(pgrad__writer *writer, const void *data, size_t
 /* Durable and in place, or an error and the old file untouched. Closed in both cases. */
 pgrad_status pgrad__writer_commit(pgrad__writer *writer);
 void pgrad__writer_abort(pgrad__writer *writer); /* safe on a zeroed or committed one */
+
+/* The older versions of a file stand beside it: "PATH.1" is the one before, "PATH.2" that before
+ * it. Puts the new file in place, and then moves the old ones on, so that the last `keep` are
+ * there, the new one included; the oldest goes when the new one is durable, not before. Neither
+ * this nor write takes or gives memory, so that a thread of ours may do it; abort, which does, ends
+ * the writer. */
+pgrad_status pgrad__writer_place(pgrad__writer *writer, uint32_t keep);
+enum { PGRAD__MAX_KEPT = 100 };
+
+/* Removes what writers of this path have left behind whose process was killed. */
+void pgrad__writer_clean(pgrad_context *context, const char *path);
 
 /* A folder being built: open writers on paths inside `temporary`, then commit, which ends it in any
  * case. What an old folder at the target holds and the new one lacks is kept, sub-folders included,
