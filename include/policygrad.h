@@ -19,6 +19,7 @@
 #include <policygrad/objective.h>
 #include <policygrad/optimizer.h>
 #include <policygrad/plan.h>
+#include <policygrad/checkpoint.h>
 #include <policygrad/trainer.h>
 
 #endif

@@ -40,6 +40,7 @@ typedef struct pgrad_scores pgrad_scores;       /* what a reward function fills 
 typedef struct pgrad_advantage pgrad_advantage; /* rewards to advantages, keeps running baselines */
 typedef struct pgrad_objective pgrad_objective; /* advantages to a loss and its gradients */
 typedef struct pgrad_optimizer pgrad_optimizer; /* gradients to new weights */
+typedef struct pgrad_checkpoint pgrad_checkpoint; /* the state of a run in a file */
 
 #ifdef __cplusplus
 }

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -77,6 +78,12 @@ uint32_t pgrad__os_cpu_count(void)
     uint32_t count = allowed < 1 ? 1 : allowed > 256 ? 256 : (uint32_t)allowed;
     uint32_t quota = cgroup_quota();
     return quota != 0 && quota < count ? quota : count;
+}
+
+void pgrad__os_low_priority(void)
+{
+    enum { NICE = 15 };
+    (void)setpriority(PRIO_PROCESS, 0, NICE); /* on Linux: of the calling thread */
 }
 
 void pgrad__os_huge_pages(void *memory, size_t size)

@@ -70,6 +70,11 @@ void pgrad_optimizer_params_init(pgrad_optimizer_params *params, size_t size)
     pgrad__params_init("optimizer", params, size);
 }
 
+void pgrad_checkpoint_params_init(pgrad_checkpoint_params *params, size_t size)
+{
+    pgrad__params_init("checkpoint", params, size);
+}
+
 void pgrad_train_params_init(pgrad_train_params *params, size_t size)
 {
     pgrad__params_init("train", params, size);

@@ -244,6 +244,13 @@ static const pgrad__field OPTIMIZER_FIELDS[] = {
           "of stochastic rounding"),
 };
 
+static const pgrad__field CHECKPOINT_FIELDS[] = {
+    FIELD(U32, pgrad_checkpoint_params, keep, 1.0, 1.0, 100.0, 0, 0, NULL,
+          "files kept, the new one included"),
+    FIELD(FLAG, pgrad_checkpoint_params, background, 0.0, 0.0, 1.0, 0, 0, NULL,
+          "copied, and written by a thread"),
+};
+
 static const pgrad__field TRAIN_FIELDS[] = {
     FIELD(U64, pgrad_train_params, steps, 100.0, 1.0, 18446744073709551615.0, 0, 0, NULL,
           "optimizer steps"),
@@ -317,6 +324,7 @@ const pgrad__params_table pgrad__params_tables[] = {
     TABLE(backward, BACKWARD_FIELDS),
     TABLE(optimizer, OPTIMIZER_FIELDS),
     TABLE(plan, PLAN_FIELDS),
+    TABLE(checkpoint, CHECKPOINT_FIELDS),
     TABLE(train, TRAIN_FIELDS),
     PLAIN(context_info),
     PLAIN(model_info),
@@ -327,6 +335,7 @@ const pgrad__params_table pgrad__params_tables[] = {
     PLAIN(prompts),
     PLAIN(step_report),
     PLAIN(train_report),
+    PLAIN(checkpoint_part),
     PLAIN(allocator),
     PLAIN(message),
 };

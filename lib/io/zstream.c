@@ -26,7 +26,7 @@ static void give(voidpf user, voidpf block)
 
 uint32_t pgrad__crc32(uint32_t crc, const void *data, size_t size)
 {
-    return (uint32_t)crc32_z(crc, data, size);
+    return size == 0 ? crc : (uint32_t)crc32_z(crc, data, size);
 }
 
 static pgrad_status create(pgrad_context *context, int packs, struct pgrad__zstream **out)

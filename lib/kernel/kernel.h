@@ -121,6 +121,27 @@ void pgrad__matrix_get_columns(const pgrad__kernels *kernels, const pgrad__matri
 /* 1 when every weight is finite. */
 int pgrad__matrix_all_finite(pgrad_context *context, const pgrad__matrix *matrix);
 
+/* ---- panels in files (canonical.c) ----
+ * Output by output, inputs ascending, each value as it is stored: no kernel set has a part in it.
+ * Of Q8_0 for each block of an output the scale, then its q, as in GGUF but for a short last block.
+ */
+
+/* What lies in the panels; the numbers stand in files. */
+typedef enum pgrad__canonical {
+    PGRAD__CANONICAL_F32,
+    PGRAD__CANONICAL_BF16,
+    PGRAD__CANONICAL_Q8_0,
+    PGRAD__CANONICAL_BYTE /* moments in 8 bits, and their exponents */
+} pgrad__canonical;
+
+/* Bytes of an output, and of n_in elements one after another. */
+size_t pgrad__canonical_bytes(pgrad__canonical element, size_t n_in);
+/* Outputs first .. first + n - 1 out of panels, or into them. */
+void pgrad__canonical_get(const pgrad__kernels *kernels, pgrad__canonical element, size_t n_in,
+                          const void *panels, size_t first, size_t n, void *rows);
+void pgrad__canonical_put(const pgrad__kernels *kernels, pgrad__canonical element, size_t n_in,
+                          void *panels, size_t first, size_t n, const void *rows);
+
 /* ---- products (gemm.c) ---- */
 
 /* One of several products that share their left operand. */

@@ -7,7 +7,6 @@
 #include <policygrad.h>
 
 typedef struct pgrad_adapter pgrad_adapter;
-typedef struct pgrad_checkpoint pgrad_checkpoint;
 
 /* Heads beside the language head: named tensors of the model, optimised and saved with it. */
 enum {
@@ -67,21 +66,5 @@ const float *pgrad_rollout_action(const pgrad_rollout *rollout, uint32_t i, size
 typedef int32_t (*pgrad_reduce_fn)(void *user, int32_t kind, void *data, size_t n);
 pgrad_status pgrad_context_set_reduce(pgrad_context *context, pgrad_reduce_fn fn, void *user);
 
-/* Checkpoints. */
-enum {
-    PGRAD_KIND_MODEL = 0,
-    PGRAD_KIND_OPTIMIZER = 1,
-    PGRAD_KIND_SAMPLER = 2,
-    PGRAD_KIND_ADVANTAGE = 3
-};
-pgrad_status pgrad_checkpoint_create(pgrad_context *context, pgrad_checkpoint **out);
-pgrad_status pgrad_checkpoint_add(pgrad_checkpoint *checkpoint, const char *name, int32_t kind,
-                                  void *handle);
-pgrad_status pgrad_checkpoint_write(pgrad_checkpoint *checkpoint, const char *path,
-                                    const pgrad_save_params *params);
-pgrad_status pgrad_checkpoint_open(pgrad_context *context, const char *path, pgrad_checkpoint **out);
-pgrad_status pgrad_checkpoint_restore(pgrad_checkpoint *checkpoint, const char *name, int32_t kind,
-                                      void *handle);
-void pgrad_checkpoint_free(pgrad_checkpoint *checkpoint);
 
 #endif

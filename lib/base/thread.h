@@ -1,0 +1,17 @@
+/* One thread for work behind the host's back: low in priority, without signals. It runs outside of
+ * any call of the host: no host function may be called from it, the allocator included. */
+#ifndef PGRAD_BASE_THREAD_H
+#define PGRAD_BASE_THREAD_H
+
+#include <policygrad/types.h>
+
+struct pgrad__thread;
+
+/* E_LIMIT when the system gives no thread. */
+pgrad_status pgrad__thread_start(pgrad_context *context, void (*fn)(void *), void *argument,
+                                 struct pgrad__thread **out);
+/* Waits for its end and frees it; NULL allowed. In a forked child there is no thread to wait for: 0
+ * is returned, what it was doing is not done. */
+int pgrad__thread_join(pgrad_context *context, struct pgrad__thread *thread);
+
+#endif
