@@ -35,8 +35,9 @@ enum {
     PGRAD_KIND_SAMPLER = 2,   /* number of the next sequence */
     PGRAD_KIND_ADVANTAGE = 3, /* running baseline */
     PGRAD_KIND_ROLLOUT = 4,   /* prompts, completions, arrays, texts, rewards */
-    PGRAD_KIND_TEXT = 5,      /* pgrad_checkpoint_add_text */
-    PGRAD_KIND_TRAIN = 6      /* pgrad_train's own: position in the data, counters */
+    PGRAD_KIND_OBJECTIVE = 5, /* nothing that changes: its options, which must be the same */
+    PGRAD_KIND_TEXT = 6,      /* pgrad_checkpoint_add_text */
+    PGRAD_KIND_TRAIN = 7      /* pgrad_train's own: position in the data, counters */
 };
 
 typedef struct pgrad_checkpoint_params {

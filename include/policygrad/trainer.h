@@ -4,6 +4,7 @@
 #ifndef POLICYGRAD_TRAINER_H
 #define POLICYGRAD_TRAINER_H
 
+#include <policygrad/checkpoint.h>
 #include <policygrad/metrics.h>
 #include <policygrad/types.h>
 
@@ -37,6 +38,19 @@ typedef int32_t (*pgrad_report_fn)(void *user, const pgrad_step_report *report,
  * pgrad_rollout_set_array. Returns more than zero to go on; zero or less fails with E_CALLBACK. */
 typedef int32_t (*pgrad_advantage_fn)(void *user, pgrad_rollout *rollout);
 
+/* Called before a checkpoint is written; may add texts of the host (pgrad_checkpoint_add_text) and
+ * handles of its own, whose names must not be "policy", "optimizer", "sampler", "advantage",
+ * "objective" or "train".
+ * Returns more than zero to go on; zero or less fails with E_CALLBACK. */
+typedef int32_t (*pgrad_checkpoint_fn)(void *user, pgrad_checkpoint *checkpoint);
+
+/* Whether a run takes up the one at checkpoint_path. */
+enum {
+    PGRAD_RESUME_OFF = 0,
+    PGRAD_RESUME_ON = 1,  /* E_IO when there is none */
+    PGRAD_RESUME_AUTO = 2 /* begins anew when there is none */
+};
+
 typedef struct pgrad_train_params {
     size_t struct_size;
     uint64_t steps;             /* optimizer steps, default 100 */
@@ -69,6 +83,16 @@ typedef struct pgrad_train_params {
     uint32_t moments;           /* PGRAD_MOMENTS_* where no optimizer is given, default F32 */
     uint32_t micro_batch_tokens; /* where no objective is given: as there, default 0 */
     uint32_t recompute;         /* PGRAD_RECOMPUTE_* where no objective is given, default AUTO */
+    const char *checkpoint_path; /* the run's state goes there every checkpoint_every steps and at a clean
+                                    end; NULL: none */
+    uint64_t checkpoint_every;   /* 0: only at the end; default 0 */
+    uint32_t checkpoint_keep;    /* files kept, pgrad_checkpoint_params.keep; default 2 */
+    uint32_t checkpoint_background; /* 1, the default: written behind the steps that follow; takes as much
+                                       memory again as the state, see pgrad_checkpoint_params */
+    uint32_t resume;             /* PGRAD_RESUME_*, default OFF */
+    uint32_t reserved;
+    pgrad_checkpoint_fn on_checkpoint; /* NULL: none */
+    void *on_checkpoint_user;
 } pgrad_train_params;
 
 /* Writes the size and the defaults, no more than size bytes. */
@@ -94,6 +118,7 @@ typedef struct pgrad_train_report {
     uint32_t stopped;       /* PGRAD_STOPPED_* */
     uint32_t n_skipped;     /* steps refused with E_NUMERIC */
     uint64_t memory_planned; /* bytes the run was planned to hold at most: see plan.h */
+    uint64_t steps_before;  /* of the steps, those done before this run took them up; else 0 */
 } pgrad_train_report;
 
 /* Trains model on prompts. A step whose update is not finite is skipped; three in a row end the run
@@ -106,8 +131,16 @@ typedef struct pgrad_train_report {
  * a memory limit of the context chooses what params leave open (plan.h), in an objective of the host's
  * too, for the run. Each step's report tells micro_batch_tokens, recompute and n_micro_batches, the log
  * at INFO all of it. Where nothing fits, E_LIMIT says what would.
+ *
+ * With checkpoint_path a run can be taken up again, after a crash too: with resume, and model, handles,
+ * options and prompts as before, it goes on with the bits of a run that was never interrupted, up to
+ * `steps` in all; weights, optimizer, sampler, baseline, place in the data and counters come from the
+ * file. What the metrics file has beyond the checkpoint is cut off. A damaged file is told in the log,
+ * and the one before it is taken; when there is none that is good, the run fails and says why for each.
+ * A reference model is the host's: it must be the same, too. learning_rate may change where the optimizer
+ * is made here; max_seconds counts anew. Where checkpoints go to, another run must not.
  * Errors: E_INVALID and E_LIMIT, naming the prompt or field; E_MISMATCH (an objective or optimizer of
- * another model, another context); and those of the calls it wraps; out (may be NULL) is filled in any case. */
+ * another model, another context; a checkpoint of another run, by the field that differs); and those of the calls it wraps; out (may be NULL) is filled in any case. */
 PGRAD_API pgrad_status pgrad_train(pgrad_model *model, pgrad_tokenizer *tokenizer,
                                    pgrad_reward *reward, const pgrad_prompts *prompts,
                                    const pgrad_train_params *params, pgrad_train_report *out);

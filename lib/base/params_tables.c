@@ -27,6 +27,7 @@ static const char *const OBJECTIVE_KL[] = {"none", "k3_ratio", "k2", NULL};
 static const char *const OPTIMIZER_KIND[] = {"sgd", "adam", "adamw", NULL};
 static const char *const OPTIMIZER_MOMENTS[] = {"f32", "bf16", "q8", "auto", NULL};
 static const char *const RECOMPUTE[] = {"off", "on", "auto", NULL};
+static const char *const TRAIN_RESUME[] = {"off", "on", "auto", NULL};
 static const char *const OPTIMIZER_SCHEDULE[] = {"constant", "linear", "cosine", NULL};
 
 #define FIELD(type, struct_, field, initial, min, max, open_min, open_max, choices, help)          \
@@ -298,6 +299,7 @@ static const pgrad__field TRAIN_FIELDS[] = {
           "of the objective made here"),
     FIELD(CHOICE, pgrad_train_params, recompute, 2.0, 0.0, 2.0, 0, 0, RECOMPUTE,
           "of the objective made here"),
+static const char *const TRAIN_RESUME[] = {"off", "on", "auto", NULL};
 };
 
 #define TABLE(name, fields)                                                                        \

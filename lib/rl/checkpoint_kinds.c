@@ -9,6 +9,7 @@
 #include "io/zstream.h"
 #include "model/arch.h"
 #include "rl/advantage.h"
+#include "rl/objective.h"
 #include "rl/optimizer.h"
 #include "rl/sampler.h"
 
@@ -304,6 +305,35 @@ static const pgrad__kind ADVANTAGE = {.number = PGRAD_KIND_ADVANTAGE,
                                       .release = advantage_release,
                                       .describe = advantage_describe};
 
+/* ---- objectives ---- */
+
+static pgrad_context *objective_context(const void *handle)
+{
+    return ((const pgrad_objective *)handle)->context;
+}
+
+static void objective_retain(void *handle)
+{
+    atomic_fetch_add(&((pgrad_objective *)handle)->references, 1);
+}
+
+static void objective_release(void *handle)
+{
+    pgrad_objective_free(handle);
+}
+
+static pgrad_status objective_describe(void *handle, pgrad__state *state)
+{
+    return pgrad__state_params(state, "objective", &((pgrad_objective *)handle)->params, NULL);
+}
+
+static const pgrad__kind OBJECTIVE = {.number = PGRAD_KIND_OBJECTIVE,
+                                      .name = "objective",
+                                      .context = objective_context,
+                                      .retain = objective_retain,
+                                      .release = objective_release,
+                                      .describe = objective_describe};
+
 /* ---- texts ---- */
 
 static pgrad_context *text_context(const void *handle)
@@ -348,8 +378,8 @@ const pgrad__kind pgrad__kind_text = {.number = PGRAD_KIND_TEXT,
 
 const pgrad__kind *pgrad__kind_find(int32_t number)
 {
-    static const pgrad__kind *const KINDS[] = {&MODEL, &OPTIMIZER, &SAMPLER, &ADVANTAGE,
-                                               &pgrad__kind_rollout};
+    static const pgrad__kind *const KINDS[] = {&MODEL,     &OPTIMIZER,           &SAMPLER,
+                                               &ADVANTAGE, &pgrad__kind_rollout, &OBJECTIVE};
     const int32_t n = (int32_t)(sizeof KINDS / sizeof KINDS[0]);
     return number < 0 || number >= n ? NULL : KINDS[number];
 }

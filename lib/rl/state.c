@@ -32,6 +32,9 @@ void pgrad__state_free(pgrad__state *state)
 
 static pgrad_status add_record(pgrad__state *state, const pgrad__record *record)
 {
+    for (size_t i = 0; i < state->n_records; i++)
+        if (strcmp(state->records[i].name, record->name) == 0)
+            return pgrad__fail(PGRAD_E_INTERNAL, "two numbers are called '%s'", record->name);
     PGRAD__TRY(pgrad__reserve(state->context, &state->records, &state->record_capacity,
                               state->n_records + 1, sizeof *record));
     state->records[state->n_records++] = *record;

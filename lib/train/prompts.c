@@ -199,3 +199,10 @@ size_t pgrad__prompt_set_next(pgrad__prompt_set *set)
     }
     return set->order[set->cursor++];
 }
+
+void pgrad__prompt_set_seek(pgrad__prompt_set *set, uint64_t epoch, uint64_t cursor)
+{
+    set->epoch = epoch;
+    set->cursor = cursor;
+    shuffle(set);
+}

@@ -34,4 +34,7 @@ pgrad_status pgrad__prompt_set_add(const pgrad__prompt_set *set, size_t i, pgrad
 /* The next prompt: every one once per epoch, in an order that is a function of (seed, epoch). */
 size_t pgrad__prompt_set_next(pgrad__prompt_set *set);
 
+/* Goes to a place in that order: epochs done, and prompts of the one under way. */
+void pgrad__prompt_set_seek(pgrad__prompt_set *set, uint64_t epoch, uint64_t cursor);
+
 #endif

@@ -23,42 +23,13 @@
 #include "rl/optimizer.h"
 #include "rl/reward.h"
 #include "rl/sampler.h"
-#include "train/evaluate.h"
-#include "train/predict.h"
+#include "train/run.h"
 
 enum { MAX_REFUSED_IN_A_ROW = 3 };
 
-typedef struct run {
-    pgrad_model *model;
-    pgrad_tokenizer *tokenizer;
-    pgrad_reward *reward;
-    pgrad_train_params params;
-    pgrad_train_params held; /* the host's handles, kept alive for the run */
-    pgrad__prompt_set prompts;
-    pgrad_rollout *rollout;
-    /* handles the host did not give are made here and freed at the end */
-    pgrad_sampler *own_sampler;
-    pgrad_advantage *own_advantage;
-    pgrad_objective *own_objective;
-    pgrad_optimizer *own_optimizer;
-    pgrad_rollout_params rollout_params;
-    pgrad_optimizer_params optimizer_params;
-    int has_evaluation;
-    pgrad__evaluation evaluation;
-    int metrics; /* descriptor, -1: none */
-    char *line;
-    size_t line_capacity;
-    double *window; /* rewards of the last target_window steps */
-    uint64_t n_rewards;
-    uint32_t refused_in_a_row;
-    pgrad__predictor predictor;
-    double started;
-    pgrad_train_report report;
-} run;
-
 /* ---- making and freeing a run ---- */
 
-static pgrad_status make_handles(run *r)
+static pgrad_status make_handles(pgrad__run *r)
 {
     pgrad_train_params *params = &r->params;
     pgrad_context *context = r->model->context;
@@ -84,7 +55,7 @@ static pgrad_status make_handles(run *r)
     return PGRAD_OK;
 }
 
-static int needs_reference(const run *r)
+static int needs_reference(const pgrad__run *r)
 {
     return r->params.advantage->params.kl_beta > 0.0 ||
            (r->params.objective->params.kl_beta > 0.0 &&
@@ -92,7 +63,7 @@ static int needs_reference(const run *r)
             r->params.objective->params.loss != PGRAD_LOSS_SUPERVISED);
 }
 
-static pgrad_status check_run(const run *r)
+static pgrad_status check_run(const pgrad__run *r)
 {
     if (needs_reference(r) && r->params.reference == NULL)
         return pgrad__fail(
@@ -117,7 +88,7 @@ static pgrad_status check_run(const run *r)
 
 /* The loss takes log-probabilities of the policy: draws from another distribution are not corrected
  * for (sampling_mismatch in the report measures it). */
-static void warn_of_truncation(const run *r)
+static void warn_of_truncation(const pgrad__run *r)
 {
     const pgrad_sampler_params *params = &r->params.sampler->params;
     if (params->top_k != 0 || params->top_p < 1.0 || params->min_p > 0.0 ||
@@ -127,7 +98,7 @@ static void warn_of_truncation(const run *r)
                         "sample from another distribution than the policy's; gradients are biased");
 }
 
-static pgrad_status make_prompts(run *r, const pgrad_prompts *prompts)
+static pgrad_status make_prompts(pgrad__run *r, const pgrad_prompts *prompts)
 {
     PGRAD__TRY(
         pgrad__prompt_set_init(&r->prompts, r->model, r->tokenizer, prompts, r->params.seed));
@@ -145,7 +116,7 @@ static pgrad_status make_prompts(run *r, const pgrad_prompts *prompts)
 }
 
 /* Params of the rollouts and of an optimizer made here, as far as they are known without a plan. */
-static void fill_params(run *r)
+static void fill_params(pgrad__run *r)
 {
     pgrad_rollout_params *rollout = &r->rollout_params;
     pgrad_rollout_params_init(rollout, sizeof *rollout);
@@ -161,7 +132,7 @@ static void fill_params(run *r)
         r->optimizer_params = r->params.optimizer->params;
 }
 
-static void tell_plan(const run *r, const pgrad_memory_report *report)
+static void tell_plan(const pgrad__run *r, const pgrad_memory_report *report)
 {
     static const char *const moments[] = {"f32", "bf16", "q8"}, *const kv[] = {"f32", "f16",
                                                                                "bf16"};
@@ -174,7 +145,7 @@ static void tell_plan(const run *r, const pgrad_memory_report *report)
 }
 
 /* Plans the run's memory and puts the choices into force: E_LIMIT when none fits. */
-static pgrad_status plan_memory(run *r)
+static pgrad_status plan_memory(pgrad__run *r)
 {
     pgrad__plan plan;
     pgrad_memory_report report;
@@ -201,7 +172,7 @@ static pgrad_status plan_memory(run *r)
     return PGRAD_OK;
 }
 
-static pgrad_status take_memory(run *r)
+static pgrad_status take_memory(pgrad__run *r)
 {
     pgrad_train_params *params = &r->params;
     PGRAD__TRY(pgrad_rollout_create(r->model, r->tokenizer, &r->rollout_params, &r->rollout));
@@ -215,7 +186,7 @@ static pgrad_status take_memory(run *r)
                          &r->window);
 }
 
-static pgrad_status make_run(run *r, const pgrad_prompts *prompts)
+static pgrad_status make_run(pgrad__run *r, const pgrad_prompts *prompts)
 {
     PGRAD__TRY(make_prompts(r, prompts));
     PGRAD__TRY(make_handles(r));
@@ -226,12 +197,13 @@ static pgrad_status make_run(run *r, const pgrad_prompts *prompts)
     PGRAD__TRY(take_memory(r));
     if (r->params.metrics_path != NULL)
         PGRAD__TRY(pgrad__append_open(r->params.metrics_path, &r->metrics));
-    return PGRAD_OK;
+    return pgrad__run_checkpoint_init(r);
 }
 
-static void free_run(run *r)
+static void free_run(pgrad__run *r)
 {
     pgrad_context *context = r->model->context;
+    pgrad_checkpoint_free(r->checkpoint);
     pgrad__append_close(r->metrics);
     if (r->has_evaluation)
         pgrad__evaluation_free(&r->evaluation);
@@ -249,19 +221,19 @@ static void free_run(run *r)
 
 /* ---- one step ---- */
 
-static double seconds_left(const run *r)
+static double seconds_left(const pgrad__run *r)
 {
     return r->params.max_seconds - (pgrad__os_seconds() - r->started);
 }
 
-static uint64_t updates_of_step(const run *r)
+static uint64_t updates_of_step(const pgrad__run *r)
 {
     const uint64_t left = r->params.steps - r->report.steps;
     return left < r->params.epochs_per_step ? left : r->params.epochs_per_step;
 }
 
 /* clear, add_prompt; *n_tokens of the prompts. */
-static pgrad_status take_prompts(run *r, size_t *n_tokens)
+static pgrad_status take_prompts(pgrad__run *r, size_t *n_tokens)
 {
     *n_tokens = 0;
     pgrad_rollout_clear(r->rollout);
@@ -276,7 +248,7 @@ static pgrad_status take_prompts(run *r, size_t *n_tokens)
 }
 
 /* generate, until the run's time is over: then the step is as if it had not begun. */
-static pgrad_status generate(run *r, int *in_time)
+static pgrad_status generate(pgrad__run *r, int *in_time)
 {
     const uint64_t first = pgrad_sampler_next_sequence(r->params.sampler);
     const double left = seconds_left(r);
@@ -289,7 +261,7 @@ static pgrad_status generate(run *r, int *in_time)
 }
 
 /* (score), reward, advantage. */
-static pgrad_status judge(run *r, pgrad_step_report *report)
+static pgrad_status judge(pgrad__run *r, pgrad_step_report *report)
 {
     if (needs_reference(r))
         PGRAD__TRY(pgrad_rollout_score(r->rollout, r->params.reference, PGRAD_REFERENCE));
@@ -305,7 +277,7 @@ static pgrad_status judge(run *r, pgrad_step_report *report)
 }
 
 /* zero_grad, backward, step. A step that is not finite is refused and counted. */
-static pgrad_status learn(run *r, pgrad_step_report *report)
+static pgrad_status learn(pgrad__run *r, pgrad_step_report *report)
 {
     double started = pgrad__os_seconds();
     for (uint32_t epoch = 0; epoch < r->params.epochs_per_step && r->report.steps < r->params.steps;
@@ -334,7 +306,7 @@ static pgrad_status learn(run *r, pgrad_step_report *report)
     return PGRAD_OK;
 }
 
-static pgrad_status write_metrics(run *r, const pgrad_step_report *report)
+static pgrad_status write_metrics(pgrad__run *r, const pgrad_step_report *report)
 {
     size_t length;
     if (r->metrics < 0)
@@ -349,7 +321,7 @@ static pgrad_status write_metrics(run *r, const pgrad_step_report *report)
     return pgrad__append_write(r->metrics, r->params.metrics_path, r->line, length + 1);
 }
 
-static pgrad_status save(run *r)
+static pgrad_status save(pgrad__run *r)
 {
     pgrad_save_params params;
     if (r->params.save_path == NULL)
@@ -360,7 +332,7 @@ static pgrad_status save(run *r)
 }
 
 /* 1 when the mean reward over a full window reached the target. */
-static int target_reached(run *r, double reward)
+static int target_reached(pgrad__run *r, double reward)
 {
     const uint64_t window = r->params.target_window;
     if (isnan(reward))
@@ -376,12 +348,12 @@ static int target_reached(run *r, double reward)
 }
 
 /* 1 when one of the steps since `before` was a multiple of `every`. */
-static int is_due(const run *r, uint64_t before, uint64_t every)
+static int is_due(const pgrad__run *r, uint64_t before, uint64_t every)
 {
     return every > 0 && r->report.steps / every > before / every;
 }
 
-static void remember_times(run *r, const pgrad_step_report *report, size_t n_prompt_tokens,
+static void remember_times(pgrad__run *r, const pgrad_step_report *report, size_t n_prompt_tokens,
                            uint64_t n_updates)
 {
     const pgrad__step_times times = {.prompt_tokens = (double)n_prompt_tokens,
@@ -394,10 +366,11 @@ static void remember_times(run *r, const pgrad_step_report *report, size_t n_pro
     pgrad__predictor_add(&r->predictor, &times);
 }
 
-static pgrad_status one_step(run *r, int *stop)
+static pgrad_status one_step(pgrad__run *r, int *stop)
 {
     const double started = pgrad__os_seconds();
     const uint64_t before = r->report.steps, n_updates = updates_of_step(r);
+    const uint64_t epoch = r->prompts.epoch, cursor = r->prompts.cursor;
     size_t n_prompt_tokens;
     int in_time;
     pgrad_step_report report;
@@ -409,6 +382,7 @@ static pgrad_status one_step(run *r, int *stop)
     if (in_time)
         PGRAD__TRY(generate(r, &in_time));
     if (!in_time) {
+        pgrad__prompt_set_seek(&r->prompts, epoch, cursor);
         r->report.stopped = PGRAD_STOPPED_SECONDS;
         *stop = 1;
         return PGRAD_OK;
@@ -442,13 +416,16 @@ static pgrad_status one_step(run *r, int *stop)
         r->report.stopped = PGRAD_STOPPED_TARGET;
         *stop = 1;
     }
+    if (!*stop && is_due(r, before, r->params.checkpoint_every))
+        return pgrad__run_checkpoint(r);
     return PGRAD_OK;
 }
 
-static pgrad_status loop(run *r)
+static pgrad_status loop(pgrad__run *r)
 {
     int stop = 0;
-    if (r->has_evaluation)
+    PGRAD__TRY(pgrad__run_resume(r));
+    if (r->has_evaluation && r->report.steps_before == 0)
         PGRAD__TRY(pgrad__evaluate(&r->evaluation, r->reward, &r->report.eval_before));
     while (!stop) {
         PGRAD__TRY(pgrad__progress(r->model->context, "train", r->report.steps, r->params.steps));
@@ -464,11 +441,13 @@ static pgrad_status loop(run *r)
     }
     if (r->has_evaluation)
         PGRAD__TRY(pgrad__evaluate(&r->evaluation, r->reward, &r->report.eval_after));
-    return save(r);
+    PGRAD__TRY(save(r));
+    PGRAD__TRY(pgrad__run_checkpoint(r));
+    return r->checkpoint == NULL ? PGRAD_OK : pgrad_checkpoint_wait(r->checkpoint);
 }
 
 /* The callbacks may drop the host's references. */
-static void hold_handles(run *r)
+static void hold_handles(pgrad__run *r)
 {
     r->held = r->params;
     pgrad__model_retain(r->model);
@@ -487,7 +466,7 @@ static void hold_handles(run *r)
         atomic_fetch_add(&r->held.optimizer->references, 1);
 }
 
-static void drop_handles(run *r)
+static void drop_handles(pgrad__run *r)
 {
     pgrad_optimizer_free(r->held.optimizer);
     pgrad_objective_free(r->held.objective);
@@ -499,7 +478,8 @@ static void drop_handles(run *r)
     pgrad_model_free(r->model);
 }
 
-static pgrad_status train(run *r, const pgrad_prompts *prompts, const pgrad_train_params *params)
+static pgrad_status train(pgrad__run *r, const pgrad_prompts *prompts,
+                          const pgrad_train_params *params)
 {
     pgrad__scope scope;
     PGRAD__TRY(pgrad__enter(r->model->context, &scope));
@@ -525,11 +505,11 @@ pgrad_status pgrad_train(pgrad_model *model, pgrad_tokenizer *tokenizer, pgrad_r
                            model == NULL    ? "model"
                            : reward == NULL ? "reward"
                                             : "prompts");
-    run r = {.model = model,
-             .tokenizer = tokenizer,
-             .reward = reward,
-             .metrics = -1,
-             .started = pgrad__os_seconds()};
+    pgrad__run r = {.model = model,
+                    .tokenizer = tokenizer,
+                    .reward = reward,
+                    .metrics = -1,
+                    .started = pgrad__os_seconds()};
     r.report.stopped = PGRAD_STOPPED_ERROR;
     r.report.first_reward = r.report.last_reward = NAN;
     r.report.eval_before = r.report.eval_after = NAN;
