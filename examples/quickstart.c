@@ -1,6 +1,7 @@
 /* A language model learns from reward, where you can watch it.
  *
- * usage: quickstart [--model PATH] [--steps N] [--out FOLDER]   (quickstart.sh installs, builds, runs it)
+ * usage: quickstart [--model PATH] [--steps N] [--out FOLDER] [--resume]
+ * (quickstart.sh installs, builds, runs it)
  *
  * The embedded model tells of coloured things. Its prompt asks for a colour, "paint it green:", and
  * it does not listen: four lines in five of what it learned from had nothing to do with the colour
@@ -10,6 +11,9 @@
  *
  * With --model (a GGUF file or a Hugging Face folder) the task is alliteration: different words
  * that begin with "s", over all words.
+ *
+ * With --resume the run's state is kept in FOLDER/run.pgrad as it goes, and taken up from there:
+ * stop it when you like, start it again, and it ends as if it had never been stopped.
  *
  * Beside it runs a control whose advantages are shuffled within their group: it sees the same
  * rewards, but not which completion earned them, so it must not learn. */
@@ -146,7 +150,8 @@ static int32_t on_step(void *user, const pgrad_step_report *report, const pgrad_
     r->tokens += report->n_tokens;
     r->tokens_trained_seconds += report->seconds;
     double elapsed = now() - r->started;
-    double left = elapsed / (double)r->n_points * (double)(r->n_steps - r->n_points);
+    double left =
+        elapsed / (double)(r->n_points - r->n_restored) * (double)(r->n_steps - r->n_points);
     printf("%s%-8s step %3u/%u  reward %.3f  %5.0f tokens/s  %3.0f s left  ",
            r->terminal ? "\r" : "", r->label, r->n_points, r->n_steps, report->reward,
            report->tokens_per_second, left);
@@ -187,8 +192,38 @@ static pgrad_prompts prompts_of(const task *t, const char *const *const *columns
     return prompts;
 }
 
+/* A text of the host in the checkpoint: the points of the curve. */
+static int32_t add_points(void *user, pgrad_checkpoint *checkpoint)
+{
+    const run *r = user;
+    char *text = points_to_text(r);
+    pgrad_status status = pgrad_checkpoint_add_text(checkpoint, "points", text, strlen(text));
+    free(text);
+    return status == PGRAD_OK;
+}
+
+/* Takes the points of an earlier run over, where there is a checkpoint. */
+static void read_points(pgrad_context *context, const char *path, run *r)
+{
+    pgrad_checkpoint *checkpoint;
+    size_t length = 0;
+    if (!file_is_there(path))
+        return;
+    CHECK(pgrad_checkpoint_open(context, path, &checkpoint));
+    (void)pgrad_checkpoint_get_text(checkpoint, "points", NULL, 0, &length);
+    char *text = calloc(length + 1, 1);
+    CHECK(text == NULL ? PGRAD_E_NOMEM
+                       : pgrad_checkpoint_get_text(checkpoint, "points", text, length + 1, &length));
+    points_from_text(text, r);
+    free(text);
+    pgrad_checkpoint_free(checkpoint);
+    printf("resumed: %u of %u steps are done\n", r->n_restored, r->n_steps);
+}
+
+/* checkpoint_path NULL: none is kept. */
 static void train(pgrad_context *context, pgrad_model *model, pgrad_tokenizer *tokenizer,
-                  const task *t, run *r, int control, const char *metrics_path)
+                  const task *t, run *r, int control, const char *metrics_path,
+                  const char *checkpoint_path)
 {
     static const char *const COLUMN_NAMES[] = {"asked"};
     const char *const *const columns[] = {t->data};
@@ -208,6 +243,15 @@ static void train(pgrad_context *context, pgrad_model *model, pgrad_tokenizer *t
     params.report = on_step;
     params.report_user = r;
     params.metrics_path = metrics_path;
+    if (checkpoint_path != NULL) {
+        read_points(context, checkpoint_path, r);
+        params.checkpoint_path = checkpoint_path;
+        params.checkpoint_every = 10;
+        params.checkpoint_keep = 1;
+        params.resume = PGRAD_RESUME_AUTO;
+        params.on_checkpoint = add_points;
+        params.on_checkpoint_user = r;
+    }
     if (control) {
         params.on_advantages = shuffle_advantages;
         params.on_advantages_user = &shuffle_state;
@@ -329,20 +373,25 @@ static run make_run(const char *label, uint32_t n_steps)
 }
 
 /* Fills what the command line says; 0 when it makes no sense. */
-static int read_options(int argc, char **argv, task *t, const char **path, const char **out)
+static int read_options(int argc, char **argv, task *t, const char **path, const char **out,
+                        int *resume)
 {
     const char *steps = NULL;
-    for (int i = 1; i < argc; i += 2) {
-        if (i + 1 == argc)
-            return 0;
-        if (strcmp(argv[i], "--model") == 0)
-            *path = argv[i + 1];
-        else if (strcmp(argv[i], "--out") == 0)
-            *out = argv[i + 1];
-        else if (strcmp(argv[i], "--steps") == 0)
-            steps = argv[i + 1];
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+        if (strcmp(argv[i], "--resume") == 0) {
+            *resume = 1;
+            continue;
+        }
+        if (value != NULL && strcmp(argv[i], "--model") == 0)
+            *path = value;
+        else if (value != NULL && strcmp(argv[i], "--out") == 0)
+            *out = value;
+        else if (value != NULL && strcmp(argv[i], "--steps") == 0)
+            steps = value;
         else
             return 0;
+        i++;
     }
     *t = *path == NULL ? EMBEDDED : GENERAL;
     if (*path == NULL)
@@ -360,13 +409,14 @@ int main(int argc, char **argv)
     static char before[SHOWN][TEXT_SIZE], after[SHOWN][TEXT_SIZE];
     double before_score[SHOWN], after_score[SHOWN], started = now();
     const char *path = NULL, *out = "quickstart-out";
+    int resume = 0;
     task t;
-    char file[4096];
+    char file[4096], checkpoint[4096];
     pgrad_context *context;
     pgrad_model *model, *control;
     pgrad_tokenizer *tokenizer;
-    if (!read_options(argc, argv, &t, &path, &out)) {
-        fprintf(stderr, "usage: %s [--model PATH] [--steps N] [--out FOLDER]\n", argv[0]);
+    if (!read_options(argc, argv, &t, &path, &out, &resume)) {
+        fprintf(stderr, "usage: %s [--model PATH] [--steps N] [--out FOLDER] [--resume]\n", argv[0]);
         return 2;
     }
     CHECK(pgrad_context_create(NULL, &context));
@@ -379,8 +429,10 @@ int main(int argc, char **argv)
     run learned = make_run("learning", t.steps), shuffled = make_run("control", t.steps);
     sample(context, model, tokenizer, &t, before, before_score);
     snprintf(file, sizeof file, "%s/metrics.jsonl", out);
-    remove(file);
-    train(context, model, tokenizer, &t, &learned, 0, file);
+    snprintf(checkpoint, sizeof checkpoint, "%s/run.pgrad", out);
+    if (!resume || !file_is_there(checkpoint))
+        remove(file);
+    train(context, model, tokenizer, &t, &learned, 0, file, resume ? checkpoint : NULL);
     sample(context, model, tokenizer, &t, after, after_score);
     print_table(&t, before, before_score, after, after_score);
     snprintf(file, sizeof file, "%s/model", out);
@@ -389,7 +441,7 @@ int main(int argc, char **argv)
     pgrad_model_free(model);
 
     CHECK(pgrad_model_load(context, path, NULL, &control));
-    train(context, control, tokenizer, &t, &shuffled, 1, NULL);
+    train(context, control, tokenizer, &t, &shuffled, 1, NULL, NULL);
     snprintf(file, sizeof file, "%s/reward.svg", out);
     draw_curves(file, t.name, &learned, &shuffled);
     printf("the control, advantages shuffled: reward %.2f -> %.2f; curves in %s%s\n",

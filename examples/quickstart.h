@@ -25,6 +25,7 @@ typedef struct run {
     const char *label;
     point *points;
     uint32_t n_points, n_steps;
+    uint32_t n_restored; /* of the points, those of an earlier run that is taken up */
     double started, seconds, tokens, tokens_trained_seconds;
     int terminal;
 } run;
@@ -32,6 +33,12 @@ typedef struct run {
 double now(void);
 int is_terminal(void);
 void make_folder(const char *path);
+int file_is_there(const char *path);
+
+/* The points of a run as text, to be freed, and back. */
+char *points_to_text(const run *r);
+void points_from_text(const char *text, run *r);
+
 void describe(pgrad_context *context, pgrad_model *model, const task *t);
 void describe_cost(pgrad_context *context, const run *r);
 

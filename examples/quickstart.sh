@@ -6,9 +6,11 @@
 #   sh examples/quickstart.sh --steps N         another number of steps
 #   sh examples/quickstart.sh --out FOLDER      where to leave metrics.jsonl, reward.svg, reward.png and the
 #                                               trained model; quickstart-out in the source tree otherwise
+#   sh examples/quickstart.sh --resume          keep the run's state there too, and take up what is there: stop it
+#                                               with Ctrl-C, start it again, and nothing is lost
 set -eu
 usage() {
-    echo "usage: sh examples/quickstart.sh [--model PATH] [--steps N] [--out FOLDER]" >&2
+    echo "usage: sh examples/quickstart.sh [--model PATH] [--steps N] [--out FOLDER] [--resume]" >&2
     exit 2
 }
 
@@ -17,7 +19,7 @@ n=$#
 while [ "$n" -gt 0 ]; do
     case $1 in
     -h | --help)
-        sed -n '2,9s/^# \{0,1\}//p' "$0"
+        sed -n '2,11s/^# \{0,1\}//p' "$0"
         exit 0
         ;;
     --model | --out)
@@ -30,6 +32,12 @@ while [ "$n" -gt 0 ]; do
     --steps)
         [ "$n" -ge 2 ] || usage
         value=$2
+        ;;
+    --resume)
+        set -- "$@" "$1"
+        shift
+        n=$((n - 1))
+        continue
         ;;
     *) usage ;;
     esac

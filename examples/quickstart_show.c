@@ -22,6 +22,40 @@ void make_folder(const char *path)
     }
 }
 
+int file_is_there(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
+
+/* Five hexadecimal doubles a line: they come back as they were. */
+enum { POINT_TEXT = 160 };
+
+char *points_to_text(const run *r)
+{
+    char *text = calloc(r->n_points + 1, POINT_TEXT);
+    size_t n = 0;
+    if (text == NULL) {
+        fprintf(stderr, "no memory\n");
+        exit(1);
+    }
+    for (uint32_t i = 0; i < r->n_points; i++) {
+        const point *p = &r->points[i];
+        n += (size_t)snprintf(text + n, POINT_TEXT, "%a %a %a %a %a\n", p->mean, p->q1, p->q3, p->min,
+                              p->max);
+    }
+    return text;
+}
+
+void points_from_text(const char *text, run *r)
+{
+    int n;
+    for (point p; r->n_points < r->n_steps && sscanf(text, "%la %la %la %la %la\n%n", &p.mean, &p.q1,
+                                                     &p.q3, &p.min, &p.max, &n) == 5;
+         text += n)
+        r->points[r->n_points++] = p;
+    r->n_restored = r->n_points;
+}
+
 void describe(pgrad_context *context, pgrad_model *model, const task *t)
 {
     pgrad_context_info machine = {.struct_size = sizeof machine};

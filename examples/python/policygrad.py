@@ -38,6 +38,7 @@ ENCODE_SPECIAL, ENCODE_ADD, DECODE_SKIP_SPECIAL = 1, 2, 1
 BOS, EOS, PAD, UNK, END_OF_TURN = range(5)
 CHAT_GENERATE, CHAT_CHATML, CHAT_PLAIN = 1, 2, 4
 FINISH_NONE, FINISH_STOP, FINISH_STRING, FINISH_LENGTH = range(4)
+KIND_MODEL, KIND_OPTIMIZER, KIND_SAMPLER, KIND_ADVANTAGE, KIND_ROLLOUT, KIND_OBJECTIVE, KIND_TEXT, KIND_TRAIN = range(8)
 STOPPED_STEPS, STOPPED_SECONDS, STOPPED_TARGET, STOPPED_HOST, STOPPED_ERROR = range(5)
 
 RewardFunction = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, c_uint32, c_uint32, c_void_p)
@@ -45,6 +46,7 @@ ProgressFunction = ctypes.CFUNCTYPE(c_int32, c_void_p, c_char_p, c_uint64, c_uin
 LogFunction = ctypes.CFUNCTYPE(None, c_void_p, c_int32, c_char_p)
 ReportFunction = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, c_void_p)
 AdvantageFunction = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p)
+CheckpointFunction = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p)
 EventFunction = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, c_void_p)
 
 
@@ -246,6 +248,14 @@ class TrainParams(ctypes.Structure):
         ("moments", c_uint32),
         ("micro_batch_tokens", c_uint32),
         ("recompute", c_uint32),
+        ("checkpoint_path", c_void_p),
+        ("checkpoint_every", c_uint64),
+        ("checkpoint_keep", c_uint32),
+        ("checkpoint_background", c_uint32),
+        ("resume", c_uint32),
+        ("reserved", c_uint32),
+        ("on_checkpoint", c_void_p),
+        ("on_checkpoint_user", c_void_p),
     ]
 
 
@@ -302,6 +312,18 @@ class MemoryReport(ctypes.Structure):
         ("kv_storage", c_uint32),
         ("moments_storage", c_uint32),
         ("n_micro_batches", c_uint32),
+        ("steps_before", c_uint64),
+    ]
+
+
+class CheckpointPart(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("name", ctypes.c_char * 64),
+        ("kind", c_uint32),
+        ("reserved", c_uint32),
+        ("size", c_uint64),
+        ("stored_bytes", c_uint64),
     ]
 
 
@@ -319,6 +341,7 @@ STRUCTURES = {
     "train_report": TrainReport,
     "plan": PlanParams,
     "memory_report": MemoryReport,
+    "checkpoint_part": CheckpointPart,
 }
 
 # Fields that are arrays: the type of an element and the field of their length.
@@ -348,6 +371,7 @@ _RESULTS = {
     "pgrad_rollout_tokens": c_void_p,
     "pgrad_rollout_prompt": c_void_p,
     "pgrad_rollout_array": c_void_p,
+    "pgrad_checkpoint_count": c_uint32,
     "pgrad_scores_data": c_void_p,
     "pgrad_reward_builtin_name": c_char_p,
     "pgrad_metrics_count": c_uint32,
@@ -1033,6 +1057,80 @@ class Optimizer(Handle):
         _call("pgrad_optimizer_step", self.live, report.struct if report else None)
 
 
+class Checkpoint(Handle):
+    """The state of a run in one file. Checkpoint(context), add handles and texts, write; or Checkpoint.open(context,
+    path), then restore handles that were made as before."""
+
+    _free = "pgrad_checkpoint_free"
+    _KINDS = {Model: KIND_MODEL, Optimizer: KIND_OPTIMIZER, Sampler: KIND_SAMPLER, Advantage: KIND_ADVANTAGE,
+              Rollout: KIND_ROLLOUT, Objective: KIND_OBJECTIVE}
+
+    def __init__(self, context: Context):
+        super().__init__(self._make("pgrad_checkpoint_create", context.live), context)
+
+    @classmethod
+    def open(cls, context: Context, path: Union[str, os.PathLike]) -> "Checkpoint":
+        """Opens a file and checks it from end to end."""
+        opened = cls.__new__(cls)
+        Handle.__init__(opened, cls._make("pgrad_checkpoint_open", context.live, _encoded(path, "path")), context)
+        return opened
+
+    def _kind(self, handle: Handle) -> c_int32:
+        for kind, number in self._KINDS.items():
+            if isinstance(handle, kind):
+                return c_int32(number)
+        raise TypeError(f"a {type(handle).__name__} has no state for a checkpoint")
+
+    def add(self, name: str, handle: Handle) -> None:
+        _call("pgrad_checkpoint_add", self.live, _encoded(name, "name"), self._kind(handle), handle.live)
+
+    def add_text(self, name: str, text: Union[str, bytes]) -> None:
+        """Adds a text, or bytes, or replaces the one of this name."""
+        raw = text.encode() if isinstance(text, str) else bytes(text)
+        _call("pgrad_checkpoint_add_text", self.live, _encoded(name, "name"), raw, c_size_t(len(raw)))
+
+    def write(self, path: Union[str, os.PathLike], **params) -> None:
+        """Writes all of it. params are keep and background."""
+        _call("pgrad_checkpoint_write", self.live, _encoded(path, "path"), _params("checkpoint", params))
+
+    def wait(self) -> None:
+        """Waits for a write in the background, and raises what it failed with."""
+        _call("pgrad_checkpoint_wait", self.live)
+
+    def parts(self) -> List[CheckpointPart]:
+        """Of an opened checkpoint: name, kind, size, stored_bytes."""
+        parts = [CheckpointPart(ctypes.sizeof(CheckpointPart)) for _ in range(len(self))]
+        for i, part in enumerate(parts):
+            _check(_library.pgrad_checkpoint_get_part(self.live, c_uint32(i), byref(part)))
+        return parts
+
+    def __len__(self) -> int:
+        return _library.pgrad_checkpoint_count(self.live)
+
+    def text(self, name: str) -> bytes:
+        """The bytes of a text; str's are UTF-8."""
+        length, raw = c_size_t(), _encoded(name, "name")
+        status = _library.pgrad_checkpoint_get_text(self.live, raw, None, c_size_t(0), byref(length))
+        if status != E_BUFFER:
+            _check(status)
+        buffer = ctypes.create_string_buffer(length.value + 1)
+        _call("pgrad_checkpoint_get_text", self.live, raw, buffer, c_size_t(length.value + 1), byref(length))
+        return buffer.raw[:length.value]
+
+    def restore(self, name: str, handle: Handle) -> None:
+        _call("pgrad_checkpoint_restore", self.live, _encoded(name, "name"), self._kind(handle), handle.live)
+
+
+class CheckpointView(Checkpoint):
+    """What train's on_checkpoint gets: the run's own, valid during the call."""
+
+    def __init__(self, pointer: int):  # noqa: it owns nothing
+        Handle.__init__(self, c_void_p(pointer))
+
+    def close(self) -> None:
+        self.pointer = None
+
+
 def _strings(texts: Sequence[str], what: str) -> Any:
     return (c_char_p * len(texts))(*(_encoded(text, f"{what}[{i}]") for i, text in enumerate(texts)))
 
@@ -1066,11 +1164,13 @@ def train(model: Model, tokenizer: Tokenizer, reward: Union[Reward, Callable[[st
           chat: bool = False, system: Optional[str] = None,
           eval_prompts: Optional[Sequence[Union[str, Sequence[int]]]] = None,
           eval_columns: Mapping[str, Sequence[str]] = {}, report: Optional[Callable] = None,
-          on_advantages: Optional[Callable[[RolloutView], Any]] = None, **params) -> TrainReport:
+          on_advantages: Optional[Callable[[RolloutView], Any]] = None,
+          on_checkpoint: Optional[Callable[[CheckpointView], Any]] = None, **params) -> TrainReport:
     """pgrad_train. prompts are texts, or ids; columns are texts of each for the reward. report(numbers), or
     report(numbers, rollout), gets each step's numbers as a dict and ends the run in order by returning False;
-    on_advantages(rollout) may change them by set_array, False fails. params are the fields of the options: steps,
-    group_size, learning_rate, seed, save_path, ...; sampler, advantage, objective, optimizer and reference are
+    on_advantages(rollout) may change them by set_array, False fails; on_checkpoint(checkpoint) may add_text before one
+    is written. params are the fields of the options: steps, group_size, learning_rate, seed, save_path,
+    checkpoint_path, checkpoint_every, resume ("off", "on", "auto"), ...; sampler, advantage, objective, optimizer and reference are
     handles."""
     pairs = report is not None and len(_required(report)) > 1
 
@@ -1088,11 +1188,19 @@ def train(model: Model, tokenizer: Tokenizer, reward: Union[Reward, Callable[[st
     def advanced(user, rollout):
         return _guard(lambda: seen(rollout, on_advantages))
 
+    def checkpointed(user, pointer):
+        view = CheckpointView(pointer)
+        try:
+            return _guard(lambda: 0 if on_checkpoint(view) is False else 1)
+        finally:
+            view.close()
+
     data, out = _prompts(prompts, columns, chat, system), TrainReport(ctypes.sizeof(TrainReport))
     if eval_prompts is not None:
         params["eval_prompts"] = ctypes.pointer(_prompts(eval_prompts, eval_columns, chat, system))
     params["report"] = ReportFunction(reported) if report else None
     params["on_advantages"] = AdvantageFunction(advanced) if on_advantages else None
+    params["on_checkpoint"] = CheckpointFunction(checkpointed) if on_checkpoint else None
     made = None if isinstance(reward, Reward) else Reward(model.context, reward)
     try:
         _call("pgrad_train", model.live, tokenizer.live, (made or reward).live, byref(data), _params("train", params),

@@ -481,6 +481,69 @@ public:
     void step(pgrad_step_report *report = nullptr) { check(pgrad_optimizer_step(get(), report)); }
 };
 
+// The state of a run in a file: add and write, or open and restore. Handles of any kind but reward and
+// tokenizer.
+class checkpoint : public handle<pgrad_checkpoint, pgrad_checkpoint_free> {
+public:
+    explicit checkpoint(const context &in)
+    {
+        pgrad_checkpoint *out = nullptr;
+        check(pgrad_checkpoint_create(in.get(), &out));
+        static_cast<handle &>(*this) = handle(out);
+    }
+    static checkpoint open(const context &in, const std::string &path)
+    {
+        pgrad_checkpoint *out = nullptr;
+        check(pgrad_checkpoint_open(in.get(), path.c_str(), &out));
+        return checkpoint(out);
+    }
+    template <typename Kind> void add(const std::string &name, const Kind &of)
+    {
+        check(pgrad_checkpoint_add(get(), name.c_str(), number(of.get()), of.get()));
+    }
+    void add_text(const std::string &name, const std::string &text)
+    {
+        check(pgrad_checkpoint_add_text(get(), name.c_str(), text.data(), text.size()));
+    }
+    void write(const std::string &path, const pgrad_checkpoint_params *params = nullptr)
+    {
+        check(pgrad_checkpoint_write(get(), path.c_str(), params));
+    }
+    void wait() { check(pgrad_checkpoint_wait(get())); }
+    template <typename Kind> void restore(const std::string &name, const Kind &to)
+    {
+        check(pgrad_checkpoint_restore(get(), name.c_str(), number(to.get()), to.get()));
+    }
+    std::string text(const std::string &name)
+    {
+        std::size_t length = 0;
+        const pgrad_status status = pgrad_checkpoint_get_text(get(), name.c_str(), nullptr, 0, &length);
+        if (status != PGRAD_E_BUFFER)
+            check(status);
+        std::vector<char> out(length + 1);
+        check(pgrad_checkpoint_get_text(get(), name.c_str(), out.data(), out.size(), &length));
+        return std::string(out.data(), length);
+    }
+    std::vector<pgrad_checkpoint_part> parts() const
+    {
+        std::vector<pgrad_checkpoint_part> out(pgrad_checkpoint_count(get()));
+        for (uint32_t i = 0; i < out.size(); i++) {
+            out[i].struct_size = sizeof out[i];
+            check(pgrad_checkpoint_get_part(get(), i, &out[i]));
+        }
+        return out;
+    }
+
+private:
+    explicit checkpoint(pgrad_checkpoint *opened) : handle(opened) {}
+    static int32_t number(const pgrad_model *) { return PGRAD_KIND_MODEL; }
+    static int32_t number(const pgrad_optimizer *) { return PGRAD_KIND_OPTIMIZER; }
+    static int32_t number(const pgrad_sampler *) { return PGRAD_KIND_SAMPLER; }
+    static int32_t number(const pgrad_advantage *) { return PGRAD_KIND_ADVANTAGE; }
+    static int32_t number(const pgrad_rollout *) { return PGRAD_KIND_ROLLOUT; }
+    static int32_t number(const pgrad_objective *) { return PGRAD_KIND_OBJECTIVE; }
+};
+
 // pgrad_train; report (may be empty) gets each step's report and returns whether to go on.
 inline pgrad_train_report
 train(const model &policy, const tokenizer &words, const reward &score, const pgrad_prompts &prompts,

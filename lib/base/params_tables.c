@@ -299,7 +299,20 @@ static const pgrad__field TRAIN_FIELDS[] = {
           "of the objective made here"),
     FIELD(CHOICE, pgrad_train_params, recompute, 2.0, 0.0, 2.0, 0, 0, RECOMPUTE,
           "of the objective made here"),
-static const char *const TRAIN_RESUME[] = {"off", "on", "auto", NULL};
+    FIELD(POINTER, pgrad_train_params, checkpoint_path, 0.0, 0.0, 0.0, 0, 0, NULL,
+          "where the run's state goes"),
+    FIELD(U64, pgrad_train_params, checkpoint_every, 0.0, 0.0, 18446744073709551615.0, 0, 0, NULL,
+          "steps, 0: at the end"),
+    FIELD(U32, pgrad_train_params, checkpoint_keep, 2.0, 1.0, 100.0, 0, 0, NULL, "files kept"),
+    FIELD(FLAG, pgrad_train_params, checkpoint_background, 1.0, 0.0, 1.0, 0, 0, NULL,
+          "written behind the steps that follow"),
+    FIELD(CHOICE, pgrad_train_params, resume, 0.0, 0.0, 2.0, 0, 0, TRAIN_RESUME,
+          "takes up the run at checkpoint_path"),
+    FIELD(RESERVED, pgrad_train_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
+    FIELD(POINTER, pgrad_train_params, on_checkpoint, 0.0, 0.0, 0.0, 0, 0, NULL,
+          "called before one is written"),
+    FIELD(POINTER, pgrad_train_params, on_checkpoint_user, 0.0, 0.0, 0.0, 0, 0, NULL,
+          "its first argument"),
 };
 
 #define TABLE(name, fields)                                                                        \

@@ -1,8 +1,10 @@
 // policygrad.hpp: a reward function may throw, and the exception comes out of the call that ran it.
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <stdexcept>
+#include <unistd.h>
 
 #include <policygrad/policygrad.hpp>
 
@@ -272,6 +274,30 @@ void exceptions_belong_to_their_call(const pgrad::context &context, const pgrad:
     expect(thrown == 1, "rethrow throws it once");
 }
 
+void checkpoints(const pgrad::context &context, const pgrad::model &model, const char *original)
+{
+    char path[] = "/tmp/pgrad-cpp-XXXXXX";
+    const int descriptor = mkstemp(path);
+    expect(descriptor >= 0 && close(descriptor) == 0, "a temporary file");
+    pgrad::sampler sampler(context);
+    pgrad::checkpoint made(context);
+    made.add("policy", model);
+    made.add("draws", sampler);
+    made.add_text("note", "seen from C++");
+    pgrad_checkpoint_params params = pgrad::defaults(pgrad_checkpoint_params_init);
+    params.background = 1;
+    made.write(path, &params);
+    made.wait();
+    pgrad::model again = pgrad::model::load(context, original);
+    expect(read(again, "model.norm.weight") != read(model, "model.norm.weight"), "it was trained");
+    pgrad::checkpoint opened = pgrad::checkpoint::open(context, path);
+    opened.restore("policy", again);
+    expect(read(again, "model.norm.weight") == read(model, "model.norm.weight"), "and is restored");
+    expect(opened.text("note") == "seen from C++", "the text");
+    expect(opened.parts().size() == 3 && std::string(opened.parts()[1].name) == "draws", "the parts");
+    std::remove(path);
+}
+
 } // namespace
 
 /* Before the model is there and after; a limit that nothing fits under comes out as an error. */
@@ -350,6 +376,8 @@ int main(int, char **argv)
     sequences_and_arrays_of_the_host(model, tokenizer);
     combined_rewards(context, model, tokenizer);
     exceptions_belong_to_their_call(context, model, tokenizer);
+
+    checkpoints(context, model, argv[1]);
 
     bool status_kept = false;
     try {

@@ -25,6 +25,15 @@ grep -c '<polyline' "$work/out/reward.svg" | grep -qx 2 || fail "two curves"
 quickstart --model "$work/out/model" --steps 1 --out "$work/again" || fail "a Hugging Face folder"
 grep -q 'task: words with s' "$work/log" || fail "the task for other models"
 
+# Stopped, and taken up again: as if it had run through.
+quickstart --steps 2 --out "$work/part" --resume || fail "quickstart --resume, at first"
+quickstart --steps 3 --out "$work/part" --resume || fail "quickstart --resume"
+grep -q '^resumed: 2 of 3 steps are done' "$work/log" || fail "what was resumed"
+quickstart --steps 3 --out "$work/whole" || fail "quickstart, three steps"
+[ "$(wc -l <"$work/part/metrics.jsonl")" = 3 ] || fail "one line of metrics a step, resumed"
+cmp "$work/part/model/model.safetensors" "$work/whole/model/model.safetensors" || fail "the resumed model"
+cmp "$work/part/reward.svg" "$work/whole/reward.svg" || fail "the resumed curve"
+
 quickstart --model "$work/nowhere" --out "$work/none" && fail "a missing model is no error"
 grep -q 'E_IO.*nowhere' "$work/log" || fail "the message names the file"
 [ ! -e "$work/none" ] || fail "a failure leaves a folder"

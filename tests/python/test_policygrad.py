@@ -456,6 +456,47 @@ class Test(unittest.TestCase):
         with self.assertRaisesRegex(pg.Error, "train.group_size"):
             pg.train(self.model, self.tokenizer, len, PROMPTS, group_size=0)
 
+    def test_checkpoint_and_resume(self):
+        def run(path, **params):
+            lengths = []
+            with pg.Model.load(self.context, MODEL) as model:
+                out = pg.train(model, self.tokenizer, lambda text: float(len(text) % 5), PROMPTS, prompts_per_step=2,
+                               group_size=4, max_new_tokens=8, learning_rate=1e-3, checkpoint_path=path,
+                               on_checkpoint=lambda c: c.add_text("lengths", str(lengths)),
+                               report=lambda numbers: lengths.append(numbers["step"]), **params)
+                return out, model.tensor("model.norm.weight").tobytes()
+
+        with tempfile.TemporaryDirectory() as folder:
+            path, other = pathlib.Path(folder) / "run.pgrad", pathlib.Path(folder) / "other.pgrad"
+            whole, expected = run(other, steps=4)
+            run(path, steps=2, checkpoint_every=1, checkpoint_keep=2)
+            self.assertTrue(path.with_name("run.pgrad.1").exists())
+            resumed, weights = run(path, steps=4, resume="on")
+            self.assertEqual((whole.steps_before, resumed.steps_before, resumed.steps), (0, 2, 4))
+            self.assertEqual(weights, expected)
+            with pg.Checkpoint.open(self.context, path) as opened:
+                self.assertEqual(opened.text("lengths"), b"[3, 4]")
+                self.assertEqual([part.name for part in opened.parts()][:2], [b"policy", b"optimizer"])
+                self.assertEqual(len(opened), 7)
+                with self.assertRaisesRegex(pg.Error, "no part 'x'"):
+                    opened.text("x")
+                with pg.Model.load(self.context, MODEL) as model:
+                    opened.restore("policy", model)
+                    self.assertEqual(model.tensor("model.norm.weight").tobytes(), expected)
+                with self.assertRaises(TypeError):
+                    opened.restore("policy", self.context)
+            with pg.Checkpoint(self.context) as made, pg.Sampler(self.context, seed=3) as sampler:
+                made.add("draws", sampler)
+                made.add_text("note", b"\0\1")
+                made.write(path, background=True, keep=3)
+                made.wait()
+            with self.assertRaises(Boom):
+                run(other, steps=5, resume="auto", eval_prompts=PROMPTS[:1], on_advantages=self.boom)
+
+    @staticmethod
+    def boom(rollout):
+        raise Boom("no advantages today")
+
     def test_closed_handles_say_so(self):
         rollout = self.generated()
         rollout.close()
