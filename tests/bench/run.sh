@@ -8,7 +8,7 @@
 # limit is measured in the same run where there is one: the best rate of BLIS's own sgemm over its kernel sets
 # (gemm, train, head), a plain reading of memory (bandwidth), the packed products alone (decode), the f32 cache
 # (decode_b32_kv_*), the same without drafts (speculate), the step (sampler_share), the bandwidth of a plain loop
-# (optimizer), the figure to stay under (load, step_rss, step_predicted, size, open).
+# (optimizer), the figure to stay under (load, step_rss, step_predicted, checkpoint_delay, size, open).
 # Status 1: a program failed. Status 2: a name is unknown.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -25,6 +25,7 @@ optimizer optimizer_step_f32 optimizer_step_bf16 optimizer_step_q8
 head   head_step_32768 head_step_131072 head_step_262144 head_step_1048576
 load   load step_rss
 memory step_rss_default step_rss_recompute step_rss_in_backward step_rss_both
+checkpoint checkpoint_delay checkpoint_write checkpoint_open checkpoint_size
 size   size
 open   open
 '
@@ -87,6 +88,8 @@ run_speculate() {
 run_train() { "$bench/bench_train"; }
 
 run_optimizer() { "$bench/bench_optimizer"; }
+
+run_checkpoint() { "$bench/bench_checkpoint" "$work"; }
 
 run_head() { "$bench/bench_head"; }
 

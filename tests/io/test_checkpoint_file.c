@@ -37,14 +37,12 @@ ssize_t write(int descriptor, const void *data, size_t size)
     FAULTY(SYS_write, descriptor, data, size);
 }
 
-static int sync_call(int descriptor)
-{
-    FAULTY(SYS_fsync, descriptor);
-}
-
+/* Nothing here looks at what a disk has: a call that counts, and takes no time. */
 int fsync(int descriptor)
 {
-    return sync_call(descriptor);
+    (void)descriptor;
+    errno = EIO;
+    return fault() ? -1 : 0;
 }
 
 int rename(const char *from, const char *to)
@@ -121,8 +119,10 @@ static void part_is(pgrad__checkpoint_file *file, uint32_t i, size_t size)
         OK(pgrad__checkpoint_stream_read(&stream, data + done, n));
         done += n;
     }
-    for (size_t k = 0; k < size; k++)
-        ck_assert_uint_eq(data[k], byte_of(i, k));
+    size_t same = 0;
+    while (same < size && data[same] == byte_of(i, same))
+        same++;
+    ck_assert_uint_eq(same, size);
     FAILS(PGRAD_E_FORMAT, "ends too early", pgrad__checkpoint_stream_read(&stream, data, 1));
     free(data);
 }

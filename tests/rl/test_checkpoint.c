@@ -490,11 +490,11 @@ static contents read_contents(pgrad_context *context)
     return c;
 }
 
-static void write_contents(pgrad_context *context, const contents *c)
+static void write_contents(pgrad_context *context, const contents *c, int first, int end)
 {
     pgrad__checkpoint_writer to = {0};
     OK(pgrad__checkpoint_writer_open(context, other_file, N_PARTS + 1, &to));
-    for (int i = 0; i <= N_PARTS; i++) {
+    for (int i = first; i < end; i++) {
         OK(pgrad__checkpoint_writer_begin(&to, c->parts[i].kind, c->parts[i].name));
         OK(pgrad__checkpoint_writer_put(&to, c->bytes[i], c->sizes[i]));
         OK(pgrad__checkpoint_writer_end(&to));
@@ -508,7 +508,7 @@ static void must_count(const contents *c, const unsigned char *expected, size_t 
 {
     run r;
     ck_assert(make_run(&r, &CASES[2]));
-    write_contents(r.context, c);
+    write_contents(r.context, c, 0, N_PARTS + 1);
     pgrad_status status = restore(&r, other_file);
     if (status == PGRAD_OK) {
         size_t n;
@@ -548,11 +548,10 @@ START_TEST(every_field_counts)
             const size_t length = bytes[at] | (size_t)bytes[at + 1] << 8;
             snprintf(name, sizeof name, "%s: %.*s", c.parts[part].name, (int)length, bytes + at + 2);
             at += 2 + length + 1;
-            for (int byte = 0; byte < 8; byte += 7) {
-                bytes[at + (size_t)byte] ^= 1;
-                must_count(&c, expected, size, name);
-                bytes[at + (size_t)byte] ^= 1;
-            }
+            const size_t byte = i % 2 == 0 ? 0 : 7; /* of the number: low or high */
+            bytes[at + byte] ^= 1;
+            must_count(&c, expected, size, name);
+            bytes[at + byte] ^= 1;
             at += 8;
         }
         const size_t last = c.sizes[part] - 1;
@@ -583,7 +582,7 @@ START_TEST(hostile_rollouts)
         pgrad_checkpoint *opened;
         const unsigned char before = c.bytes[ROLLOUT][at];
         c.bytes[ROLLOUT][at] ^= VALUES[at % 3];
-        write_contents(r.context, &c);
+        write_contents(r.context, &c, ROLLOUT, ROLLOUT + 1);
         OK(pgrad_checkpoint_open(r.context, other_file, &opened));
         pgrad_status status =
             pgrad_checkpoint_restore(opened, "rollout", PGRAD_KIND_ROLLOUT, r.rollout);
