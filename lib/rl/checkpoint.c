@@ -52,7 +52,7 @@ static pgrad_status wait(pgrad_checkpoint *checkpoint)
         return PGRAD_OK;
     const int ended = pgrad__thread_join(checkpoint->context, writing->thread);
     if (!ended) { /* in a child of the process: the file is the parent's */
-        memset(&writing->writer, 0, sizeof writing->writer);
+        writing->writer.file.temporary[0] = '\0';
         writing->status = PGRAD_OK;
     }
     pgrad_status status = writing->status;

@@ -4,6 +4,7 @@
 #include "rl_test.h"
 
 #include <math.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../failing_allocator.h"
@@ -13,9 +14,13 @@
 #include "rl/optimizer.h"
 
 /* tests/io has what syncing is for; here it would take most of the time. */
+static volatile int hold; /* and a thread waits here as long as it is asked to */
+
 int fsync(int descriptor)
 {
     (void)descriptor;
+    while (hold)
+        usleep(1000);
     return 0;
 }
 
@@ -649,6 +654,37 @@ START_TEST(behind_the_run)
 }
 END_TEST
 
+/* A child of the process has no thread to wait for, and the parent's file is none of its business. */
+START_TEST(a_forked_child_lets_go)
+{
+    run r;
+    int status;
+    pgrad_checkpoint_params params = background();
+    pgrad_checkpoint *opened;
+    ck_assert(make_run(&r, &CASES[0]));
+    hold = 1;
+    OK(pgrad_checkpoint_write(r.checkpoint, file, &params));
+    steps(&r, 0, 1);
+    ck_assert_int_ne(access(file, F_OK), 0);
+    pid_t child = fork();
+    ck_assert_int_ge(child, 0);
+    if (child == 0) {
+        hold = 0;
+        if (pgrad_checkpoint_write(r.checkpoint, file, &params) != PGRAD_E_STATE)
+            _exit(1);
+        pgrad_checkpoint_free(r.checkpoint);
+        _exit(0);
+    }
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    hold = 0;
+    OK(pgrad_checkpoint_wait(r.checkpoint));
+    OK(pgrad_checkpoint_open(r.context, file, &opened));
+    pgrad_checkpoint_free(opened);
+    drop_run(&r);
+}
+END_TEST
+
 /* What failed behind the run is told by the next call, once. */
 START_TEST(failures_behind_the_run)
 {
@@ -735,6 +771,7 @@ int main(void)
     tcase_add_test(tests, every_field_counts);
     tcase_add_test(tests, hostile_rollouts);
     tcase_add_test(tests, behind_the_run);
+    tcase_add_test(tests, a_forked_child_lets_go);
     tcase_add_test(tests, failures_behind_the_run);
     tcase_add_test(tests, out_of_memory);
     suite_add_tcase(suite, tests);
