@@ -64,6 +64,9 @@ struct pgrad_checkpoint {
     pgrad__checkpoint_file file;
 };
 
+/* An empty one. */
+pgrad_status pgrad__checkpoint_create(pgrad_context *context, pgrad_checkpoint **out);
+
 /* Adds a handle of any kind. */
 pgrad_status pgrad__checkpoint_add(pgrad_checkpoint *checkpoint, const char *name,
                                    const pgrad__kind *kind, void *handle);
