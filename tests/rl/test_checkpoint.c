@@ -4,6 +4,7 @@
 #include "rl_test.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,7 +15,7 @@
 #include "rl/optimizer.h"
 
 /* tests/io has what syncing is for; here it would take most of the time. */
-static volatile int hold; /* and a thread waits here as long as it is asked to */
+static atomic_int hold; /* and a thread waits here as long as it is asked to */
 
 int fsync(int descriptor)
 {
