@@ -13,7 +13,8 @@
  * that begin with "s", over all words.
  *
  * With --resume the run's state is kept in FOLDER/run.pgrad as it goes, and taken up from there:
- * stop it when you like, start it again, and it ends as if it had never been stopped.
+ * stop it when you like, start it again, and it ends as if it had never been stopped. Every tenth
+ * step is kept.
  *
  * Beside it runs a control whose advantages are shuffled within their group: it sees the same
  * rewards, but not which completion earned them, so it must not learn. */
