@@ -15,6 +15,7 @@ int64_t pgrad__os_process(void);
 uint32_t
 pgrad__os_float_begin(void); /* sets round to nearest, no flush to zero; gives the old state */
 void pgrad__os_float_end(uint32_t state);
+void pgrad__os_sleep(double seconds);
 void pgrad__os_low_priority(void);                    /* of this thread: others go first */
 void pgrad__os_huge_pages(void *memory, size_t size); /* advice only */
 

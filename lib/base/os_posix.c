@@ -80,6 +80,13 @@ uint32_t pgrad__os_cpu_count(void)
     return quota != 0 && quota < count ? quota : count;
 }
 
+void pgrad__os_sleep(double seconds)
+{
+    const struct timespec length = {.tv_sec = (time_t)seconds,
+                                    .tv_nsec = (long)((seconds - (double)(time_t)seconds) * 1e9)};
+    (void)nanosleep(&length, NULL);
+}
+
 void pgrad__os_low_priority(void)
 {
     enum { NICE = 15 };

@@ -61,6 +61,8 @@ typedef struct pgrad__checkpoint_writer {
     size_t filled;
     pgrad__checkpoint_part *parts;
     uint32_t n_parts;
+    void (*pace)(void *user); /* called after each chunk; NULL: none */
+    void *pace_user;
 } pgrad__checkpoint_writer;
 
 /* For up to n_parts parts. */

@@ -81,7 +81,10 @@ static pgrad_status flush_chunk(pgrad__checkpoint_writer *writer)
     part->size += size;
     writer->filled = 0;
     PGRAD__TRY(pgrad__writer_write(&writer->file, head, sizeof head));
-    return pgrad__writer_write(&writer->file, stored, n);
+    PGRAD__TRY(pgrad__writer_write(&writer->file, stored, n));
+    if (writer->pace != NULL)
+        writer->pace(writer->pace_user);
+    return PGRAD_OK;
 }
 
 pgrad_status pgrad__checkpoint_writer_put(pgrad__checkpoint_writer *writer, const void *data,

@@ -42,7 +42,10 @@ static void end_writing(pgrad_checkpoint *checkpoint)
         pgrad__state_free(&checkpoint->entries[i].state);
     pgrad__checkpoint_writer_close(&writing->writer);
     pgrad__free(checkpoint->context, writing->scratch);
-    *writing = (pgrad__writing){0};
+    writing->scratch = NULL;
+    writing->thread = NULL;
+    writing->active = 0;
+    atomic_store(&writing->hurry, 0);
 }
 
 /* Waits for the thread, and gives what came of it. */
@@ -51,6 +54,7 @@ static pgrad_status wait(pgrad_checkpoint *checkpoint)
     pgrad__writing *writing = &checkpoint->writing;
     if (!writing->active)
         return PGRAD_OK;
+    atomic_store(&writing->hurry, 1);
     const int ended = pgrad__thread_join(checkpoint->context, writing->thread);
     if (!ended) { /* in a child of the process: the file is the parent's */
         writing->writer.file.temporary[0] = '\0';
@@ -244,9 +248,24 @@ static pgrad_status write_parts(pgrad_checkpoint *checkpoint, int tell)
     return pgrad__checkpoint_writer_finish(&writing->writer, writing->keep);
 }
 
+/* The thread works a tenth of the time while nobody waits for it: steps that run beside it are to
+ * be held up by a few hundredths, not to share their cores. */
+static void rest(void *user)
+{
+    static const double SHARE = 9.0, LONGEST = 0.1;
+    pgrad__writing *writing = user;
+    const double worked = pgrad__os_seconds() - writing->rested;
+    if (!atomic_load(&writing->hurry))
+        pgrad__os_sleep(SHARE * worked < LONGEST ? SHARE * worked : LONGEST);
+    writing->rested = pgrad__os_seconds();
+}
+
 static void write_behind(void *argument)
 {
     pgrad_checkpoint *checkpoint = argument;
+    checkpoint->writing.rested = pgrad__os_seconds();
+    checkpoint->writing.writer.pace = rest;
+    checkpoint->writing.writer.pace_user = &checkpoint->writing;
     checkpoint->writing.status = write_parts(checkpoint, 0);
     if (checkpoint->writing.status != PGRAD_OK)
         pgrad__message_get(checkpoint->writing.message);

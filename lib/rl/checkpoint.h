@@ -50,6 +50,8 @@ typedef struct pgrad__writing {
     uint32_t keep;
     int active;
     struct pgrad__thread *thread; /* NULL: none */
+    atomic_int hurry;             /* somebody waits for it */
+    double rested;                /* when the thread last began to work */
     pgrad_status status;          /* of the thread */
     char message[512];
 } pgrad__writing;
