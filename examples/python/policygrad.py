@@ -271,6 +271,7 @@ class TrainReport(ctypes.Structure):
         ("stopped", c_uint32),
         ("n_skipped", c_uint32),
         ("memory_planned", c_uint64),
+        ("steps_before", c_uint64),
     ]
 
 
@@ -312,7 +313,6 @@ class MemoryReport(ctypes.Structure):
         ("kv_storage", c_uint32),
         ("moments_storage", c_uint32),
         ("n_micro_batches", c_uint32),
-        ("steps_before", c_uint64),
     ]
 
 

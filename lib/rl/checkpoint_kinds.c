@@ -41,14 +41,22 @@ static pgrad_status match_config(const pgrad__config *config, pgrad__state *stat
     const struct {
         const char *name;
         uint64_t value;
-    } WHOLE[] = {
-        {"n_layers", config->n_layers},     {"n_heads", config->n_heads},
-        {"n_kv_heads", config->n_kv_heads}, {"head_dim", config->head_dim},
-        {"activation", config->activation}, {"scale_by_layer", config->scale_by_layer != 0}};
+    } WHOLE[] = {{"n_layers", config->n_layers},
+                 {"n_heads", config->n_heads},
+                 {"n_kv_heads", config->n_kv_heads},
+                 {"head_dim", config->head_dim},
+                 {"activation", config->activation},
+                 {"scale_by_layer", config->scale_by_layer != 0},
+                 {"rope_scaling", config->rope_scaling.type},
+                 {"rope_original_context", config->rope_scaling.original_context}};
     for (size_t i = 0; i < sizeof WHOLE / sizeof WHOLE[0]; i++)
         PGRAD__TRY(pgrad__state_match(state, WHOLE[i].name, WHOLE[i].value));
     PGRAD__TRY(pgrad__state_match_real(state, "norm_epsilon", (double)config->norm_epsilon));
     PGRAD__TRY(pgrad__state_match_real(state, "attention_scale", (double)config->attention_scale));
+    PGRAD__TRY(pgrad__state_match_real(state, "rope_factor", config->rope_scaling.factor));
+    PGRAD__TRY(pgrad__state_match_real(state, "rope_low_factor", config->rope_scaling.low_factor));
+    PGRAD__TRY(
+        pgrad__state_match_real(state, "rope_high_factor", config->rope_scaling.high_factor));
     return pgrad__state_match_real(state, "rope_theta", config->rope_theta);
 }
 
