@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/context.h"
@@ -126,6 +127,27 @@ static void block_signals(void *argument, size_t task, uint32_t worker)
         atomic_fetch_add(seen, 1);
 }
 
+static double cpu_seconds(void)
+{
+    struct timespec at;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &at);
+    return (double)at.tv_sec + 1e-9 * (double)at.tv_nsec;
+}
+
+/* Seven workers that spin would take all of the time that the machine has. */
+START_TEST(idle_workers_sleep)
+{
+    static counts c;
+    const struct timespec rest = {.tv_nsec = 300000000};
+    c.context = make_context(8, 0);
+    pgrad__parallel(c.context, MAX_TASKS, count, &c);
+    const double before = cpu_seconds();
+    nanosleep(&rest, NULL);
+    ck_assert_double_lt(cpu_seconds() - before, 0.05);
+    pgrad_context_free(c.context);
+}
+END_TEST
+
 START_TEST(th04_workers_block_signals)
 {
     atomic_int seen = 0;
@@ -182,6 +204,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, workers_have_numbers_of_their_own);
     tcase_add_test(tests, calls_inside_tasks_run_there);
     tcase_add_test(tests, th02_two_callers);
+    tcase_add_test(tests, idle_workers_sleep);
     tcase_add_test(tests, th04_workers_block_signals);
     tcase_add_test(tests, th06_fork);
     tcase_add_test(tests, al05_contexts_come_and_go);

@@ -21,6 +21,7 @@ bandwidth read_bandwidth rows1_f32_gpt2 rows1_bf16_gpt2 rows1_q8_0_gpt2 decode_b
 decode decode_b32 decode_b64 decode_b32_kv_f16 decode_b32_kv_bf16 sampler_share allocations
 speculate decode_speculative
 train  train_step train_step_recompute step_predicted allocations
+threads threads_generate threads_backward threads_optimizer contexts_together contexts_fair threads_idle
 optimizer optimizer_step_f32 optimizer_step_bf16 optimizer_step_q8
 head   head_step_32768 head_step_131072 head_step_262144 head_step_1048576
 load   load step_rss
@@ -86,6 +87,8 @@ run_speculate() {
 }
 
 run_train() { "$bench/bench_train"; }
+
+run_threads() { "$bench/bench_threads"; }
 
 run_optimizer() { "$bench/bench_optimizer"; }
 
