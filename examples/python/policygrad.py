@@ -202,6 +202,15 @@ class RolloutInfo(ctypes.Structure):
     ]
 
 
+class BackwardParams(ctypes.Structure):
+    _fields_ = [
+        ("struct_size", c_size_t),
+        ("normalizer_total", c_double),
+        ("n_tokens_total", c_double),
+        ("optimizer", c_void_p),
+    ]
+
+
 class Prompts(ctypes.Structure):
     _fields_ = [
         ("struct_size", c_size_t),
@@ -336,6 +345,7 @@ STRUCTURES = {
     "generate": GenerateParams,
     "sequence_info": SequenceInfo,
     "rollout_info": RolloutInfo,
+    "backward": BackwardParams,
     "prompts": Prompts,
     "train": TrainParams,
     "train_report": TrainReport,
@@ -1033,7 +1043,8 @@ class Objective(Handle):
 
     def backward(self, rollout: Rollout, report: Optional[Report] = None, indices: Optional[Sequence[int]] = None,
                  **params) -> None:
-        """Over completions indices, all finished ones without."""
+        """Over completions indices, all finished ones without. With optimizer=... this call is its step too: each tensor
+        is updated as soon as its gradient is complete, in less memory."""
         _call("pgrad_objective_backward", self.live, rollout.live, *_indices(indices), _params("backward", params),
               report.struct if report else None)
 

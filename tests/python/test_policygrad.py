@@ -424,6 +424,24 @@ class Test(unittest.TestCase):
         with self.assertRaisesRegex(pg.Error, "no_such"):
             self.model.tensor("no_such")
 
+    def test_the_optimizer_inside_backward(self):
+        """The same weights as by backward and step."""
+        after = []
+        for inside in (False, True):
+            model = pg.Model.load(self.context, MODEL)
+            rollout = pg.Rollout(model, self.tokenizer, group_size=2, max_new_tokens=8)
+            group = rollout.add_prompt(self.tokenizer.encode("paint it red:"))
+            for text in (" the red fox.", " a red hat."):
+                rollout.add_sequence(group, self.tokenizer.encode(text)[:8], finish="length")
+            with pg.Objective(model, loss="supervised") as objective, \
+                    pg.Optimizer(model, learning_rate=1e-3, max_grad_norm=math.inf) as optimizer:
+                objective.backward(rollout, **({"optimizer": optimizer} if inside else {}))
+                if not inside:
+                    optimizer.step()
+            after.append([list(model.tensor(name)) for name in model.tensor_names()])
+        self.assertEqual(*after)
+        self.assertNotEqual(after[0][0], list(self.model.tensor(self.model.tensor_names()[0])))
+
     def test_chat(self):
         ids = self.tokenizer.chat([("system", "Be brief."), ("user", "Paint it red.")], pg.CHAT_PLAIN)
         self.assertEqual(self.tokenizer.decode(ids).replace("\n", "").replace(" ", ""), "Bebrief.Paintitred.")
