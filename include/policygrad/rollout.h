@@ -197,7 +197,8 @@ typedef struct pgrad_rollout_info {
 PGRAD_API pgrad_status pgrad_rollout_get_info(const pgrad_rollout *rollout, pgrad_rollout_info *out);
 
 /* Adds a completion that was not sampled here (supervised, replayed) to a group. It counts against
- * group_size. Errors: E_INVALID, E_LIMIT. */
+ * group_size. Rewards of pgrad_reward_apply are gone with it, as with pgrad_rollout_generate; those
+ * that the host has set stay. Errors: E_INVALID, E_LIMIT. */
 PGRAD_API pgrad_status pgrad_rollout_add_sequence(pgrad_rollout *rollout, uint32_t group,
                                                   const pgrad_token *ids, size_t n,
                                                   const pgrad_sequence_params *params);

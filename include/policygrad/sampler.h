@@ -28,12 +28,14 @@ typedef struct pgrad_sampler_params {
     double repetition_penalty; /* > 0. Default 1: off */
     uint64_t seed;             /* default 0 */
     uint32_t top_k;            /* 0: off, the default */
-    uint32_t min_new_tokens;   /* no stop before this many tokens. Default 0 */
+    uint32_t min_new_tokens;   /* no stop before this many tokens; at most max_new_tokens where that
+                                  is set. Default 0 */
     uint32_t max_new_tokens;   /* 0: what the rollout has room for, the default */
     uint32_t ignore_eos;       /* 1: the tokenizer's and model's end tokens do not stop. Default 0 */
     const pgrad_token *stop_tokens; /* end a completion beside the end tokens; count as its last token */
     size_t n_stop_tokens;
-    const char *const *stop_strings; /* UTF-8, NUL-terminated, not empty: end it when its text holds one */
+    const char *const *stop_strings; /* UTF-8, NUL-terminated, not empty: end it when its text holds one.
+                                        One that begins in a forced prefix is not found */
     size_t n_stop_strings;
     const pgrad_token *forbidden_tokens; /* never sampled */
     size_t n_forbidden_tokens;

@@ -251,7 +251,6 @@ static pgrad_status apply(pgrad_advantage *advantage, pgrad_rollout *rollout)
         apply_groups(advantage, rollout, reward, reward + rollout->n_sequences);
     else
         apply_batch(advantage, rollout, reward, reward + rollout->n_sequences);
-    rollout->has_advantages = 1;
     return PGRAD_OK;
 }
 

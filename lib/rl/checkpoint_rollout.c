@@ -29,7 +29,7 @@ static void rollout_release(void *handle)
 /* ---- packing ---- */
 
 /* Numbers of a group, a sequence, a piece of data and of the whole, 8 bytes each. */
-enum { WORD = sizeof(uint64_t), GROUP = 5, SEQUENCE = 10, DATA = 4, WHOLE = 4 };
+enum { WORD = sizeof(uint64_t), GROUP = 5, SEQUENCE = 10, DATA = 4, WHOLE = 3 };
 
 static uint64_t bits_of(double value)
 {
@@ -92,8 +92,7 @@ static pgrad_status add_tables(const pgrad_rollout *rollout, pgrad__state *state
     PGRAD__TRY(pgrad__state_own(state, rollout->n_data, DATA * WORD, &data));
     whole[0] = (uint64_t)rollout->has_rewards;
     whole[1] = (uint64_t)rollout->has_token_rewards;
-    whole[2] = (uint64_t)rollout->has_advantages;
-    whole[3] = rollout->n_components;
+    whole[2] = rollout->n_components;
     for (uint32_t i = 0; i < rollout->n_groups; i++)
         pack_group(&rollout->groups[i], groups + (size_t)i * GROUP);
     for (uint32_t i = 0; i < rollout->n_sequences; i++)
@@ -185,7 +184,7 @@ static int find_staged(const pgrad_rollout *rollout, const pgrad__state *state, 
     out->n_prompt_ids = out->prompts->n_staged / sizeof(pgrad_token);
     if (out->whole->n_staged != WHOLE * WORD)
         return 0;
-    out->n_components = word_of(out->whole, 3);
+    out->n_components = word_of(out->whole, 2);
     return out->groups->n_staged % (GROUP * WORD) == 0 &&
            out->sequences->n_staged % (SEQUENCE * WORD) == 0 &&
            out->data->n_staged % (DATA * WORD) == 0 &&
@@ -198,7 +197,7 @@ static int sizes_are_good(const staged *s, const pgrad__state *state)
     const size_t values = s->n_sequences * s->rollout->params.max_new_tokens;
     const size_t components = (size_t)s->n_components;
     int good = word_of(s->whole, 0) <= PGRAD__REWARDS_SET && word_of(s->whole, 1) <= 1 &&
-               word_of(s->whole, 2) <= 1 && s->n_components <= PGRAD__MAX_COMPONENTS;
+               s->n_components <= PGRAD__MAX_COMPONENTS;
     for (size_t i = 0; i < state->n_arrays; i++)
         if (&state->arrays[i] >= s->tokens && &state->arrays[i] < s->component_names)
             good &= state->arrays[i].n_staged == values * sizeof(float);
@@ -358,7 +357,6 @@ static void restored(void *handle, pgrad__state *state)
     memcpy(rollout->component_scores, s.component_scores->staged, s.component_scores->n_staged);
     rollout->has_rewards = (int)word_of(s.whole, 0);
     rollout->has_token_rewards = (int)word_of(s.whole, 1);
-    rollout->has_advantages = (int)word_of(s.whole, 2);
     rollout->n_components = (uint32_t)s.n_components;
     rollout->n_prompt_ids = rollout->prompt_capacity = s.n_prompt_ids;
     rollout->text_length = rollout->text_capacity = s.text->n_staged;

@@ -477,8 +477,9 @@ static pgrad_status generate(pgrad_rollout *rollout, pgrad_sampler *sampler,
         pgrad__message_set(message);
     if (status != PGRAD_OK && !stopped)
         take_back(&g, sampler, text_length);
-    else if (rollout->n_sequences > g.first_sequence)
-        rollout->has_rewards = rollout->has_token_rewards = rollout->has_advantages = 0;
+    else if (rollout->n_sequences > g.first_sequence &&
+             rollout->has_rewards == PGRAD__REWARDS_APPLIED)
+        pgrad__rollout_drop_rewards(rollout);
     return status;
 }
 

@@ -306,12 +306,10 @@ static pgrad_status call(const pgrad__component *part, pgrad_rollout *rollout, p
 
 static void clear_rewards(pgrad_rollout *rollout)
 {
-    rollout->has_rewards = rollout->has_token_rewards = rollout->has_advantages = 0;
-    rollout->n_components = 0;
+    pgrad__rollout_drop_rewards(rollout);
     for (uint32_t i = 0; i < rollout->n_sequences; i++) {
-        rollout->sequences[i].reward = NAN;
         rollout->score_scratch->whole[i] = 0.0;
-        rollout->sequences[i].filled &= ~(1u << PGRAD_REWARDS | 1u << PGRAD_ADVANTAGES);
+        rollout->sequences[i].filled &= ~(1u << PGRAD_ADVANTAGES);
         memset(pgrad__rollout_values(rollout, PGRAD_REWARDS, i), 0,
                rollout->sequences[i].n_tokens * sizeof(float));
     }

@@ -184,8 +184,18 @@ void pgrad_rollout_clear(pgrad_rollout *rollout)
     rollout->n_data = rollout->data_length = 0;
     rollout->n_groups = rollout->n_sequences = 0;
     rollout->n_prompt_ids = rollout->text_length = 0;
-    rollout->has_rewards = rollout->has_token_rewards = rollout->has_advantages = 0;
+    pgrad__rollout_drop_rewards(rollout);
+}
+
+void pgrad__rollout_drop_rewards(pgrad_rollout *rollout)
+{
+    rollout->has_rewards = PGRAD__REWARDS_NONE;
+    rollout->has_token_rewards = 0;
     rollout->n_components = 0;
+    for (uint32_t i = 0; i < rollout->n_sequences; i++) {
+        rollout->sequences[i].reward = NAN;
+        rollout->sequences[i].filled &= ~(1u << PGRAD_REWARDS);
+    }
 }
 
 /* ---- prompts, data, added sequences ---- */
@@ -366,7 +376,8 @@ pgrad_status pgrad_rollout_add_sequence(pgrad_rollout *rollout, uint32_t group,
         pgrad__rollout_values(rollout, PGRAD_MASK, i)[t] = 1.0f;
     rollout->n_sequences++;
     rollout->groups[group].n_sequences++;
-    rollout->has_rewards = rollout->has_advantages = 0;
+    if (rollout->has_rewards == PGRAD__REWARDS_APPLIED)
+        pgrad__rollout_drop_rewards(rollout);
     return PGRAD_OK;
 }
 
@@ -555,7 +566,5 @@ pgrad_status pgrad_rollout_set_array(pgrad_rollout *rollout, uint32_t which, uin
             to[t] = values[n == 1 ? 0 : t];
     }
     sequence->filled |= 1u << which;
-    if (which == PGRAD_ADVANTAGES)
-        rollout->has_advantages = 1;
     return PGRAD_OK;
 }

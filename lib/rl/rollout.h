@@ -82,7 +82,7 @@ struct pgrad_rollout {
     size_t data_length, data_text_capacity;
     /* filled by pgrad_reward_apply */
     int has_rewards; /* PGRAD__REWARDS_* */
-    int has_token_rewards, has_advantages;
+    int has_token_rewards;
     uint32_t n_components;
     char component_names[PGRAD__MAX_COMPONENTS][PGRAD__REWARD_NAME];
     double *component_scores; /* [PGRAD__MAX_COMPONENTS, max_sequences]; NaN: not applicable */
@@ -110,6 +110,10 @@ static inline int pgrad__sequence_counts(const pgrad__sequence *sequence)
 {
     return sequence->finish != PGRAD_FINISH_NONE && sequence->n_tokens > 0;
 }
+
+/* Rewards of a reward function are of the rollout as it was: a sequence more, and they are gone. What
+ * the host has set stays with its sequence. */
+void pgrad__rollout_drop_rewards(pgrad_rollout *rollout);
 
 pgrad_status pgrad__batch_build(pgrad__batch_builder *builder, const pgrad_rollout *rollout,
                                 const uint32_t *indices, size_t n, int supervised);

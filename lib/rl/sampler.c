@@ -88,6 +88,20 @@ static void free_copy(pgrad_context *context, const void *copy)
 
 /* ---- life ---- */
 
+/* What the table of fields cannot say. */
+static pgrad_status check_params(const pgrad_sampler_params *params)
+{
+    if (params->temperature > 0.0 && !isfinite((float)(1.0 / params->temperature)))
+        return pgrad__fail(PGRAD_E_INVALID,
+                           "sampler.temperature: %g is too small to divide by; 0 is greedy",
+                           params->temperature);
+    if (params->max_new_tokens > 0 && params->min_new_tokens > params->max_new_tokens)
+        return pgrad__fail(PGRAD_E_INVALID,
+                           "sampler.min_new_tokens: expected at most max_new_tokens = %u, found %u",
+                           params->max_new_tokens, params->min_new_tokens);
+    return PGRAD_OK;
+}
+
 pgrad_status pgrad_sampler_create(pgrad_context *context, const pgrad_sampler_params *params,
                                   pgrad_sampler **out)
 {
@@ -98,10 +112,8 @@ pgrad_status pgrad_sampler_create(pgrad_context *context, const pgrad_sampler_pa
         return pgrad__fail(PGRAD_E_INVALID, "sampler_create: out is NULL");
     PGRAD__TRY(pgrad__enter(context, &scope));
     pgrad_status status = pgrad__params_read("sampler", params, &read);
-    if (status == PGRAD_OK && read.temperature > 0.0 && !isfinite((float)(1.0 / read.temperature)))
-        status = pgrad__fail(PGRAD_E_INVALID,
-                             "sampler.temperature: %g is too small to divide by; 0 is greedy",
-                             read.temperature);
+    if (status == PGRAD_OK)
+        status = check_params(&read);
     if (status == PGRAD_OK)
         status = pgrad__calloc(context, 1, sizeof *sampler, &sampler);
     if (status == PGRAD_OK) {

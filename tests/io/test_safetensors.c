@@ -98,6 +98,46 @@ START_TEST(st01_cut_at_every_byte)
 }
 END_TEST
 
+/* Any byte of length and header changed to 0, 255, its complement or a neighbour: refused, or a file whose
+ * tensors lie inside it and can be read. */
+START_TEST(any_byte_changed)
+{
+    bytes b = {0};
+    int refusals = 0;
+    put_number(&b, strlen(TWO), 8);
+    put_text(&b, TWO);
+    const size_t n_header = b.size;
+    for (int i = 0; i < 12; i++)
+        put_number(&b, 0, 1);
+    for (size_t i = 0; i < n_header; i++)
+        for (int how = 0; how < 5; how++) {
+            const unsigned char before = b.data[i];
+            const unsigned char to[5] = {0, 255, (unsigned char)~before, (unsigned char)(before + 1),
+                                         (unsigned char)(before - 1)};
+            pgrad__tensor_set set;
+            b.data[i] = to[how];
+            pgrad_status status = pgrad__safetensors_open(context, put_file("f", b.data, b.size), &set);
+            ck_assert_msg(status == PGRAD_OK || status == PGRAD_E_FORMAT || status == PGRAD_E_LIMIT ||
+                              status == PGRAD_E_UNSUPPORTED,
+                          "byte %zu to %u: %s", i, to[how], pgrad_status_name(status));
+            refusals += status != PGRAD_OK;
+            for (size_t t = 0; status == PGRAD_OK && t < set.n_tensors; t++) {
+                const pgrad__tensor_view *tensor = &set.tensors[t];
+                float out[8];
+                ck_assert_uint_le(tensor->n_bytes, 12);
+                ck_assert_uint_le(tensor->offset + tensor->n_bytes, b.size);
+                if (tensor->type == PGRAD__ELEMENT_F32)
+                    OK(pgrad__tensor_read(&set, tensor, 0, tensor->n_elements, out));
+            }
+            if (status == PGRAD_OK)
+                pgrad__tensor_set_free(&set);
+            b.data[i] = before;
+        }
+    ck_assert_int_gt(refusals, (int)n_header);
+    drop(&b);
+}
+END_TEST
+
 START_TEST(st01_header_of_0_or_1_bytes)
 {
     refused("ST01", "", 0, PGRAD_E_FORMAT, "");
@@ -762,6 +802,7 @@ static void add(TCase *tests)
 {
     tcase_add_test(tests, reads_names_types_shapes_places);
     tcase_add_test(tests, st01_cut_at_every_byte);
+    tcase_add_test(tests, any_byte_changed);
     tcase_add_test(tests, st01_header_of_0_or_1_bytes);
     tcase_add_loop_test(tests, st02_header_length_beyond_the_file, 0,
                         sizeof WRONG_LENGTHS / sizeof WRONG_LENGTHS[0]);

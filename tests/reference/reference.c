@@ -37,6 +37,30 @@ void ref_product_grad(const double *dy, const double *x, size_t rows, size_t n_i
         }
 }
 
+/* ---- embedding ---- */
+
+void ref_embedding(const double *e, const double *p, const int *tokens, const unsigned *positions, size_t rows,
+                   size_t n, double *y)
+{
+    for (size_t t = 0; t < rows; t++)
+        for (size_t i = 0; i < n; i++)
+            y[t * n + i] = e[(size_t)tokens[t] * n + i] + (p == NULL ? 0.0 : p[positions[t] * n + i]);
+}
+
+void ref_embedding_grad(const double *dy, const int *tokens, const unsigned *positions, size_t rows, size_t n,
+                        size_t n_tokens, size_t n_positions, double *de, double *dp)
+{
+    memset(de, 0, n_tokens * n * sizeof *de);
+    if (dp != NULL)
+        memset(dp, 0, n_positions * n * sizeof *dp);
+    for (size_t t = 0; t < rows; t++)
+        for (size_t i = 0; i < n; i++) {
+            de[(size_t)tokens[t] * n + i] += dy[t * n + i];
+            if (dp != NULL)
+                dp[positions[t] * n + i] += dy[t * n + i];
+        }
+}
+
 /* ---- norms ---- */
 
 static void moments(const double *x, size_t n, double eps, double *mean, double *rstd)

@@ -12,6 +12,13 @@ void ref_product(const double *x, size_t rows, size_t n_in, const double *w, siz
 void ref_product_grad(const double *dy, const double *x, size_t rows, size_t n_in, const double *w,
                       size_t n_out, double *dx, double *dw, double *db);
 
+/* y[t, :] = e[tokens[t], :] + p[positions[t], :]; p may be NULL, and dp then. */
+void ref_embedding(const double *e, const double *p, const int *tokens, const unsigned *positions, size_t rows,
+                   size_t n, double *y);
+/* de [n_tokens, n], dp [n_positions, n]. */
+void ref_embedding_grad(const double *dy, const int *tokens, const unsigned *positions, size_t rows, size_t n,
+                        size_t n_tokens, size_t n_positions, double *de, double *dp);
+
 void ref_layernorm(const double *x, size_t rows, size_t n, const double *w, const double *b, double eps,
                    double *y);
 void ref_layernorm_grad(const double *dy, const double *x, size_t rows, size_t n, const double *w, double eps,

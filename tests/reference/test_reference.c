@@ -67,6 +67,17 @@ static double f_rmsnorm(void)
     return dot(y, DY, 21);
 }
 
+/* Some tokens and positions often, one token never. */
+static const int TOKENS[7] = {2, 0, 2, 4, 1, 2, 0};
+static const unsigned POSITIONS[7] = {0, 1, 2, 0, 1, 2, 3};
+static int with_positions;
+
+static double f_embedding(void)
+{
+    ref_embedding(X, with_positions ? W : NULL, TOKENS, POSITIONS, 7, 3, y);
+    return dot(y, DY, 21);
+}
+
 static void fill_all(void)
 {
     for (uint64_t i = 0; i < 8; i++)
@@ -80,6 +91,19 @@ START_TEST(product)
     check_gradient("dx", f_product, X, 15, dx);
     check_gradient("dw", f_product, W, 20, dw);
     check_gradient("db", f_product, B, 4, db);
+}
+END_TEST
+
+START_TEST(embedding)
+{
+    fill_all();
+    for (with_positions = 0; with_positions < 2; with_positions++) {
+        ref_embedding_grad(DY, TOKENS, POSITIONS, 7, 3, 5, 4, dx, with_positions ? dw : NULL);
+        check_gradient("de", f_embedding, X, 15, dx);
+        for (int i = 0; i < 3; i++)
+            ck_assert(dx[3 * 3 + i] == 0.0);
+    }
+    check_gradient("dp", f_embedding, W, 12, dw);
 }
 END_TEST
 
@@ -241,6 +265,7 @@ END_TEST
 static void add(TCase *tests)
 {
     tcase_add_test(tests, product);
+    tcase_add_test(tests, embedding);
     tcase_add_test(tests, norms);
     tcase_add_loop_test(tests, activations, 0, 4);
     tcase_add_test(tests, activation_values);

@@ -325,6 +325,14 @@ START_TEST(k1_worked_numbers)
         for (uint32_t t = 0; t < LENGTHS[i]; t++)
             ck_assert_double_eq_tol((double)pgrad_rollout_array(b.rollout, PGRAD_ADVANTAGES, i, NULL)[t],
                                     RETURNS[i][t], 1e-6);
+    static const double D[9] = {.1, -.2, .3, 0, .5, .2, -.5, .2, 0}; /* of all tokens */
+    double k3 = 0.0;
+    pgrad_step_report report;
+    for (int t = 0; t < 9; t++)
+        k3 += (exp(-D[t]) - 1.0 + D[t]) / 9.0;
+    pgrad_step_report_init(&report, sizeof report);
+    ck_assert_int_eq(pgrad_rollout_report(b.rollout, &report), PGRAD_OK);
+    ck_assert_double_eq_tol(report.kl, k3, 1e-7);
     pgrad_advantage_free(advantage);
     drop_batch(&b);
 }

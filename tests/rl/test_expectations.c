@@ -6,6 +6,9 @@
 
 #include <policygrad/advantage.h>
 
+#include "../reference/reference.h"
+
+#include "base/rng.h"
 #include "rl/advantage.h"
 #include "rl/loss.h"
 
@@ -245,6 +248,45 @@ START_TEST(bandit_fixed_points)
 }
 END_TEST
 
+/* The same with 256 draws a step, leave-one-out over them and Adam: with k1 in the reward the advantages
+ * vanish at the end, k2 and k3 in the loss keep their noise. */
+START_TEST(sampled_bandit)
+{
+    enum { DRAWS = 256, STEPS = 2000 };
+    static const double REF[ARMS] = {.1, .2, .3, .4}, R[ARMS] = {0, .5, 1, .2};
+    static const double WANTED[ARMS] = {0.02892595270, 0.1572577832, 0.6412064616, 0.1726098025};
+    static const int KL[] = {K1_IN_REWARD, PGRAD_KL_K3_RATIO, PGRAD_KL_K2};
+    static const ref_adam ADAM = {0.02, 0.9, 0.999, 1e-8, 0, 0};
+    const int kl = KL[_i % 3];
+    const uint64_t seed = 1 + (uint64_t)_i / 3;
+    double z[ARMS] = {0}, m[ARMS] = {0}, v[ARMS] = {0}, log_p[ARMS], pi[ARMS];
+    for (unsigned step = 1; step <= STEPS; step++) {
+        double reward[DRAWS], advantage[DRAWS], gradient[ARMS] = {0};
+        int arm[DRAWS];
+        softmax(z, ARMS, log_p);
+        for (uint32_t i = 0; i < DRAWS; i++) {
+            double u = pgrad__uniform(seed, step, i, 0);
+            for (arm[i] = 0; arm[i] < ARMS - 1 && u >= exp(log_p[arm[i]]); arm[i]++)
+                u -= exp(log_p[arm[i]]);
+            reward[i] = R[arm[i]] - (kl == K1_IN_REWARD ? 0.5 * (log_p[arm[i]] - log(REF[arm[i]])) : 0.0);
+        }
+        pgrad__advantage_group(PGRAD_ADVANTAGE_RLOO, 0.0, reward, DRAWS, advantage);
+        for (uint32_t i = 0; i < DRAWS; i++) {
+            const double l = log_p[arm[i]];
+            double c = derivative(PGRAD_LOSS_REINFORCE, l, advantage[i]);
+            if (kl != K1_IN_REWARD)
+                c += 0.5 * pgrad__kl_token((uint32_t)kl, l, log(REF[arm[i]]), 1.0).derivative;
+            add_score(gradient, c / DRAWS, log_p, ARMS, arm[i]);
+        }
+        ref_adam_update(&ADAM, ARMS, step, z, gradient, m, v);
+    }
+    softmax(z, ARMS, log_p);
+    for (int a = 0; a < ARMS; a++)
+        pi[a] = exp(log_p[a]);
+    near("sampled", pi, WANTED, ARMS, kl == K1_IN_REWARD ? 1e-6 : 0.02);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("expectations");
@@ -254,6 +296,7 @@ int main(void)
     tcase_add_test(cases, group_estimators);
     tcase_add_test(cases, sequence_kl);
     tcase_add_loop_test(cases, bandit_fixed_points, 0, 3);
+    tcase_add_loop_test(cases, sampled_bandit, 0, 9);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -88,6 +88,12 @@ START_TEST(kl_terms)
     k3 = pgrad__kl_token(PGRAD_KL_K3_RATIO, -1.2, -1.6, 1.349858808);
     close_to(k3.value, 0.09492213349);
     close_to(k3.derivative, 0.539943523);
+    k2 = pgrad__kl_token(PGRAD_KL_K2, -1.0, -2.0, 1.0);
+    close_to(k2.value, 0.5);
+    close_to(k2.derivative, 1.0);
+    k3 = pgrad__kl_token(PGRAD_KL_K3_RATIO, -1.0, -2.0, 1.0);
+    close_to(k3.value, 0.3678794412);
+    close_to(k3.derivative, 1.0);
     ck_assert(pgrad__kl_token(PGRAD_KL_NONE, -1.2, -1.6, 1.0).value == 0.0);
 }
 END_TEST

@@ -554,6 +554,30 @@ START_TEST(equal_lengths)
 }
 END_TEST
 
+/* Supervised learning is of the model's own distribution, whatever tau its sequences were drawn at. */
+START_TEST(supervised_at_any_temperature)
+{
+    static float gradients[2][MAX_GRAD];
+    static const pgrad_token prompt[3] = {1, 2, 3}, ids[4] = {7, 8, 9, 10};
+    double loss[2];
+    size_t n;
+    pgrad_objective_params params = defaults();
+    params.loss = PGRAD_LOSS_SUPERVISED;
+    for (int half = 0; half < 2; half++) {
+        pgrad_sequence_params sequence;
+        pgrad_sequence_params_init(&sequence, sizeof sequence);
+        sequence.temperature = half ? 0.5 : 1.0;
+        pgrad_rollout_clear(rollout);
+        ck_assert_int_eq(pgrad_rollout_add_prompt(rollout, prompt, 3, NULL, NULL), PGRAD_OK);
+        ck_assert_int_eq(pgrad_rollout_add_sequence(rollout, 0, ids, 4, &sequence), PGRAD_OK);
+        loss[half] = backward(&params, gradients[half], &n).loss;
+    }
+    ck_assert_double_gt(loss[0], 0.0);
+    ck_assert(loss[0] == loss[1]);
+    ck_assert_mem_eq(gradients[0], gradients[1], n * sizeof(float));
+}
+END_TEST
+
 START_TEST(states_and_bad_input)
 {
     pgrad_objective_params params = defaults();
@@ -597,6 +621,7 @@ int main(void)
     tcase_add_test(cases, clip_ratios);
     tcase_add_loop_test(cases, aggregation_row, 0, PGRAD_AGGREGATE_MICRO_TOKEN_MEAN + 1);
     tcase_add_test(cases, equal_lengths);
+    tcase_add_test(cases, supervised_at_any_temperature);
     tcase_add_test(cases, states_and_bad_input);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);

@@ -144,6 +144,76 @@ START_TEST(norm_is_reported_before_clipping)
 }
 END_TEST
 
+/* algorithms.md 12.6: [3, 4] and [12] have the norm 13; plain SGD at 1 writes what is left of them. */
+START_TEST(clipping_worked_numbers)
+{
+    static const float G[3] = {3, 4, 12};
+    static const double CLIPPED[3] = {0.230769213, 0.307692284, 0.9230768521};
+    for (int clipped = 0; clipped < 2; clipped++) {
+        float zero[N_MATRIX] = {0}, matrix[N_MATRIX], vector[N_VECTOR];
+        pgrad_optimizer_params params;
+        pgrad_step_report report;
+        (void)set_gradients(0.0);
+        ck_assert_int_eq(pgrad_model_tensor_write(model, MATRIX, zero, N_MATRIX), PGRAD_OK);
+        ck_assert_int_eq(pgrad_model_tensor_write(model, VECTOR, zero, N_VECTOR), PGRAD_OK);
+        for (uint32_t i = 0; i < model->n_tensors; i++) {
+            pgrad__tensor *tensor = &model->tensors[i];
+            if (strcmp(tensor->name, MATRIX) == 0) {
+                tensor->grad[0] = G[0];
+                tensor->grad[1] = G[1];
+            } else if (strcmp(tensor->name, VECTOR) == 0)
+                tensor->grad[0] = G[2];
+        }
+        pgrad_optimizer_params_init(&params, sizeof params);
+        params.kind = PGRAD_OPTIMIZER_SGD;
+        params.learning_rate = 1.0;
+        params.max_grad_norm = clipped ? 1.0 : 20.0;
+        pgrad_optimizer *optimizer = make(&params);
+        pgrad_step_report_init(&report, sizeof report);
+        ck_assert_int_eq(pgrad_optimizer_step(optimizer, &report), PGRAD_OK);
+        ck_assert_double_eq_tol(report.grad_norm, 13.0, 1e-12);
+        read(MATRIX, matrix, NULL, N_MATRIX);
+        read(VECTOR, vector, NULL, N_VECTOR);
+        float found[3] = {matrix[0], 0, vector[0]};
+        for (int k = 1; k < N_MATRIX; k++) /* the storage's second element is of another row */
+            found[1] += matrix[k];
+        for (int i = 0; i < 3; i++)
+            ck_assert_double_eq_tol(-(double)found[i], clipped ? CLIPPED[i] : (double)G[i], 1e-7);
+        pgrad_optimizer_free(optimizer);
+    }
+}
+END_TEST
+
+/* LINEAR over 10 steps, 2 of them to warm up: what the report says is what moves the weights. */
+START_TEST(the_schedule_is_followed)
+{
+    static const double FACTOR[6] = {0.5, 1.0, 1.0, 0.875, 0.75, 0.625};
+    float before[N_MATRIX], after[N_MATRIX], gradients[N_MATRIX];
+    pgrad_optimizer_params params;
+    pgrad_optimizer_params_init(&params, sizeof params);
+    params.kind = PGRAD_OPTIMIZER_SGD;
+    params.schedule = PGRAD_SCHEDULE_LINEAR;
+    params.learning_rate = 0.25;
+    params.max_grad_norm = INFINITY;
+    params.warmup_steps = 2;
+    params.total_steps = 10;
+    pgrad_optimizer *optimizer = make(&params);
+    for (int step = 0; step < 6; step++) {
+        pgrad_step_report report;
+        pgrad_step_report_init(&report, sizeof report);
+        (void)set_gradients(0.1);
+        read(MATRIX, before, gradients, N_MATRIX);
+        ck_assert_int_eq(pgrad_optimizer_step(optimizer, &report), PGRAD_OK);
+        ck_assert_double_eq_tol(report.learning_rate, 0.25 * FACTOR[step], 1e-15);
+        read(MATRIX, after, NULL, N_MATRIX);
+        for (int i = 0; i < N_MATRIX; i++)
+            ck_assert_double_eq_tol((double)before[i] - (double)after[i],
+                                    0.25 * FACTOR[step] * (double)gradients[i], 1e-6);
+    }
+    pgrad_optimizer_free(optimizer);
+}
+END_TEST
+
 /* OP02: one gradient that is not finite: nothing changes, and the next good step is the first one.
  */
 START_TEST(not_finite_is_refused)
@@ -490,6 +560,8 @@ int main(void)
     tcase_set_timeout(cases, 60);
     tcase_add_loop_test(cases, rules, 0, 14);
     tcase_add_test(cases, norm_is_reported_before_clipping);
+    tcase_add_test(cases, clipping_worked_numbers);
+    tcase_add_test(cases, the_schedule_is_followed);
     tcase_add_test(cases, not_finite_is_refused);
     tcase_add_test(cases, bad_options);
     tcase_add_test(cases, identities);

@@ -357,6 +357,108 @@ START_TEST(unfinished_completions_are_not_shown)
 }
 END_TEST
 
+START_TEST(a_key_set_twice_has_the_later_text)
+{
+    world w = begin_world(LLAMA_CONFIG);
+    pgrad_rollout *rollout = make_rollout(&w, 2, 2, 8, 0);
+    size_t length;
+    (void)add_text_prompt(rollout, "p", NULL);
+    (void)add_text_prompt(rollout, "q", NULL);
+    OK(pgrad_rollout_set_data(rollout, 0, "answer", "old", 3));
+    OK(pgrad_rollout_set_data(rollout, 1, "answer", "another", 7));
+    OK(pgrad_rollout_set_data(rollout, 0, "answer", "newer", 5));
+    ck_assert_str_eq(pgrad_rollout_data(rollout, 0, "answer", &length), "newer");
+    ck_assert_uint_eq(length, 5);
+    ck_assert_str_eq(pgrad_rollout_data(rollout, 1, "answer", NULL), "another");
+    ck_assert_ptr_null(pgrad_rollout_data(rollout, 0, "question", NULL));
+    pgrad_rollout_free(rollout);
+    end_world(&w);
+}
+END_TEST
+
+/* The mean |LOGPROBS - LOGPROBS_SAMPLED|: small where only the model's rows without a token are cut away. */
+START_TEST(the_report_tells_how_far_the_sampler_is)
+{
+    world w = begin_world(LLAMA_CONFIG);
+    for (uint32_t top_k = 0; top_k <= 3; top_k += 3) {
+        pgrad_sampler_params params = sampler_defaults();
+        params.top_k = top_k;
+        pgrad_sampler *sampler = make_sampler(w.context, &params);
+        pgrad_rollout *rollout = make_rollout(&w, 4, 1, 8, 0);
+        pgrad_step_report report;
+        double sum = 0.0, tokens = 0.0;
+        (void)add_text_prompt(rollout, "p", NULL);
+        OK(pgrad_rollout_generate(rollout, sampler, NULL));
+        for (uint32_t i = 0; i < 4; i++) {
+            size_t n;
+            const float *l = pgrad_rollout_array(rollout, PGRAD_LOGPROBS, i, &n);
+            const float *q = pgrad_rollout_array(rollout, PGRAD_LOGPROBS_SAMPLED, i, NULL);
+            for (size_t t = 0; t < n; t++)
+                sum += fabs((double)l[t] - (double)q[t]);
+            tokens += (double)n;
+        }
+        pgrad_step_report_init(&report, sizeof report);
+        OK(pgrad_rollout_report(rollout, &report));
+        ck_assert_double_eq_tol(report.sampling_mismatch, sum / tokens, 1e-12);
+        if (top_k == 0)
+            ck_assert_double_lt(report.sampling_mismatch, 0.1);
+        else
+            ck_assert_double_gt(report.sampling_mismatch, 1.0);
+        pgrad_rollout_free(rollout);
+        pgrad_sampler_free(sampler);
+    }
+    end_world(&w);
+}
+END_TEST
+
+/* Rewards are of the rollout as it was: a completion more, added or sampled, and nothing of them is reported. */
+START_TEST(another_completion_drops_the_rewards)
+{
+    world w = begin_world(LLAMA_CONFIG);
+    pgrad_rollout *rollout = make_rollout(&w, 4, 2, 8, 0);
+    pgrad_sampler_params params = sampler_defaults();
+    pgrad_sampler *sampler = make_sampler(w.context, &params);
+    script s = {.bad_at = UINT32_MAX, .what = TOKENS};
+    pgrad_reward *reward = make_reward(w.context, "tokens", &s);
+    const pgrad_token ids[2] = {'a', 'b'};
+    const float one = 1.0f;
+    (void)add_text_prompt(rollout, "p", NULL);
+    OK(pgrad_rollout_add_sequence(rollout, 0, ids, 2, NULL));
+    for (int how = 0; how < 2; how++) {
+        pgrad_step_report report;
+        s.what = how == 0 ? TOKENS : LENGTH_SCORE;
+        OK(pgrad_reward_apply(reward, rollout));
+        if (how == 0) {
+            OK(pgrad_rollout_add_sequence(rollout, 0, ids, 1, NULL));
+        } else {
+            (void)add_text_prompt(rollout, "q", NULL);
+            OK(pgrad_rollout_generate(rollout, sampler, NULL));
+        }
+        has_no_rewards(rollout);
+        ck_assert_int_eq(rollout->has_token_rewards, 0);
+        for (uint32_t i = 0; i < pgrad_rollout_count(rollout); i++)
+            OK(pgrad_rollout_set_array(rollout, PGRAD_REWARDS, i, &one, 1));
+        pgrad_step_report_init(&report, sizeof report);
+        OK(pgrad_rollout_report(rollout, &report));
+        ck_assert(report.reward == 1.0 && report.n_unscored == 0.0);
+        ck_assert_uint_eq(report.n_named, 0);
+    }
+    pgrad_rollout_clear(rollout); /* what the host sets stays with its sequence */
+    (void)add_text_prompt(rollout, "p", NULL);
+    for (uint32_t i = 0; i < 3; i++) {
+        const float values[2] = {1.0f, (float)i};
+        OK(pgrad_rollout_add_sequence(rollout, 0, ids, 2, NULL));
+        OK(pgrad_rollout_set_array(rollout, PGRAD_REWARDS, i, values, i == 2 ? 1 : 2));
+    }
+    ck_assert(info_of(rollout, 0).reward == 1.0 && info_of(rollout, 1).reward == 2.0);
+    ck_assert_int_eq(rollout->has_token_rewards, 1);
+    pgrad_reward_free(reward);
+    pgrad_sampler_free(sampler);
+    pgrad_rollout_free(rollout);
+    end_world(&w);
+}
+END_TEST
+
 START_TEST(bad_arguments)
 {
     world w = begin_world(LLAMA_CONFIG);
@@ -430,6 +532,9 @@ int main(void)
     tcase_add_test(tcase, rw07_callbacks_that_meddle);
     tcase_add_test(tcase, rw11_rounding_mode);
     tcase_add_test(tcase, unfinished_completions_are_not_shown);
+    tcase_add_test(tcase, a_key_set_twice_has_the_later_text);
+    tcase_add_test(tcase, the_report_tells_how_far_the_sampler_is);
+    tcase_add_test(tcase, another_completion_drops_the_rewards);
     tcase_add_test(tcase, bad_arguments);
     tcase_add_test(tcase, applying_again_allocates_nothing);
     suite_add_tcase(suite, tcase);

@@ -328,6 +328,15 @@ START_TEST(sp02_ranges)
     REFUSED(repetition_penalty, NAN);
     REFUSED(ignore_eos, 2);
     pgrad_sampler_params params = sampler_defaults();
+    params.min_new_tokens = 10;
+    params.max_new_tokens = 5;
+    FAILS(PGRAD_E_INVALID, "min_new_tokens: expected at most max_new_tokens = 5, found 10",
+          pgrad_sampler_create(context, &params, &sampler));
+    params.max_new_tokens = 0; /* the rollout's room is not known yet */
+    OK(pgrad_sampler_create(context, &params, &sampler));
+    pgrad_sampler_free(sampler);
+    sampler = NULL;
+    params = sampler_defaults();
     params.n_stop_tokens = 3;
     FAILS(PGRAD_E_INVALID, "stop_tokens: 3", pgrad_sampler_create(context, &params, &sampler));
     params = sampler_defaults();
