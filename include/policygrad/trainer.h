@@ -30,7 +30,8 @@ typedef struct pgrad_prompts {
 /* Writes the size and no prompts. */
 PGRAD_API void pgrad_prompts_init(pgrad_prompts *prompts, size_t size);
 
-/* Called after each step; returns more than zero to go on, zero or less to end the run in order. */
+/* Called after each rollout's steps; returns more than zero to go on, zero or less to end the run in order.
+ * With epochs_per_step > 1 the report's loss, ratios, clip ratios and grad_norm are the last one's. */
 typedef int32_t (*pgrad_report_fn)(void *user, const pgrad_step_report *report,
                                    const pgrad_rollout *rollout);
 
@@ -76,7 +77,8 @@ typedef struct pgrad_train_params {
     const char *metrics_path;   /* one JSON object per step is appended; NULL: none */
     const char *save_path;      /* the model goes there every save_every steps and at a clean end */
     uint64_t save_every;        /* 0: only at the end; default 0 */
-    const pgrad_prompts *eval_prompts; /* held out; greedy, with a sampler of its own; NULL: none */
+    const pgrad_prompts *eval_prompts; /* held out; with a sampler of its own, the run's but greedy; NULL:
+                                          none */
     uint64_t eval_every;        /* steps; the report of such a step has eval_reward. 0: at the start and
                                    the end only; default 0 */
     uint32_t kv_storage;        /* PGRAD_KV_* of the rollout, default F32 */
@@ -125,8 +127,9 @@ typedef struct pgrad_train_report {
  * with E_NUMERIC. Reports progress as "train" in steps.
  * With max_seconds no step is begun that is predicted to take longer than what is left (from the
  * fourth on: seconds_predicted), and a rollout that the time ends in is dropped, its numbers of sequences
- * given back: weights and sampler are those after the last whole step. From the rewards on a step is
- * finished. Host handles are kept alive for the run.
+ * given back: weights and sampler are those after the last whole step. From the
+ * rewards on a step is finished. Time for the closing evaluation, as long as the last one took, is kept
+ * back. Host handles are kept alive for the run. A save_path that cannot be written is told at the start.
  * Its memory is planned before it is taken, with the longest prompt and completions of max_new_tokens;
  * a memory limit of the context chooses what params leave open (plan.h), in an objective of the host's
  * too, for the run. Each step's report tells micro_batch_tokens, recompute and n_micro_batches, the log

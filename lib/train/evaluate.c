@@ -4,11 +4,11 @@
 #include <string.h>
 
 #include <policygrad/reward.h>
-#include <policygrad/sampler.h>
 
 #include "base/context.h"
 #include "base/fail.h"
 #include "model/model.h"
+#include "rl/sampler.h"
 
 enum { MAX_BATCH = 64 };
 
@@ -34,13 +34,12 @@ pgrad_status pgrad__evaluation_init(pgrad__evaluation *evaluation, pgrad_model *
 }
 
 pgrad_status pgrad__evaluation_take(pgrad__evaluation *evaluation, pgrad_model *model,
-                                    pgrad_tokenizer *tokenizer)
+                                    pgrad_tokenizer *tokenizer, const pgrad_sampler *sampler)
 {
-    pgrad_sampler_params sampler;
+    pgrad_sampler_params params = sampler->params; /* the task is the run's: its stops and bans */
+    params.temperature = 0.0;
     PGRAD__TRY(pgrad_rollout_create(model, tokenizer, &evaluation->params, &evaluation->rollout));
-    pgrad_sampler_params_init(&sampler, sizeof sampler);
-    sampler.temperature = 0.0;
-    return pgrad_sampler_create(model->context, &sampler, &evaluation->sampler);
+    return pgrad_sampler_create(model->context, &params, &evaluation->sampler);
 }
 
 void pgrad__evaluation_free(pgrad__evaluation *evaluation)

@@ -29,7 +29,9 @@ typedef struct pgrad__run {
     pgrad_optimizer_params optimizer_params;
     int has_evaluation;
     pgrad__evaluation evaluation;
-    int metrics; /* descriptor, -1: none */
+    uint64_t evaluations, evaluated_steps; /* how often, and at how many steps the last time */
+    double evaluated, evaluation_seconds;  /* what it gave, and took */
+    int metrics;                           /* descriptor, -1: none */
     char *line;
     size_t line_capacity;
     double *window; /* rewards of the last target_window steps */

@@ -16,6 +16,7 @@
 #include "base/os.h"
 #include "base/params_check.h"
 #include "io/append.h"
+#include "io/atomic_file.h"
 #include "text/tokenizer.h"
 #include "rl/advantage.h"
 #include "rl/estimate.h"
@@ -177,13 +178,23 @@ static pgrad_status take_memory(pgrad__run *r)
     pgrad_train_params *params = &r->params;
     PGRAD__TRY(pgrad_rollout_create(r->model, r->tokenizer, &r->rollout_params, &r->rollout));
     if (r->has_evaluation)
-        PGRAD__TRY(pgrad__evaluation_take(&r->evaluation, r->model, r->tokenizer));
+        PGRAD__TRY(
+            pgrad__evaluation_take(&r->evaluation, r->model, r->tokenizer, r->params.sampler));
     if (params->optimizer == NULL) {
         PGRAD__TRY(pgrad_optimizer_create(r->model, &r->optimizer_params, &r->own_optimizer));
         params->optimizer = r->own_optimizer;
     }
     return pgrad__calloc(r->model->context, (size_t)params->target_window, sizeof(double),
                          &r->window);
+}
+
+/* What would fail at the end of a run fails at its beginning. */
+static pgrad_status try_save_path(pgrad_context *context, const char *path)
+{
+    pgrad__folder folder = {0};
+    PGRAD__TRY(pgrad__folder_open(context, path, &folder));
+    pgrad__folder_abort(&folder);
+    return PGRAD_OK;
 }
 
 static pgrad_status make_run(pgrad__run *r, const pgrad_prompts *prompts)
@@ -197,6 +208,8 @@ static pgrad_status make_run(pgrad__run *r, const pgrad_prompts *prompts)
     PGRAD__TRY(take_memory(r));
     if (r->params.metrics_path != NULL)
         PGRAD__TRY(pgrad__append_open(r->params.metrics_path, &r->metrics));
+    if (r->params.save_path != NULL)
+        PGRAD__TRY(try_save_path(r->model->context, r->params.save_path));
     return pgrad__run_checkpoint_init(r);
 }
 
@@ -221,9 +234,10 @@ static void free_run(pgrad__run *r)
 
 /* ---- one step ---- */
 
+/* The closing evaluation takes as long as the last one. */
 static double seconds_left(const pgrad__run *r)
 {
-    return r->params.max_seconds - (pgrad__os_seconds() - r->started);
+    return r->params.max_seconds - (pgrad__os_seconds() - r->started) - r->evaluation_seconds;
 }
 
 static uint64_t updates_of_step(const pgrad__run *r)
@@ -366,6 +380,20 @@ static void remember_times(pgrad__run *r, const pgrad_step_report *report, size_
     pgrad__predictor_add(&r->predictor, &times);
 }
 
+/* The same weights are evaluated once. */
+static pgrad_status evaluate(pgrad__run *r, double *mean)
+{
+    if (r->evaluations == 0 || r->evaluated_steps != r->report.steps) {
+        const double started = pgrad__os_seconds();
+        PGRAD__TRY(pgrad__evaluate(&r->evaluation, r->reward, &r->evaluated));
+        r->evaluation_seconds = pgrad__os_seconds() - started;
+        r->evaluated_steps = r->report.steps;
+        r->evaluations++;
+    }
+    *mean = r->evaluated;
+    return PGRAD_OK;
+}
+
 static pgrad_status one_step(pgrad__run *r, int *stop)
 {
     const double started = pgrad__os_seconds();
@@ -399,7 +427,7 @@ static pgrad_status one_step(pgrad__run *r, int *stop)
         r->report.first_reward = report.reward;
     r->report.last_reward = report.reward;
     if (r->has_evaluation && is_due(r, before, r->params.eval_every)) {
-        PGRAD__TRY(pgrad__evaluate(&r->evaluation, r->reward, &r->report.eval_after));
+        PGRAD__TRY(evaluate(r, &r->report.eval_after));
         report.eval_reward = r->report.eval_after;
     }
     PGRAD__TRY(write_metrics(r, &report));
@@ -426,7 +454,7 @@ static pgrad_status loop(pgrad__run *r)
     int stop = 0;
     PGRAD__TRY(pgrad__run_resume(r));
     if (r->has_evaluation && r->report.steps_before == 0)
-        PGRAD__TRY(pgrad__evaluate(&r->evaluation, r->reward, &r->report.eval_before));
+        PGRAD__TRY(evaluate(r, &r->report.eval_before));
     while (!stop) {
         PGRAD__TRY(pgrad__progress(r->model->context, "train", r->report.steps, r->params.steps));
         if (r->report.steps >= r->params.steps) {
@@ -440,7 +468,7 @@ static pgrad_status loop(pgrad__run *r)
         PGRAD__TRY(one_step(r, &stop));
     }
     if (r->has_evaluation)
-        PGRAD__TRY(pgrad__evaluate(&r->evaluation, r->reward, &r->report.eval_after));
+        PGRAD__TRY(evaluate(r, &r->report.eval_after));
     PGRAD__TRY(save(r));
     PGRAD__TRY(pgrad__run_checkpoint(r));
     return r->checkpoint == NULL ? PGRAD_OK : pgrad_checkpoint_wait(r->checkpoint);
