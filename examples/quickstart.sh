@@ -51,7 +51,8 @@ sh tests/packages.sh rsvg-convert:librsvg2-bin
 build=${BUILD:-build}
 if [ ! -f "$build/build.ninja" ]; then
     echo "building (once, about a minute)"
-    meson setup "$build" -Dtests=false -Dbench=false >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
+    # shellcheck disable=SC2086
+    meson setup "$build" -Dtests=false -Dbench=false ${MESON_ARGS:-} >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
     rm -f "$build.log"
 elif [ ! -d "$build/examples" ]; then
     meson configure "$build" -Dexamples=true >/dev/null

@@ -283,6 +283,9 @@ class TrainReport(ctypes.Structure):
         ("steps_before", c_uint64),
     ]
 
+    def __repr__(self) -> str:
+        return "TrainReport(" + ", ".join(f"{name}={getattr(self, name)!r}" for name, _ in self._fields_[1:]) + ")"
+
 
 class PlanParams(ctypes.Structure):
     _fields_ = [
@@ -364,6 +367,11 @@ _ARRAYS = {
     "prefix": (c_int32, "n_prefix"),
 }
 
+# Fields that are handles, and the class of each.
+_HANDLES = {"train.sampler": "Sampler", "train.advantage": "Advantage", "train.objective": "Objective",
+            "train.optimizer": "Optimizer", "train.reference": "Model", "backward.optimizer": "Optimizer",
+            "save.tokenizer": "Tokenizer", "plan.tokenizer": "Tokenizer"}
+
 # Result types of what does not return a status; arguments are converted where they are made.
 _RESULTS = {
     "pgrad_status_name": c_char_p,
@@ -396,7 +404,7 @@ def load(path: Optional[str] = None) -> Any:
     global _library
     if _library is not None:
         return _library
-    beside = pathlib.Path(__file__).resolve().parents[2] / "build" / "lib" / "libpolicygrad.so"
+    beside = pathlib.Path(__file__).resolve().parent / "../../build/lib/libpolicygrad.so"
     found = (path or os.environ.get("POLICYGRAD_LIBRARY") or (str(beside) if beside.exists() else None)
              or ctypes.util.find_library("policygrad"))
     if not found:
@@ -508,7 +516,10 @@ def _params(name: str, fields: Mapping[str, Any]) -> Any:
         elif pointer:
             if value is None:
                 continue
-            if isinstance(value, Handle):
+            kind = _HANDLES.get(f"{name}.{field}")
+            if kind is not None or isinstance(value, Handle):
+                if kind is None or not isinstance(value, globals()[kind]):
+                    raise TypeError(f"{name}.{field}: expected {kind or 'no handle'}, found {type(value).__name__}")
                 made = value.live
             elif isinstance(value, (str, os.PathLike)):
                 made = ctypes.cast(c_char_p(_encoded(value, field)), c_void_p)
@@ -989,6 +1000,8 @@ def _scores(view: RolloutView, function: Callable, columns: Sequence[str], over:
 def _put_score(scores: c_void_p, i: int, score: Score) -> None:
     if score is None:
         _library.pgrad_scores_skip(scores, c_uint32(i))
+    elif isinstance(score, (str, bytes)):
+        raise TypeError(f"the reward function: expected a number, or one per token, found {score!r:.40}")
     elif getattr(score, "ndim", 1) and hasattr(score, "__len__"):  # numpy's scalars have no dimension
         values = (c_float * len(score))(*score)
         _check(_library.pgrad_scores_set_tokens(scores, c_uint32(i), values, c_size_t(len(values))))
@@ -1148,6 +1161,8 @@ def _strings(texts: Sequence[str], what: str) -> Any:
 
 def _prompts(prompts: Sequence[Union[str, Sequence[int]]], columns: Mapping[str, Sequence[str]], chat: bool,
              system: Optional[str]) -> Prompts:
+    if isinstance(prompts, (str, bytes)):
+        raise TypeError("prompts: expected a sequence of texts or of ids, found one text")
     if not len(prompts):
         raise ValueError("prompts is empty")
     for name, column in columns.items():

@@ -119,7 +119,8 @@ typedef struct pgrad_train_report {
     double eval_after;
     uint32_t stopped;       /* PGRAD_STOPPED_* */
     uint32_t n_skipped;     /* steps refused with E_NUMERIC */
-    uint64_t memory_planned; /* bytes the run was planned to hold at most: see plan.h */
+    uint64_t memory_planned; /* bytes the run was planned to hold at most: see plan.h. The copy that a
+                                checkpoint is written from is not among them */
     uint64_t steps_before;  /* of the steps, those done before this run took them up; else 0 */
 } pgrad_train_report;
 

@@ -140,6 +140,24 @@ static int parse_field(const pgrad__field *field, const char *value, uint64_t *w
     return parse_whole(value, whole);
 }
 
+/* What may stand where `value` was found. */
+static pgrad_status no_value(const pgrad__params_table *table, const pgrad__field *field,
+                             const char *value)
+{
+    char choices[160] = "";
+    pgrad__sink list = {.text = choices, .capacity = sizeof choices};
+    for (size_t i = 0; field->choices != NULL && field->choices[i] != NULL; i++) {
+        pgrad__sink_put(&list, i == 0 ? "one of " : ", ");
+        pgrad__sink_put(&list, field->choices[i]);
+    }
+    return pgrad__fail(PGRAD_E_INVALID, "%s.%s: expected %s, found '%.64s'", table->name,
+                       field->name,
+                       list.length > 0                   ? choices
+                       : field->type == PGRAD__FIELD_F64 ? "a number"
+                                                         : "a whole number",
+                       value);
+}
+
 pgrad_status pgrad_params_set(const char *params_name, void *params, const char *field_name,
                               const char *value)
 {
@@ -155,11 +173,11 @@ pgrad_status pgrad_params_set(const char *params_name, void *params, const char 
             field = &table->fields[i];
     if (field == NULL || field->type == PGRAD__FIELD_POINTER ||
         field->type == PGRAD__FIELD_RESERVED)
-        return pgrad__fail(PGRAD_E_INVALID, "%s.%.64s: no field of this name can be set by text",
-                           table->name, field_name);
+        return pgrad__fail(PGRAD_E_INVALID, "%s.%.64s: %s", table->name, field_name,
+                           field == NULL ? "there is no field of this name"
+                                         : "a pointer cannot be set by text");
     if (!parse_field(field, value, &whole, &real))
-        return pgrad__fail(PGRAD_E_INVALID, "%s.%s: '%.64s' is no value of it", table->name,
-                           field->name, value);
+        return no_value(table, field, value);
     return pgrad__params_store(table, field, whole, real, params);
 }
 

@@ -264,6 +264,9 @@ pgrad_status pgrad_model_load(pgrad_context *context, const char *path,
     pgrad_status status;
     if (path == NULL || out == NULL)
         status = pgrad__fail(PGRAD_E_INVALID, "model_load: path or out is NULL");
+    else if (path[0] == '\0')
+        status =
+            pgrad__fail(PGRAD_E_INVALID, "model_load: path: expected a file or folder, found \"\"");
     else
         status = pgrad__params_read("model", params, &options);
     if (status == PGRAD_OK)

@@ -226,9 +226,9 @@ static pgrad_status check_scores(const pgrad_reward *reward, const pgrad_scores 
             continue;
         return pgrad__fail(PGRAD_E_NUMERIC, "reward '%s', sequence %u: the score is %s",
                            reward->name, scores->first + i,
-                           isnan(value)
-                               ? "NaN: it was not set (pgrad_scores_skip says \"not applicable\")"
-                               : "infinite");
+                           isnan(value) ? "NaN: not set, or set to it (pgrad_scores_skip: not "
+                                          "applicable)"
+                                        : "infinite");
     }
     return PGRAD_OK;
 }

@@ -111,8 +111,8 @@ static inline int pgrad__sequence_counts(const pgrad__sequence *sequence)
     return sequence->finish != PGRAD_FINISH_NONE && sequence->n_tokens > 0;
 }
 
-/* Rewards of a reward function are of the rollout as it was: a sequence more, and they are gone. What
- * the host has set stays with its sequence. */
+/* Rewards of a reward function are of the rollout as it was: a sequence more, and they are gone.
+ * What the host has set stays with its sequence. */
 void pgrad__rollout_drop_rewards(pgrad_rollout *rollout);
 
 pgrad_status pgrad__batch_build(pgrad__batch_builder *builder, const pgrad_rollout *rollout,

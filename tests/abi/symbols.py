@@ -19,7 +19,7 @@ FORBIDDEN = re.compile(
     r"^(abort|exit|_exit|_Exit|quick_exit|atexit|__assert_fail|.*printf.*|puts|putchar|fputs|fputc|fwrite|perror"
     r"|getenv|secure_getenv|setenv|putenv|unsetenv|longjmp|siglongjmp|rand|srand|strtok|setlocale"
     r"|signal|sigaction|system|popen|raise|kill|stdout|stderr|environ|__environ|putc|_IO_putc|v?err[cx]?|v?warn[cx]?"
-    r"|v?syslog|__longjmp_chk)$")
+    r"|v?syslog|__longjmp_chk|put(c|char)?_unlocked|f(puts|putc|write)_unlocked)$")
 PRINTS_TO_BUFFER = {"snprintf", "vsnprintf"}
 SANITIZER = re.compile(r"^(__asan|__ubsan|__tsan|__sanitizer)")
 
@@ -69,6 +69,10 @@ def main():
                 continue
             if FORBIDDEN.match(name):
                 bad.append(f"{name}: imported; the library must not")
+        for archive in given.archives:
+            for line in run("nm", "-g", "--defined-only", archive).splitlines():
+                if len(line.split()) == 3 and not line.split()[2].startswith("pgrad_"):
+                    bad.append(f"{line.split()[2]}: a global of the static library, not pgrad_*")
         if "TEXTREL" in run("readelf", "-d", library):
             bad.append("text relocations")
         if re.search(r"GNU_STACK.*\n?.*RWE", run("readelf", "-lW", library)):

@@ -45,8 +45,11 @@ wanted() { [ -z "$chosen" ] || case " $(echo $chosen) " in *" $1 "*) ;; *) retur
 sh tests/packages.sh python3:python3
 build=${BUILD:-build}
 if [ ! -f "$build/build.ninja" ]; then
-    meson setup "$build" >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
+    # shellcheck disable=SC2086
+    meson setup "$build" ${MESON_ARGS:-} >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
     rm -f "$build.log"
+elif ! grep -q tests/bench/bench_load "$build/build.ninja"; then # the quickstart's build has none
+    meson configure "$build" -Dbench=true >/dev/null
 fi
 ninja -C "$build" --quiet >&2
 bench=$build/tests/bench

@@ -442,6 +442,26 @@ class Test(unittest.TestCase):
         self.assertEqual(*after)
         self.assertNotEqual(after[0][0], list(self.model.tensor(self.model.tensor_names()[0])))
 
+    def test_arguments_of_another_kind(self):
+        def train(**fields):
+            pg.train(self.model, self.tokenizer, lambda text: 1.0, PROMPTS, **{"steps": 1, "prompts_per_step": 1, **fields})
+
+        sampler = pg.Sampler(self.context)
+        for fields, said in (({"sampler": self.model}, "train.sampler: expected Sampler, found Model"),
+                             ({"objective": sampler}, "train.objective: expected Objective, found Sampler"),
+                             ({"reference": self.tokenizer}, "train.reference: expected Model, found Tokenizer"),
+                             ({"metrics_path": self.model}, "train.metrics_path: expected no handle, found Model")):
+            with self.assertRaisesRegex(TypeError, said):
+                train(**fields)
+        with self.assertRaisesRegex(TypeError, "found one text"):
+            pg.train(self.model, self.tokenizer, lambda text: 1.0, PROMPTS[0])
+        with self.assertRaisesRegex(TypeError, "expected a number, or one per token, found 'good'"):
+            pg.train(self.model, self.tokenizer, lambda text: "good", PROMPTS, steps=1, prompts_per_step=1)
+        for fields, said in (({"lr": 3}, "train.lr: there is no field"), ({"resume": "yes"}, "one of off, on, auto"),
+                             ({"learning_rate": "fast"}, "expected a number, found 'fast'")):
+            with self.assertRaisesRegex(pg.Error, said):
+                train(**fields)
+
     def test_chat(self):
         ids = self.tokenizer.chat([("system", "Be brief."), ("user", "Paint it red.")], pg.CHAT_PLAIN)
         self.assertEqual(self.tokenizer.decode(ids).replace("\n", "").replace(" ", ""), "Bebrief.Paintitred.")
