@@ -4,7 +4,7 @@
  * and values, are stored in the packed panels that the micro-kernel reads; activations are
  * row-major f32.
  *
- * The exactness contract (docs/architecture.md): an output element has one order of summation, a
+ * The exactness contract (docs/design.md): an output element has one order of summation, a
  * function of the shapes of its own reduction alone - not of the batch it is computed in, the
  * number of threads or the kernel set. For a product over k it is
  *
