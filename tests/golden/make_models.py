@@ -260,6 +260,20 @@ def finish_gguf(writer):
     writer.close()
 
 
+# What the models above leave at its default.
+GPT2_SMALL = dict(vocab_size=41, n_positions=48, n_embd=32, n_layer=2, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0,
+                  attn_pdrop=0.0)
+VARIANTS = (
+    ("tiny_gpt2_gelu", dict(GPT2_SMALL, n_inner=40, activation_function="gelu", scale_attn_by_inverse_layer_idx=True,
+                            tie_word_embeddings=False, layer_norm_epsilon=1e-3), 21),
+    ("tiny_gpt2_relu", dict(GPT2_SMALL, activation_function="relu", scale_attn_weights=False), 22),
+    ("tiny_llama_wide", dict(vocab_size=43, hidden_size=32, intermediate_size=40, num_hidden_layers=2,
+                             num_attention_heads=4, num_key_value_heads=1, head_dim=16, max_position_embeddings=64,
+                             rms_norm_eps=1e-3, tie_word_embeddings=False,
+                             rope_parameters={"rope_type": "default", "rope_theta": 50.0}), 23),
+)
+
+
 def main():
     transformers.logging.set_verbosity_error()
     torch.set_num_threads(1)
@@ -276,6 +290,10 @@ def main():
                                          attention_bias=tied, mlp_bias=tied,
                                          attn_implementation="eager")
         make(name, transformers.LlamaForCausalLM(llama), (75, 13), 3 + tied)
+    for name, options, seed in VARIANTS:
+        family = transformers.GPT2Config if "n_embd" in options else transformers.LlamaConfig
+        config = family(bos_token_id=1, eos_token_id=2, attn_implementation="eager", **options)
+        make(name, transformers.AutoModelForCausalLM.from_config(config), (40, 9), seed)
     # Of eight frequencies two stay, one is slowed down in part, five wholly.
     llama3 = transformers.LlamaConfig(vocab_size=61, hidden_size=32, intermediate_size=32,
                                       num_hidden_layers=2, num_attention_heads=2,

@@ -3,7 +3,8 @@
 
 #include <policygrad.h>
 
-static const char *const models[] = {"tiny_gpt2", "tiny_llama", "tiny_llama_tied", "tiny_llama3"};
+static const char *const models[] = {"tiny_gpt2",       "tiny_gpt2_gelu",  "tiny_gpt2_relu", "tiny_llama",
+                                     "tiny_llama_tied", "tiny_llama_wide", "tiny_llama3"};
 enum { N_MODELS = sizeof models / sizeof models[0] };
 
 /* Logits are sums over a few dozen products of size one, two layers deep: f32 rounding in either
