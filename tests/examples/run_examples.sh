@@ -1,8 +1,8 @@
 #!/bin/sh
 # Runs the examples as a reader would, with few steps, and looks at what they print and leave.
-# usage: run_examples.sh ROOT PROGRAMS
+# usage: run_examples.sh ROOT PROGRAMS LIBRARY
 set -eu
-root=$1 programs=$2
+root=$1 programs=$2 library=$3
 model=$root/examples/embedded/model
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -21,6 +21,8 @@ grep -q 'loaded again: the same completions' "$work/log" || fail "saved and load
 for file in reward.svg model/model.safetensors model/config.json model/tokenizer.json; do
     [ -s "$work/out/$file" ] || fail "quickstart left no $file"
 done
+[ "$(grep -c '^ *before ' "$work/log")" -ge 3 ] && [ "$(grep -c '^ *after ' "$work/log")" -ge 3 ] || fail "before and after"
+grep -q '<polygon\|<path' "$work/out/reward.svg" || fail "a band"
 grep -c '<polyline' "$work/out/reward.svg" | grep -qx 2 || fail "two curves"
 quickstart --model "$work/out/model" --steps 1 --out "$work/again" || fail "a Hugging Face folder"
 grep -q 'task: words with s' "$work/log" || fail "the task for other models"
@@ -42,8 +44,15 @@ for words in '--step 3' '--steps 2x' '--steps 0' '--model'; do
     if quickstart $words; then fail "'$words' was taken"; else [ $? = 2 ] || fail "'$words': another status"; fi
 done
 
-"$programs/policy_gradient" "$model" 11 >"$work/log" 2>&1 || fail "policy_gradient failed"
-grep -q '^epoch' "$work/log" || fail "policy_gradient tells its epochs"
+# learns: the reward of the last "epoch N reward R" is above that of the first
+learns() {
+    awk '$1 == "epoch" { if (n++ == 0) first = $4; last = $4 } END { exit !(n >= 3 && last > first + 0.1) }' "$work/log"
+}
+"$programs/policy_gradient" "$model" 40 >"$work/log" 2>&1 || fail "policy_gradient failed"
+learns || fail "policy_gradient does not learn"
+POLICYGRAD_LIBRARY=$library python3 "$root/examples/python/policy_gradient.py" "$model" 40 >"$work/log" 2>&1 ||
+    fail "policy_gradient.py failed"
+learns || fail "policy_gradient.py does not learn"
 printf 'the red fox likes the red lamp.\nlamp the the the.\n' | "$programs/02_score" "$model" >"$work/log" 2>&1 ||
     fail "02_score failed"
 [ "$(wc -l <"$work/log")" -ge 2 ] || fail "02_score: a line each"
