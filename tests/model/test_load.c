@@ -118,6 +118,11 @@ START_TEST(saved_is_the_same_model)
     same_logits(model, again);
     ck_assert_int_eq(again->config.bos, model->config.bos);
     ck_assert_uint_eq(again->config.n_eos, model->config.n_eos);
+    /* generation_config.json, where there is one, holds more end tokens than config.json. */
+    ck_assert_uint_eq(again->generation_config_length, model->generation_config_length);
+    ck_assert((model->generation_config_text != NULL) == (_i < 3));
+    if (model->generation_config_text != NULL)
+        ck_assert_str_eq(again->generation_config_text, model->generation_config_text);
     /* The head of a tied model is written once, and the file is the same each time. */
     pgrad__tensor_set set = {0};
     snprintf(text, sizeof text, "%s/model.safetensors", path);

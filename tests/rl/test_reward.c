@@ -502,6 +502,43 @@ START_TEST(bad_arguments)
 }
 END_TEST
 
+/* From the rewards to the new weights. */
+START_TEST(the_rest_of_a_step_allocates_once)
+{
+    world w = begin_world(LLAMA_CONFIG);
+    pgrad_rollout *rollout = make_scored(&w);
+    script s = {.bad_at = UINT32_MAX, .what = TOKENS};
+    pgrad_reward *reward = make_reward(w.context, "tokens", &s);
+    pgrad_advantage *advantage = NULL;
+    pgrad_objective *objective = NULL;
+    pgrad_optimizer *optimizer = NULL;
+    uint64_t counted[4];
+    OK(pgrad_advantage_create(w.context, NULL, &advantage));
+    OK(pgrad_objective_create(w.model, NULL, &objective));
+    OK(pgrad_optimizer_create(w.model, NULL, &optimizer));
+    for (int step = 0; step < 4; step++) {
+        pgrad_step_report report;
+        pgrad_step_report_init(&report, sizeof report);
+        OK(pgrad_rollout_score(rollout, w.model, PGRAD_OLD));
+        OK(pgrad_reward_apply(reward, rollout));
+        OK(pgrad_advantage_apply(advantage, rollout));
+        OK(pgrad_model_zero_grad(w.model));
+        OK(pgrad_objective_backward(objective, rollout, NULL, 0, NULL, &report));
+        OK(pgrad_optimizer_step(optimizer, &report));
+        OK(pgrad_rollout_report(rollout, &report));
+        counted[step] = allocations(w.context);
+    }
+    for (int step = 1; step < 4; step++)
+        ck_assert_uint_eq(counted[step], counted[0]);
+    pgrad_optimizer_free(optimizer);
+    pgrad_objective_free(objective);
+    pgrad_advantage_free(advantage);
+    pgrad_reward_free(reward);
+    pgrad_rollout_free(rollout);
+    end_world(&w);
+}
+END_TEST
+
 START_TEST(applying_again_allocates_nothing)
 {
     world w = begin_world(LLAMA_CONFIG);
@@ -537,6 +574,7 @@ int main(void)
     tcase_add_test(tcase, another_completion_drops_the_rewards);
     tcase_add_test(tcase, bad_arguments);
     tcase_add_test(tcase, applying_again_allocates_nothing);
+    tcase_add_test(tcase, the_rest_of_a_step_allocates_once);
     suite_add_tcase(suite, tcase);
     return run_suite(suite);
 }
