@@ -37,6 +37,7 @@ NONE, EMA, BATCH_MEAN, RLOO, GRPO, DR_GRPO = range(6)
 ENCODE_SPECIAL, ENCODE_ADD, DECODE_SKIP_SPECIAL = 1, 2, 1
 BOS, EOS, PAD, UNK, END_OF_TURN = range(5)
 CHAT_GENERATE, CHAT_CHATML, CHAT_PLAIN = 1, 2, 4
+LOGITS_ALL, LOGITS_LAST = range(2)
 FINISH_NONE, FINISH_STOP, FINISH_STRING, FINISH_LENGTH = range(4)
 KIND_MODEL, KIND_OPTIMIZER, KIND_SAMPLER, KIND_ADVANTAGE, KIND_ROLLOUT, KIND_OBJECTIVE, KIND_TEXT, KIND_TRAIN = range(8)
 STOPPED_STEPS, STOPPED_SECONDS, STOPPED_TARGET, STOPPED_HOST, STOPPED_ERROR = range(5)
@@ -721,6 +722,18 @@ class Model(Handle):
 
     def zero_grad(self) -> None:
         _call("pgrad_model_zero_grad", self.live)
+
+    def logits(self, ids: Sequence[int], last: bool = False) -> Any:
+        """Logits of the tokens behind each of ids, [len(ids), n_vocab], or of the last alone, [n_vocab]; flat without
+        numpy."""
+        n = self.info().n_vocab * (1 if last else len(ids))
+        out = (c_float * n)()
+        _call("pgrad_model_logits", self.live, (c_int32 * max(len(ids), 1))(*ids), c_size_t(len(ids)),
+              c_uint32(LOGITS_LAST if last else LOGITS_ALL), out, c_size_t(n))
+        if numpy is None:
+            return list(out)
+        values = numpy.frombuffer(out, dtype=numpy.float32)
+        return values if last else values.reshape(len(ids), -1)
 
     def save(self, path: Union[str, os.PathLike], tokenizer: Optional["Tokenizer"] = None, **params) -> None:
         _call("pgrad_model_save", self.live, _encoded(path, "path"), _params("save", dict(params, tokenizer=tokenizer)))

@@ -462,6 +462,15 @@ class Test(unittest.TestCase):
             with self.assertRaisesRegex(pg.Error, said):
                 train(**fields)
 
+    def test_logits(self):
+        ids = self.tokenizer.encode("paint it red:")
+        every, last = self.model.logits(ids), self.model.logits(ids, last=True)
+        flat = list(every) if pg.numpy is None else list(every.reshape(-1))
+        self.assertEqual(len(flat), len(ids) * self.model.info().n_vocab)
+        self.assertEqual(flat[-len(last):], list(last))
+        with self.assertRaisesRegex(pg.Error, "token"):
+            self.model.logits([10 ** 6])
+
     def test_chat(self):
         ids = self.tokenizer.chat([("system", "Be brief."), ("user", "Paint it red.")], pg.CHAT_PLAIN)
         self.assertEqual(self.tokenizer.decode(ids).replace("\n", "").replace(" ", ""), "Bebrief.Paintitred.")
