@@ -89,7 +89,7 @@ static pgrad_status check_run(const pgrad__run *r)
 
 /* The loss takes log-probabilities of the policy: draws from another distribution are not corrected
  * for (sampling_mismatch in the report measures it). */
-static void warn_of_truncation(const pgrad__run *r)
+static void warn(const pgrad__run *r)
 {
     const pgrad_sampler_params *params = &r->params.sampler->params;
     if (params->top_k != 0 || params->top_p < 1.0 || params->min_p > 0.0 ||
@@ -97,6 +97,10 @@ static void warn_of_truncation(const pgrad__run *r)
         pgrad__log_line(r->model->context, PGRAD_LOG_WARNING,
                         "train.sampler: top_k, top_p, min_p, repetition_penalty and greedy draws "
                         "sample from another distribution than the policy's; gradients are biased");
+    if (r->params.reference != NULL && !needs_reference(r))
+        pgrad__log_line(r->model->context, PGRAD_LOG_WARNING,
+                        "train.reference: neither objective nor advantage has a kl_beta; it is not "
+                        "used");
 }
 
 static pgrad_status make_prompts(pgrad__run *r, const pgrad_prompts *prompts)
@@ -202,7 +206,7 @@ static pgrad_status make_run(pgrad__run *r, const pgrad_prompts *prompts)
     PGRAD__TRY(make_prompts(r, prompts));
     PGRAD__TRY(make_handles(r));
     PGRAD__TRY(check_run(r));
-    warn_of_truncation(r);
+    warn(r);
     fill_params(r);
     PGRAD__TRY(plan_memory(r));
     PGRAD__TRY(take_memory(r));
@@ -417,6 +421,11 @@ static pgrad_status one_step(pgrad__run *r, int *stop)
     }
     report.seconds_generate = pgrad__os_seconds() - started;
     PGRAD__TRY(judge(r, &report));
+    if (report.n_unscored > 0.0 && report.n_unscored == report.n_sequences)
+        pgrad__log_line(r->model->context, PGRAD_LOG_WARNING,
+                        "reward '%s' applies to none of the step's %.0f completions: nothing is "
+                        "learnt from them",
+                        r->reward->name, report.n_sequences);
     PGRAD__TRY(learn(r, &report));
     report.step = r->report.steps;
     report.seconds = pgrad__os_seconds() - started;

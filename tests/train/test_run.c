@@ -301,6 +301,42 @@ START_TEST(a_run_that_the_host_ends_is_saved)
 }
 END_TEST
 
+static int32_t score_nothing(void *user, const pgrad_rollout *rollout, uint32_t first, uint32_t count,
+                             pgrad_scores *scores)
+{
+    (void)user, (void)rollout, (void)first;
+    for (uint32_t i = 0; i < count; i++)
+        pgrad_scores_skip(scores, i);
+    return (int32_t)count;
+}
+
+static void on_log(void *user, int32_t level, const char *line)
+{
+    char *said = user;
+    ck_assert_int_le(level, PGRAD_LOG_WARNING);
+    strncat(said, line, 4000 - strlen(said));
+}
+
+START_TEST(what_has_no_effect_is_warned_of)
+{
+    static char said[4096];
+    setting s;
+    begin(&s);
+    OK(pgrad_context_set_log(s.context, on_log, said, PGRAD_LOG_WARNING));
+    (void)run(&s, PGRAD_OK);
+    ck_assert_str_eq(said, "");
+    pgrad_reward_free(s.reward);
+    OK(pgrad_reward_create(s.context, "silent", score_nothing, NULL, NULL, &s.reward));
+    OK(pgrad_model_snapshot(s.model, &s.params.reference));
+    s.params.steps = 1;
+    (void)run(&s, PGRAD_OK);
+    ck_assert_ptr_nonnull(strstr(said, "train.reference: neither objective nor advantage has a kl_beta"));
+    ck_assert_ptr_nonnull(strstr(said, "reward 'silent' applies to none of the step's 12 completions"));
+    pgrad_model_free(s.params.reference);
+    end(&s);
+}
+END_TEST
+
 START_TEST(a_save_path_is_tried_first)
 {
     setting s;
@@ -325,6 +361,7 @@ int main(void)
     tcase_add_test(cases, every_epoch_has_all_prompts_in_an_order_of_its_own);
     tcase_add_test(cases, refusals_count_in_a_row);
     tcase_add_test(cases, a_run_that_the_host_ends_is_saved);
+    tcase_add_test(cases, what_has_no_effect_is_warned_of);
     tcase_add_test(cases, a_save_path_is_tried_first);
     suite_add_tcase(suite, cases);
     SRunner *runner = srunner_create(suite);
