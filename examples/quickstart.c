@@ -21,6 +21,7 @@
 #include "quickstart.h"
 
 #include <math.h>
+#include <signal.h>
 #include <string.h>
 #include <strings.h>
 #include <time.h>
@@ -140,6 +141,15 @@ static int32_t score_all(void *user, const pgrad_rollout *rollout, uint32_t firs
 
 /* ---- one run ---- */
 
+/* Ctrl-C ends the run behind the step; a second one ends the program. */
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int number)
+{
+    interrupted = 1;
+    signal(number, SIG_DFL);
+}
+
 static int32_t on_step(void *user, const pgrad_step_report *report, const pgrad_rollout *rollout)
 {
     run *r = user;
@@ -158,7 +168,7 @@ static int32_t on_step(void *user, const pgrad_step_report *report, const pgrad_
            report->tokens_per_second, left);
     printf(r->terminal ? "" : "\n");
     fflush(stdout);
-    return 1;
+    return interrupted ? 0 : 1;
 }
 
 /* Fisher-Yates within each group by a small generator of our own: the control must not learn. */
@@ -261,6 +271,12 @@ static void train(pgrad_context *context, pgrad_model *model, pgrad_tokenizer *t
     CHECK(pgrad_train(model, tokenizer, reward, &prompts, &params, NULL));
     r->seconds = now() - r->started;
     printf("\n");
+    if (interrupted) {
+        printf("stopped after step %u of %u; %s\n", r->n_points, r->n_steps,
+               checkpoint_path != NULL ? "the same command goes on from there"
+                                       : "with --resume a run keeps its state");
+        exit(130);
+    }
     pgrad_reward_free(reward);
 }
 
@@ -416,6 +432,7 @@ int main(int argc, char **argv)
     pgrad_context *context;
     pgrad_model *model, *control;
     pgrad_tokenizer *tokenizer;
+    signal(SIGINT, on_interrupt);
     if (!read_options(argc, argv, &t, &path, &out, &resume)) {
         fprintf(stderr, "usage: %s [--model PATH] [--steps N] [--out FOLDER] [--resume]\n", argv[0]);
         return 2;
