@@ -7,7 +7,8 @@
 #   sh examples/quickstart.sh --out FOLDER      where to leave metrics.jsonl, reward.svg, reward.png and the
 #                                               trained model; quickstart-out in the source tree otherwise
 #   sh examples/quickstart.sh --resume          keep the run's state there too, and take up what is there: stop it
-#                                               with Ctrl-C, start it again, and ten steps at most are lost
+#                                               with Ctrl-C, start it again and it goes on; killed, it loses
+#                                               ten steps at most
 set -eu
 usage() {
     echo "usage: sh examples/quickstart.sh [--model PATH] [--steps N] [--out FOLDER] [--resume]" >&2
