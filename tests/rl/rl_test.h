@@ -48,7 +48,8 @@ static inline void put_byte(FILE *to, unsigned byte)
     fprintf(to, "\"\\u%04x\":%u", code, byte);
 }
 
-static inline pgrad_tokenizer *make_tokenizer(pgrad_context *context)
+/* more_tokens: entries of added_tokens beside those there are, each with a comma in front. */
+static inline pgrad_tokenizer *make_tokenizer_with(pgrad_context *context, const char *more_tokens)
 {
     char folder[512], path[600];
     pgrad_tokenizer *tokenizer = NULL;
@@ -58,10 +59,10 @@ static inline pgrad_tokenizer *make_tokenizer(pgrad_context *context)
     ck_assert_ptr_nonnull(file);
     fprintf(file, "{\"version\":\"1.0\",\"added_tokens\":["
                   "{\"id\":256,\"content\":\"<|endoftext|>\",\"special\":true,\"normalized\":false},"
-                  "{\"id\":258,\"content\":\"<|im_end|>\",\"special\":true,\"normalized\":false}],"
+                  "{\"id\":258,\"content\":\"<|im_end|>\",\"special\":true,\"normalized\":false}%s],"
                   "\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
                   "\"post_processor\":null,\"decoder\":{\"type\":\"ByteLevel\"},"
-                  "\"model\":{\"type\":\"BPE\",\"vocab\":{");
+                  "\"model\":{\"type\":\"BPE\",\"vocab\":{", more_tokens);
     for (unsigned byte = 0; byte < 256; byte++) {
         put_byte(file, byte);
         fputc(',', file);
@@ -73,6 +74,11 @@ static inline pgrad_tokenizer *make_tokenizer(pgrad_context *context)
     OK(pgrad_tokenizer_load(context, folder, &tokenizer));
     remove_folder(folder);
     return tokenizer;
+}
+
+static inline pgrad_tokenizer *make_tokenizer(pgrad_context *context)
+{
+    return make_tokenizer_with(context, "");
 }
 
 static inline uint64_t memory_now(pgrad_context *context)
