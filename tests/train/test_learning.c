@@ -240,7 +240,7 @@ END_TEST
 START_TEST(shuffled_does_not_learn)
 {
     curve c = learn(count_score, PGRAD_ADVANTAGE_GRPO, short_form(160), shuffle, 3);
-    ck_assert_msg(c.last < 0.3, "%.3f -> %.3f", c.first, c.last);
+    ck_assert_msg(c.last < 0.15, "%.3f -> %.3f", c.first, c.last);
 }
 END_TEST
 
@@ -249,7 +249,7 @@ START_TEST(noise_does_not_learn)
 {
     curve c = learn_by(noise, count_score, PGRAD_ADVANTAGE_GRPO, short_form(160), NULL, 3, PGRAD_MOMENTS_F32,
                        PGRAD_STORAGE_F32);
-    ck_assert_msg(c.last < 0.3, "%.3f -> %.3f", c.first, c.last);
+    ck_assert_msg(c.last < 0.15, "%.3f -> %.3f", c.first, c.last);
 }
 END_TEST
 

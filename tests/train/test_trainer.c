@@ -17,6 +17,12 @@ static const char CONFIG[] = "{\"model_type\":\"gpt2\",\"vocab_size\":24,\"n_pos
                              "embd\":16,\"n_layer\":2,\"n_head\":2,"
                              "\"activation_function\":\"gelu_new\",\"eos_token_id\":23}";
 
+static const char LLAMA[] =
+    "{\"model_type\":\"llama\",\"vocab_size\":24,\"hidden_size\":16,\"intermediate_size\":24,"
+    "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2,"
+    "\"max_position_embeddings\":32,\"rms_norm_eps\":1e-5,\"tie_word_embeddings\":true,"
+    "\"eos_token_id\":23}";
+
 enum { PROMPTS = 6 };
 static pgrad_token ids[PROMPTS][3];
 static const pgrad_token *pointers[PROMPTS];
@@ -335,7 +341,7 @@ static void drop_times(char *text)
         }
 }
 
-/* Two runs with one seed write identical files, whatever the threads. */
+/* Two runs with one seed write identical files, whatever the threads; GPT-2 and Llama. */
 START_TEST(two_runs_are_alike)
 {
     char folder[] = "/tmp/pgrad-trainer-XXXXXX", command[128];
@@ -344,6 +350,10 @@ START_TEST(two_runs_are_alike)
     ck_assert_ptr_nonnull(mkdtemp(folder));
     for (int i = 0; i < 2; i++) {
         setting s = make(i == 0 ? 1 : 3);
+        if (_i == 1) {
+            pgrad_model_free(s.model);
+            ck_assert_int_eq(pgrad_model_create(s.context, LLAMA, 5, NULL, &s.model), PGRAD_OK);
+        }
         char metrics_path[96], save_path[96], weights_path[128];
         snprintf(metrics_path, sizeof metrics_path, "%s/metrics-%d", folder, i);
         snprintf(save_path, sizeof save_path, "%s/model-%d", folder, i);
@@ -691,7 +701,7 @@ int main(void)
     tcase_add_test(cases, a_memory_limit_that_nothing_fits_under);
     tcase_add_test(cases, the_time_ends_in_a_rollout);
     tcase_add_test(cases, steps_are_predicted_from_the_fourth_on);
-    tcase_add_test(cases, two_runs_are_alike);
+    tcase_add_loop_test(cases, two_runs_are_alike, 0, 2);
     tcase_add_test(cases, evaluation_touches_nothing);
     tcase_add_test(cases, three_refusals_end_the_run);
     tcase_add_test(cases, bad_runs_are_refused);
