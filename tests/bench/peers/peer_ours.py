@@ -93,11 +93,11 @@ def generate(case: dict) -> dict:
             prefilled.append(now())
         return True
 
-    for _ in range(1 + case.get("warm", 1)):
+    for warm in range(case.get("warm", 1), -1, -1):
         prefilled.clear()
         rollout.clear()
-        for prompt in ids:
-            rollout.add_prompt(prompt)
+        for prompt in ids:  # others to warm up with: the keys and values of a prompt are kept for the next rollout
+            rollout.add_prompt(prompt[::-1] if warm else prompt)
         started = now()
         rollout.generate(sampler, on_event)
         last = now()
