@@ -492,12 +492,15 @@ def _text(value: Any) -> bytes:
 
 
 def _params(name: str, fields: Mapping[str, Any]) -> Any:
-    """An option struct with the library's defaults and these fields: plain ones by text, so that the library checks
-    them, arrays, handles, callbacks and paths through the struct's mirror. Keeps alive what it points to."""
+    """An option struct with the library's defaults, or those of a `profile`, and these fields: plain ones by text, so
+    that the library checks them, arrays, handles, callbacks and paths through the struct's mirror. Keeps alive what it
+    points to."""
     size = _library.pgrad_struct_size(name.encode())
     params = (c_uint64 * ((size + 7) // 8))()
     getattr(_library, f"pgrad_{name}_params_init")(params, c_size_t(size))
     fields = dict(fields)
+    if "profile" in fields:
+        _check(_library.pgrad_params_profile(name.encode(), params, _text(fields.pop("profile"))))
     if isinstance(fields.get("logit_bias"), Mapping):
         bias = fields["logit_bias"]
         fields["bias_tokens"], fields["logit_bias"] = list(bias), list(bias.values())

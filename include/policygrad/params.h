@@ -29,6 +29,14 @@ PGRAD_API size_t pgrad_struct_size(const char *params_name);
 PGRAD_API pgrad_status pgrad_params_set(const char *params_name, void *params, const char *field,
                                         const char *value);
 
+/* Sets the fields that a named profile has a value for, and leaves the others: what another system does by
+ * default, under a name that says which version. A profile never changes; docs/profiles.md lists them and
+ * how they differ from what they are named after. "trl-1.10": GRPO as TRL's GRPOConfig has it, in the
+ * structs sampler, rollout, advantage, objective, optimizer (whose linear schedule wants total_steps) and
+ * train. A struct that a profile says nothing of is left as it is.
+ * Errors: E_INVALID for an unknown struct or profile, E_UNSUPPORTED for a struct that ends before a field. */
+PGRAD_API pgrad_status pgrad_params_profile(const char *params_name, void *params, const char *profile);
+
 /* Writes what is in force as one JSON object: every field's name and value, pointers left out.
  * params may be NULL for the defaults. *length is the text's length without the closing NUL.
  * Errors: E_INVALID for an unknown struct; E_BUFFER when capacity is at most *length, which then is

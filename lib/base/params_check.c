@@ -72,6 +72,9 @@ static pgrad_status out_of_range(const pgrad__params_table *table, const pgrad__
         return pgrad__fail(PGRAD_E_INVALID, "%s.%s: expected 0 to %g, found %s", table->name,
                            field->name, field->max, found);
     (void)pgrad__format_real(low, field->min);
+    if (field->type != PGRAD__FIELD_F64 && field->max >= 0x1p64)
+        return pgrad__fail(PGRAD_E_INVALID, "%s.%s: expected at least %s, found %s", table->name,
+                           field->name, low, found);
     (void)pgrad__format_real(high, field->max);
     return pgrad__fail(PGRAD_E_INVALID, "%s.%s: expected a number in %c%s, %s%c, found %s",
                        table->name, field->name, field->open_min ? '(' : '[', low, high,

@@ -387,9 +387,13 @@ static pgrad_status read_counts(pgrad__gguf *g, uint64_t *n_tensors, uint64_t *n
 {
     uint64_t magic, version;
     PGRAD__TRY(read_number(g, 4, "the magic number", &magic));
-    if (magic != 0x46554747u)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: expected a file that begins with \"GGUF\"",
-                           g->path);
+    if (magic != 0x46554747u) {
+        const char bytes[5] = {(char)magic, (char)(magic >> 8), (char)(magic >> 16),
+                               (char)(magic >> 24), '\0'};
+        return pgrad__fail(PGRAD_E_FORMAT,
+                           "%s: expected a file that begins with \"GGUF\", found \"%s\"", g->path,
+                           bytes);
+    }
     PGRAD__TRY(read_number(g, 4, "the version", &version));
     if ((version & 0xffff) == 0)
         return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: a GGUF file of the other endianness", g->path);

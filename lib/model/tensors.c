@@ -179,7 +179,9 @@ pgrad_status pgrad__tensors_allocate(pgrad_model *model)
 {
     for (uint32_t i = 0; i < model->n_tensors; i++) {
         pgrad__tensor *tensor = &model->tensors[i];
-        PGRAD__TRY(pgrad__alloc(model->context, data_bytes(tensor), 1, &tensor->data));
+        pgrad_status status = pgrad__alloc(model->context, data_bytes(tensor), 1, &tensor->data);
+        if (status != PGRAD_OK)
+            return pgrad__fail_in(status, "tensor %s: ", tensor->name);
         tensor->matrix.data = tensor->data;
     }
     pgrad__parallel(model->context, model->n_tensors, zero_tensor, model);

@@ -208,6 +208,10 @@ START_TEST(fields_by_text)
         ck_assert_mem_eq(&p, &before, sizeof p);
     }
     FAILS(PGRAD_E_INVALID, "nothing", pgrad_params_set("nothing", &p, "x", "1"));
+    pgrad_train_params t;
+    pgrad_train_params_init(&t, sizeof t);
+    FAILS(PGRAD_E_INVALID, "train.steps: expected at least 1, found 0",
+          pgrad_params_set("train", &t, "steps", "0"));
     pgrad_objective_params o;
     pgrad_objective_params_init(&o, sizeof o);
     OK(pgrad_params_set("objective", &o, "loss", "reinforce"));
@@ -244,6 +248,35 @@ START_TEST(described_as_json)
 }
 END_TEST
 
+START_TEST(profiles_set_what_they_name)
+{
+    pgrad_objective_params o;
+    pgrad_optimizer_params p;
+    pgrad_objective_params_init(&o, sizeof o);
+    o.clip_high = 0.5;
+    o.micro_batch_tokens = 77;
+    OK(pgrad_params_profile("objective", &o, "trl-1.10"));
+    ck_assert(o.clip_high == 0.2);
+    ck_assert_uint_eq(o.micro_batch_tokens, 77); /* none of the profile's */
+    pgrad_optimizer_params_init(&p, sizeof p);
+    OK(pgrad_params_profile("optimizer", &p, "trl-1.10"));
+    ck_assert(p.learning_rate == 1e-6);
+    ck_assert_uint_eq(p.schedule, PGRAD_SCHEDULE_LINEAR);
+    FAILS(PGRAD_E_INVALID, "expected one of trl-1.10, found 'trl-9'", pgrad_params_profile("objective", &o, "trl-9"));
+    FAILS(PGRAD_E_INVALID, "found '(NULL)'", pgrad_params_profile("objective", &o, NULL));
+    FAILS(PGRAD_E_INVALID, "'nothing'", pgrad_params_profile("nothing", &o, "trl-1.10"));
+    FAILS(PGRAD_E_INVALID, "(NULL)", pgrad_params_profile(NULL, &o, "trl-1.10"));
+    FAILS(PGRAD_E_INVALID, "params is NULL", pgrad_params_profile("objective", NULL, "trl-1.10"));
+    pgrad_save_params s; /* a struct that the profile says nothing of */
+    pgrad_save_params_init(&s, sizeof s);
+    const pgrad_save_params before = s;
+    OK(pgrad_params_profile("save", &s, "trl-1.10"));
+    ck_assert_mem_eq(&s, &before, sizeof s);
+    p.struct_size = offsetof(pgrad_optimizer_params, beta1); /* an older program's */
+    FAILS(PGRAD_E_UNSUPPORTED, "optimizer.beta1", pgrad_params_profile("optimizer", &p, "trl-1.10"));
+}
+END_TEST
+
 static void add(TCase *tests)
 {
     tcase_add_test(tests, tables_cover_their_structs);
@@ -253,6 +286,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, info_structs_are_written_up_to_their_size);
     tcase_add_test(tests, fields_by_text);
     tcase_add_test(tests, described_as_json);
+    tcase_add_test(tests, profiles_set_what_they_name);
 }
 
 int main(void)

@@ -711,6 +711,7 @@ START_TEST(memory_is_given_back)
         "\"n_head\": 2, \"n_positions\": 8}",
         1, NULL, &model);
     ck_assert_int_eq(status, PGRAD_E_LIMIT);
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "tensor transformer.wte.weight: memory: "));
     OK(pgrad_context_get_info(limited, &after));
     ck_assert_uint_eq(before.memory_now, after.memory_now);
     pgrad_context_free(limited);

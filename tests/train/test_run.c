@@ -46,12 +46,15 @@ typedef struct setting {
     size_t steps;           /* reports so far */
     double kl[8];           /* by step */
     uint32_t stop_at;       /* reports; 0: never */
+    uint32_t slow;          /* microseconds that the first call of the reward takes */
     pgrad_token firsts[8][PROMPTS]; /* of the prompts by step and group */
 } setting;
 
 static int32_t score(void *user, const pgrad_rollout *rollout, uint32_t first, uint32_t count, pgrad_scores *scores)
 {
     setting *s = user;
+    if (s->scored == 0 && s->slow > 0)
+        usleep(s->slow);
     for (uint32_t i = 0; i < count; i++) {
         size_t n, low = 0;
         const pgrad_token *tokens = pgrad_rollout_tokens(rollout, first + i, &n);
@@ -184,6 +187,23 @@ START_TEST(the_same_weights_are_evaluated_once)
     s.params.eval_every = 2;
     (void)run(&s, PGRAD_OK);
     ck_assert_uint_eq(s.scored, 4 * 3 * 4 + 3 * 5); /* at 0, 2 and 4 */
+    end(&s);
+}
+END_TEST
+
+/* After the first evaluation 0.3 of the second are left; the closing one takes 0.7: no step fits between. */
+START_TEST(time_is_kept_back_for_the_closing_evaluation)
+{
+    setting s;
+    begin(&s);
+    pgrad_prompts held_out = make_prompts(5);
+    s.params.eval_prompts = &held_out;
+    s.params.max_seconds = 1.0;
+    s.slow = 700000;
+    pgrad_train_report report = run(&s, PGRAD_OK);
+    ck_assert_uint_eq(report.steps, 0);
+    ck_assert_uint_eq(report.stopped, PGRAD_STOPPED_SECONDS);
+    ck_assert_uint_eq(s.scored, 5);
     end(&s);
 }
 END_TEST
@@ -356,6 +376,7 @@ int main(void)
     TCase *cases = tcase_create("run");
     tcase_add_test(cases, evaluation_is_the_runs_task_made_greedy);
     tcase_add_test(cases, the_same_weights_are_evaluated_once);
+    tcase_add_test(cases, time_is_kept_back_for_the_closing_evaluation);
     tcase_add_test(cases, the_target_is_of_the_window);
     tcase_add_test(cases, kl_is_to_the_reference);
     tcase_add_test(cases, every_epoch_has_all_prompts_in_an_order_of_its_own);

@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Holds docs/profiles.md against the library: every row of a profile's table is what the profile sets, and a field
+that no row names stays as it was.
+
+usage: check_profiles.py LIBRARY ROOT"""
+import ctypes
+import json
+import pathlib
+import re
+import sys
+
+library = ctypes.CDLL(sys.argv[1])
+library.pgrad_struct_size.restype = ctypes.c_size_t
+text = (pathlib.Path(sys.argv[2]) / "docs/profiles.md").read_text()
+STRUCTS = ["sampler", "rollout", "advantage", "objective", "optimizer", "train", "generate", "context"]
+
+
+def described(name, params):
+    out, length = ctypes.create_string_buffer(8192), ctypes.c_size_t()
+    status = library.pgrad_params_describe(name.encode(), params, out, ctypes.c_size_t(8192), ctypes.byref(length))
+    assert status == 0, name
+    return json.loads(out.value)
+
+
+def others(name, fields):
+    """A struct whose fields all differ from the profile's where they can: counts and reals moved a little."""
+    size = library.pgrad_struct_size(name.encode())
+    params = ctypes.create_string_buffer(size)
+    getattr(library, f"pgrad_{name}_params_init")(params, ctypes.c_size_t(size))
+    for field, value in described(name, params).items():
+        for other in ("0.125", "3", "1", "0", "2"):
+            if field in fields and str(fields[field]) == other:
+                continue
+            if library.pgrad_params_set(name.encode(), params, field.encode(), other.encode()) == 0:
+                break
+    return params
+
+
+for profile, table in re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", text, re.M | re.S):
+    rows = {}
+    for struct, field, value in re.findall(r"^\| (\w+) \| (\w+) \| (\S+) \|", table, re.M):
+        if struct != "struct":
+            rows.setdefault(struct, {})[field] = value
+    assert rows, profile
+    for struct in STRUCTS:
+        fields = rows.get(struct, {})
+        params = others(struct, fields)
+        before = described(struct, params)
+        assert library.pgrad_params_profile(struct.encode(), params, profile.encode()) == 0, struct
+        after = described(struct, params)
+        for field, value in after.items():
+            if field not in fields:
+                assert value == before[field], f"{profile}: {struct}.{field} was set to {value}"
+                continue
+            expected = fields[field]
+            same = value == expected if isinstance(value, str) else float(value) == float(expected)
+            assert same, f"{profile}: {struct}.{field} is {value}, documented as {expected}"
+        assert set(fields) <= set(after), f"{profile}: {struct}: {set(fields) - set(after)}"
+    print(f"{profile}: {sum(map(len, rows.values()))} values as documented")
