@@ -1,7 +1,7 @@
 /* A language model learns from reward, where you can watch it.
  *
- * usage: quickstart [--model PATH] [--steps N] [--out FOLDER] [--resume]
- * (quickstart.sh installs, builds, runs it)
+ * usage: sh examples/quickstart.sh [--model PATH] [--steps N] [--out FOLDER] [--resume]
+ * (which installs, builds and runs this program with the same options)
  *
  * The embedded model tells of coloured things. Its prompt asks for a colour, "paint it green:", and
  * it does not listen: four lines in five of what it learned from had nothing to do with the colour
@@ -163,6 +163,8 @@ static int32_t on_step(void *user, const pgrad_step_report *report, const pgrad_
     double elapsed = now() - r->started;
     double left =
         elapsed / (double)(r->n_points - r->n_restored) * (double)(r->n_steps - r->n_points);
+    if (!r->terminal && r->n_points % 10 != 0 && r->n_points != 1 && r->n_points != r->n_steps)
+        return interrupted ? 0 : 1; /* in a file, a line for ten steps */
     printf("%s%-8s step %3u/%u  reward %.3f  %5.0f tokens/s  %3.0f s left  ",
            r->terminal ? "\r" : "", r->label, r->n_points, r->n_steps, report->reward,
            report->tokens_per_second, left);
@@ -389,7 +391,7 @@ static run make_run(const char *label, uint32_t n_steps)
     return r;
 }
 
-/* Fills what the command line says; 0 when it makes no sense. */
+/* Fills what the command line says; 0 when it makes no sense, and then it was said why. */
 static int read_options(int argc, char **argv, task *t, const char **path, const char **out,
                         int *resume)
 {
@@ -406,8 +408,10 @@ static int read_options(int argc, char **argv, task *t, const char **path, const
             *out = value;
         else if (value != NULL && strcmp(argv[i], "--steps") == 0)
             steps = value;
-        else
+        else {
+            fprintf(stderr, "%s: %s\n", argv[i], value == NULL ? "expected a value" : "no such option");
             return 0;
+        }
         i++;
     }
     *t = *path == NULL ? EMBEDDED : GENERAL;
@@ -418,7 +422,10 @@ static int read_options(int argc, char **argv, task *t, const char **path, const
     char *end;
     unsigned long n = strtoul(steps, &end, 10);
     t->steps = (uint32_t)n;
-    return *steps >= '0' && *steps <= '9' && *end == '\0' && n >= 1 && n <= 1000000;
+    if (*steps >= '0' && *steps <= '9' && *end == '\0' && n >= 1 && n <= 1000000)
+        return 1;
+    fprintf(stderr, "--steps: expected 1 to 1000000, found '%s'\n", steps);
+    return 0;
 }
 
 int main(int argc, char **argv)
@@ -434,7 +441,7 @@ int main(int argc, char **argv)
     pgrad_tokenizer *tokenizer;
     signal(SIGINT, on_interrupt);
     if (!read_options(argc, argv, &t, &path, &out, &resume)) {
-        fprintf(stderr, "usage: %s [--model PATH] [--steps N] [--out FOLDER] [--resume]\n", argv[0]);
+        fprintf(stderr, "usage: sh examples/quickstart.sh [--model PATH] [--steps N] [--out FOLDER] [--resume]\n");
         return 2;
     }
     CHECK(pgrad_context_create(NULL, &context));

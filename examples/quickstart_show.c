@@ -91,7 +91,17 @@ static double y_of(double reward, double top)
     return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share;
 }
 
-static void draw_axes(FILE *svg, uint32_t n_steps, double top)
+/* 1, 2 or 5 times a power of ten, for at most eight ticks. */
+static uint32_t tick_every(uint32_t n_steps)
+{
+    static const uint32_t MULTIPLES[] = {1, 2, 5};
+    for (uint32_t power = 1;; power *= 10)
+        for (int i = 0; i < 3; i++)
+            if (n_steps / (power * MULTIPLES[i]) <= 8)
+                return power * MULTIPLES[i];
+}
+
+static void draw_axes(FILE *svg, const run *r, double top)
 {
     for (int i = 0; i <= 5; i++) {
         double value = top * i / 5, y = y_of(value, top);
@@ -100,11 +110,10 @@ static void draw_axes(FILE *svg, uint32_t n_steps, double top)
         fprintf(svg, "<text x='%d' y='%.1f' text-anchor='end'>%.2g</text>\n", LEFT - 8, y + 4,
                 value);
     }
-    for (int i = 0; i <= 4; i++) {
-        double x = LEFT + (WIDTH - LEFT - RIGHT) * i / 4.0;
-        fprintf(svg, "<text x='%.1f' y='%d' text-anchor='middle'>%u</text>\n", x,
-                HEIGHT - BOTTOM + 18, 1 + (n_steps - 1) * (uint32_t)i / 4);
-    }
+    for (uint32_t step = 1, each = tick_every(r->n_steps); step <= r->n_steps;
+         step = step == 1 && each > 1 ? each : step + each)
+        fprintf(svg, "<text x='%.1f' y='%d' text-anchor='middle'>%u</text>\n", x_of(r, step - 1),
+                HEIGHT - BOTTOM + 18, step);
     fprintf(svg, "<text x='%d' y='%d' text-anchor='middle'>step</text>\n",
             (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10);
     fprintf(
@@ -152,7 +161,7 @@ void draw_curves(const char *path, const char *task_name, const run *learned, co
             "<text x='%d' y='40' fill='%s'>learning (mean, quartiles)</text><text x='%d' y='40' "
             "fill='%s'>control: advantages shuffled</text>\n",
             LEFT, BLUE, LEFT + 190, GREY);
-    draw_axes(svg, learned->n_steps, top);
+    draw_axes(svg, learned, top);
     draw_run(svg, control, GREY, top);
     draw_run(svg, learned, BLUE, top);
     fprintf(svg, "</svg>\n");

@@ -49,8 +49,8 @@ enum {
 PGRAD_API const char *pgrad_status_name(pgrad_status code);
 
 /* Tells what failed last on this thread, as one line of UTF-8 without a newline, control bytes
- * escaped. Never NULL; empty before the first failure. Valid until the next failing call on this
- * thread. */
+ * escaped. Never NULL; empty before the first failure. Valid until the next call on this thread; says
+ * nothing of a call that succeeded. */
 PGRAD_API const char *pgrad_error_message(void);
 
 #ifdef __cplusplus

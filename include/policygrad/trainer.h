@@ -138,7 +138,7 @@ typedef struct pgrad_train_report {
  *
  * With checkpoint_path a run can be taken up again, after a crash too: with resume, and model, handles,
  * options and prompts as before, it goes on with the bits of a run that was never interrupted, up to
- * `steps` in all; weights, optimizer, sampler, baseline, place in the data and counters come from the
+ * `steps` in all (where as many are done, it takes up the state, saves and evaluates, and trains nothing); weights, optimizer, sampler, baseline, place in the data and counters come from the
  * file. What the metrics file has beyond the checkpoint is cut off. A damaged file is told in the log,
  * and the one before it is taken; when there is none that is good, the run fails and says why for each.
  * A reference model is the host's: it must be the same, too. learning_rate may change where the optimizer

@@ -13,6 +13,8 @@ fail() {
 after=$(sed -n '$s/^quickstart: reward 0\.[0-9]* -> \([01]\.[0-9]*\) in [0-9]* s$/\1/p' "$log")
 control=$(sed -n 's/^the control, .*: reward 0\.[0-9]* -> \([01]\.[0-9]*\);.*/\1/p' "$log")
 [ -n "$after" ] || fail "the last line is another one"
+seconds=$(sed -n '$s/.* in \([0-9]*\) s$/\1/p' "$log")
+[ "$seconds" -le 60 ] || fail "took $seconds s, 60 are promised on two cores"
 [ -n "$control" ] || fail "no line of the control"
 awk -v after="$after" 'BEGIN { exit !(after >= 0.9) }' || fail "reward rose to $after only"
 awk -v control="$control" 'BEGIN { exit !(control <= 0.5) }' || fail "the control learnt: $control"

@@ -22,7 +22,7 @@ def run(*command):
 
 def run_c(code):
     pathlib.Path("program.c").write_text(code)
-    run(*compiler, "-std=c99", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror", f"-I{root}/include", "program.c",
+    run(*compiler, "-std=c99", "-Wall", "-Wextra", "-Werror", f"-I{root}/include", "program.c",
         f"-L{library.parent}", "-lpolicygrad", "-o", "program")
     before, after = map(float, re.match(r"reward (\S+) -> (\S+), saved in tuned$", run("./program")).groups())
     assert after > before + 0.2, (before, after)

@@ -42,6 +42,7 @@ grep -q 'E_IO.*nowhere' "$work/log" || fail "the message names the file"
 for words in '--step 3' '--steps 2x' '--steps 0' '--model'; do
     # shellcheck disable=SC2086
     if quickstart $words; then fail "'$words' was taken"; else [ $? = 2 ] || fail "'$words': another status"; fi
+    grep -q "^${words%% *}: " "$work/log" || fail "'$words': the message does not say what is wrong"
 done
 
 # learns: the reward of the last "epoch N reward R" is above that of the first
