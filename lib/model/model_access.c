@@ -1,6 +1,7 @@
 /* The public calls that look into a model or change single tensors, and those that run it. */
 #include "model/weights.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -115,8 +116,13 @@ pgrad_status pgrad_model_tensor_write(pgrad_model *model, const char *name, cons
                            (unsigned long long)pgrad__tensor_elements(tensor), n);
     PGRAD__TRY(pgrad__enter(model->context, &scope));
     pgrad_status status = PGRAD_OK;
-    if (!pgrad__all_finite(model->context, in, n))
-        status = pgrad__fail(PGRAD_E_NUMERIC, "tensor '%s': a value is not finite", name);
+    if (!pgrad__all_finite(model->context, in, n)) {
+        size_t i = 0;
+        while (isfinite(in[i]))
+            i++;
+        status =
+            pgrad__fail(PGRAD_E_NUMERIC, "tensor '%s': value %zu is %g", name, i, (double)in[i]);
+    }
     if (status == PGRAD_OK)
         status = pgrad__lock_write(&model->lock, "model");
     if (status == PGRAD_OK) {

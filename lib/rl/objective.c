@@ -129,6 +129,11 @@ static pgrad_status check_sequence(const pgrad_objective *objective, const pgrad
                                    uint32_t i)
 {
     const uint32_t filled = rollout->sequences[i].filled;
+    if (pgrad__sequence_positions(rollout, i) > objective->model->n_context)
+        return pgrad__fail(
+            PGRAD_E_MISMATCH,
+            "objective_backward: sequence %u takes %zu positions, the model's context is %u", i,
+            pgrad__sequence_positions(rollout, i), objective->model->n_context);
     if (is_supervised(objective))
         return PGRAD_OK;
     if ((filled & (1u << PGRAD_ADVANTAGES)) == 0)

@@ -56,9 +56,10 @@ pgrad_status pgrad_scores_set_tokens(pgrad_scores *scores, uint32_t i, const flo
     }
     const size_t stride = rollout->params.max_new_tokens;
     if (scratch->tokens == NULL) {
-        scores->status = pgrad__alloc(rollout->context, rollout->max_sequences * stride,
-                                      sizeof(float), &scratch->tokens);
-        PGRAD__TRY(scores->status);
+        pgrad_status status = pgrad__alloc(rollout->context, rollout->max_sequences * stride,
+                                           sizeof(float), &scratch->tokens);
+        if (status != PGRAD_OK)
+            return scores->status = status; /* stays, whatever later calls do */
     }
     memcpy(scratch->tokens + i * stride, values, n * sizeof *values);
     scratch->kind[i] = PGRAD__SCORE_TOKENS;
@@ -212,8 +213,9 @@ static pgrad_status callback_failed(const pgrad_reward *reward, const pgrad_scor
             PGRAD_E_CALLBACK,
             "reward '%s', sequences %u to %u: the function returned %d, %u means success",
             reward->name, scores->first, scores->first + scores->count - 1, result, scores->count);
-    if (scores->failed_sequence == UINT32_MAX)
-        return pgrad__fail(PGRAD_E_CALLBACK, "reward '%s': %s", reward->name, scores->failure);
+    if (scores->failed_sequence - scores->first >= scores->count) /* none of those it was given */
+        return pgrad__fail(PGRAD_E_CALLBACK, "reward '%s', sequences %u to %u: %s", reward->name,
+                           scores->first, scores->first + scores->count - 1, scores->failure);
     return pgrad__fail(PGRAD_E_CALLBACK, "reward '%s', sequence %u: %s", reward->name,
                        scores->failed_sequence, scores->failure);
 }
@@ -235,8 +237,8 @@ static pgrad_status check_scores(const pgrad_reward *reward, const pgrad_scores 
 
 /* Adds weight times a component's scores of a run of sequences: R_i to the sequence, token scores
  * to the tokens. What was given for the sequence comes to its last token in spread_rewards. */
-static void add_scores(pgrad_rollout *rollout, const pgrad_scores *scores,
-                       const pgrad__component *part, uint32_t component)
+static pgrad_status add_scores(pgrad_rollout *rollout, const pgrad_scores *scores,
+                               const pgrad__component *part, uint32_t component)
 {
     const pgrad__score_scratch *scratch = scores->scratch;
     for (uint32_t i = 0; i < scores->count; i++) {
@@ -247,6 +249,9 @@ static void add_scores(pgrad_rollout *rollout, const pgrad_scores *scores,
             continue;
         *score =
             scratch->kind[i] == PGRAD__SCORE_TOKENS ? scratch->sum[i] : (double)scratch->data[i];
+        if (!isfinite(part->weight * *score))
+            return pgrad__fail(PGRAD_E_NUMERIC, "reward '%s', sequence %u: %g times its weight %g",
+                               part->reward->name, s, *score, part->weight);
         sequence->reward =
             (isnan(sequence->reward) ? 0.0 : sequence->reward) + part->weight * *score;
         if (scratch->kind[i] != PGRAD__SCORE_TOKENS) {
@@ -259,6 +264,7 @@ static void add_scores(pgrad_rollout *rollout, const pgrad_scores *scores,
         for (uint32_t t = 0; t < sequence->n_tokens; t++)
             rewards[t] = (float)((double)rewards[t] + part->weight * (double)tokens[t]);
     }
+    return PGRAD_OK;
 }
 
 /* What was given for a sequence stands on its last token. */
@@ -297,10 +303,11 @@ static pgrad_status call(const pgrad__component *part, pgrad_rollout *rollout, p
     int32_t result = reward->fn(reward->user, rollout, scores->first, scores->count, scores);
     rollout->generating = reward->busy = 0;
     (void)pgrad__os_float_begin(); /* the host may have left another rounding mode */
-    if (result < 0 || (uint32_t)result != scores->count || scores->failure[0] != '\0')
+    if (result < 0 || (uint32_t)result != scores->count || scores->failure[0] != '\0' ||
+        scores->status != PGRAD_OK)
         return callback_failed(reward, scores, result);
     PGRAD__TRY(check_scores(reward, scores));
-    add_scores(rollout, scores, part, component);
+    PGRAD__TRY(add_scores(rollout, scores, part, component));
     return pgrad__check_cancel(rollout->context);
 }
 

@@ -357,6 +357,13 @@ static pgrad_status read_folder(pgrad_tokenizer *t, const char *folder)
         if (found)
             return status;
     }
+    PGRAD__TRY(pgrad__path_join(t->context, folder, "tokenizer.model", &path));
+    const int sentencepiece = pgrad__path_kind(path) == PGRAD__PATH_FILE;
+    pgrad__free(t->context, path);
+    if (sentencepiece)
+        return pgrad__fail(PGRAD_E_UNSUPPORTED,
+                           "%s: tokenizer.model: SentencePiece is not supported, byte-level BPE is",
+                           pgrad__path_text(text, folder));
     return pgrad__fail(PGRAD_E_IO,
                        "%s: no tokenizer.json, nor vocab.json with merges.txt, in this folder",
                        pgrad__path_text(text, folder));

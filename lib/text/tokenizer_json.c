@@ -291,7 +291,8 @@ static pgrad_status split(pgrad_tokenizer *t, const pgrad__json *piece, const ch
     const char *string = pgrad__json_string(pgrad__json_get(pattern, "String"), &length);
     if (string == NULL || length == 0)
         return member_of(path, malformed("pattern", "an object with Regex or String", pattern));
-    if (strstr(string, "\\E") != NULL)
+    if (strstr(string, "\\E") != NULL || strstr(string, "\\s") != NULL ||
+        strstr(string, "\\S") != NULL) /* which regex.c looks for, quoted or not */
         return not_built(path, string);
     char *quoted;
     PGRAD__TRY(pgrad__alloc(t->context, length + 5, 1, &quoted));

@@ -64,6 +64,24 @@ static int needs_reference(const pgrad__run *r)
             r->params.objective->params.loss != PGRAD_LOSS_SUPERVISED);
 }
 
+/* What scoring with it would refuse, before a step is spent. */
+static pgrad_status check_reference(const pgrad__run *r)
+{
+    const pgrad_model *reference = r->params.reference;
+    const size_t room = (size_t)r->prompts.max_tokens + r->params.max_new_tokens;
+    const size_t longest = room < r->model->n_context ? room : r->model->n_context;
+    if (reference->context != r->model->context)
+        return pgrad__fail(PGRAD_E_MISMATCH, "train.reference: it belongs to another context");
+    if (reference->config.n_vocab != r->model->config.n_vocab)
+        return pgrad__fail(PGRAD_E_MISMATCH, "train.reference: expected %u tokens, found %u",
+                           r->model->config.n_vocab, reference->config.n_vocab);
+    if (reference->n_context < longest)
+        return pgrad__fail(PGRAD_E_MISMATCH,
+                           "train.reference: expected a context of %zu positions, found %u",
+                           longest, reference->n_context);
+    return PGRAD_OK;
+}
+
 static pgrad_status check_run(const pgrad__run *r)
 {
     if (needs_reference(r) && r->params.reference == NULL)
@@ -71,6 +89,8 @@ static pgrad_status check_run(const pgrad__run *r)
             PGRAD_E_INVALID,
             "train.reference: a KL term is switched on (kl_beta > 0), but no reference "
             "model is given");
+    if (needs_reference(r))
+        PGRAD__TRY(check_reference(r));
     if (r->params.objective->model != r->model ||
         (r->params.optimizer != NULL && r->params.optimizer->model != r->model))
         return pgrad__fail(PGRAD_E_MISMATCH, "train.%s: it belongs to another model",
@@ -210,10 +230,10 @@ static pgrad_status make_run(pgrad__run *r, const pgrad_prompts *prompts)
     fill_params(r);
     PGRAD__TRY(plan_memory(r));
     PGRAD__TRY(take_memory(r));
-    if (r->params.metrics_path != NULL)
-        PGRAD__TRY(pgrad__append_open(r->params.metrics_path, &r->metrics));
     if (r->params.save_path != NULL)
         PGRAD__TRY(try_save_path(r->model->context, r->params.save_path));
+    if (r->params.metrics_path != NULL)
+        PGRAD__TRY(pgrad__append_open(r->params.metrics_path, &r->metrics));
     return pgrad__run_checkpoint_init(r);
 }
 

@@ -592,6 +592,27 @@ START_TEST(states_and_bad_input)
     ck_assert_int_eq(pgrad_objective_backward(objective, rollout, &wrong, 1, NULL, NULL),
                      PGRAD_E_INVALID);
     ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "indices[0]"));
+    /* A model that has no room for what another one sampled. */
+    pgrad_model *narrow;
+    pgrad_objective *of_narrow;
+    char config[sizeof CONFIG];
+    memcpy(config, CONFIG, sizeof CONFIG);
+    char *positions = strstr(config, "\"max_position_embeddings\":");
+    ck_assert_ptr_nonnull(positions);
+    for (positions += strlen("\"max_position_embeddings\":"); positions[1] >= '0' && positions[1] <= '9'; positions++)
+        *positions = ' ';
+    *positions = '2';
+    ck_assert_int_eq(pgrad_model_create(context, config, 1, NULL, &narrow), PGRAD_OK);
+    for (int supervised = 0; supervised < 2; supervised++) {
+        pgrad_objective_params narrow_params = defaults();
+        narrow_params.loss = supervised ? PGRAD_LOSS_SUPERVISED : PGRAD_LOSS_REINFORCE;
+        ck_assert_int_eq(pgrad_objective_create(narrow, &narrow_params, &of_narrow), PGRAD_OK);
+        ck_assert_int_eq(pgrad_objective_backward(of_narrow, rollout, NULL, 0, NULL, NULL), PGRAD_E_MISMATCH);
+        ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "sequence 0 takes"));
+        ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "the model's context is 2"));
+        pgrad_objective_free(of_narrow);
+    }
+    pgrad_model_free(narrow);
     pgrad_rollout_clear(rollout);
     ck_assert_int_eq(pgrad_objective_backward(objective, rollout, NULL, 0, NULL, NULL),
                      PGRAD_E_STATE);

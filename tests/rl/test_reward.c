@@ -1,4 +1,5 @@
 /* Rewards: scores of callbacks, sums of several, per token; what a callback can get wrong (RW). */
+#include "failing_allocator.h"
 #include "rl_test.h"
 
 #include <fenv.h>
@@ -31,7 +32,7 @@ typedef struct script {
     pgrad_context *context;
 } script;
 
-enum { LENGTH_SCORE, LEAVE_NAN, INFINITE, RETURN_ZERO, RETURN_MORE, RETURN_NEGATIVE, FAIL_TEXT, SKIP, TOKENS,
+enum { LENGTH_SCORE, LEAVE_NAN, INFINITE, RETURN_ZERO, RETURN_MORE, RETURN_NEGATIVE, FAIL_TEXT, FAIL_ALL, SKIP, TOKENS, TOKENS_UNCHECKED,
        MEDDLE, DROP, CANCEL, ROUND, HUGE_SCORE };
 
 static void meddle(script *s, pgrad_scores *scores)
@@ -73,6 +74,10 @@ static int32_t score(void *user, const pgrad_rollout *rollout, uint32_t first, u
             data[i] = 3e38f;
         if (s->what == FAIL_TEXT)
             pgrad_scores_fail(scores, first + i, "no answer in the data");
+        if (s->what == FAIL_ALL)
+            pgrad_scores_fail(scores, UINT32_MAX, "no answers at all");
+        if (s->what == TOKENS_UNCHECKED)
+            (void)pgrad_scores_set_tokens(scores, i, by_token, length);
         if (s->what == SKIP)
             pgrad_scores_skip(scores, i);
         if (s->what == TOKENS)
@@ -246,6 +251,7 @@ START_TEST(rw01_rw06_failures)
         {RETURN_MORE, PGRAD_E_CALLBACK, "'length'", "returned 5, 4 means"},
         {RETURN_NEGATIVE, PGRAD_E_CALLBACK, "'length'", "returned -7"},
         {FAIL_TEXT, PGRAD_E_CALLBACK, "'length', sequence 2", "no answer in the data"},
+        {FAIL_ALL, PGRAD_E_CALLBACK, "'length', sequences 0 to 3", "no answers at all"},
         {CANCEL, PGRAD_E_CANCELLED, "", ""},
     };
     world w = begin_world(LLAMA_CONFIG);
@@ -273,6 +279,37 @@ START_TEST(rw01_rw06_failures)
 }
 END_TEST
 
+/* A result of set_tokens that the function drops is not dropped here. */
+START_TEST(no_memory_for_token_scores)
+{
+    counted state = {.left = -1};
+    pgrad_allocator allocator = counted_allocator(&state);
+    pgrad_context_params params;
+    pgrad_context_params_init(&params, sizeof params);
+    params.allocator = &allocator;
+    params.n_threads = 1;
+    world w = {.context = NULL};
+    OK(pgrad_context_create(&params, &w.context));
+    w.memory = memory_now(w.context);
+    w.model = make_model(w.context, LLAMA_CONFIG);
+    w.tokenizer = make_tokenizer(w.context);
+    pgrad_rollout *rollout = make_scored(&w);
+    script s = {.bad_at = UINT32_MAX, .what = LENGTH_SCORE};
+    pgrad_reward *reward = make_reward(w.context, "tokens", &s);
+    OK(pgrad_reward_apply(reward, rollout)); /* what applying itself needs is there now */
+    s.what = TOKENS_UNCHECKED;
+    state.left = 1;
+    FAILS(PGRAD_E_NOMEM, "reward 'tokens'", pgrad_reward_apply(reward, rollout));
+    has_no_rewards(rollout);
+    state.left = -1;
+    OK(pgrad_reward_apply(reward, rollout));
+    ck_assert_int_eq(rollout->has_token_rewards, 1);
+    pgrad_reward_free(reward);
+    pgrad_rollout_free(rollout);
+    end_world(&w);
+}
+END_TEST
+
 /* RW02: large weights add up in double precision; beyond a float it is an error that names the sequence. */
 START_TEST(rw02_large_scores)
 {
@@ -285,7 +322,15 @@ START_TEST(rw02_large_scores)
     OK(pgrad_reward_combine(w.context, &reward, (const double[]){1e10}, 1, &sum));
     FAILS(PGRAD_E_NUMERIC, "sequence 3", pgrad_reward_apply(sum, rollout));
     has_no_rewards(rollout);
+    pgrad_reward_free(sum); /* two infinities of unlike sign are no NaN, which would say not applicable */
+    script t = {.bad_at = 3, .what = HUGE_SCORE};
+    pgrad_reward *other = make_reward(w.context, "other", &t);
+    OK(pgrad_reward_combine(w.context, (pgrad_reward *const[]){reward, other}, (const double[]){1e300, -1e300}, 2,
+                            &sum));
+    FAILS(PGRAD_E_NUMERIC, "'huge', sequence 3: 3e+38 times its weight 1e+300", pgrad_reward_apply(sum, rollout));
+    has_no_rewards(rollout);
     pgrad_reward_free(sum);
+    pgrad_reward_free(other);
     pgrad_reward_free(reward);
     pgrad_rollout_free(rollout);
     end_world(&w);
@@ -512,7 +557,7 @@ START_TEST(the_rest_of_a_step_allocates_once)
     pgrad_advantage *advantage = NULL;
     pgrad_objective *objective = NULL;
     pgrad_optimizer *optimizer = NULL;
-    uint64_t counted[4];
+    uint64_t by_step[4];
     OK(pgrad_advantage_create(w.context, NULL, &advantage));
     OK(pgrad_objective_create(w.model, NULL, &objective));
     OK(pgrad_optimizer_create(w.model, NULL, &optimizer));
@@ -526,10 +571,10 @@ START_TEST(the_rest_of_a_step_allocates_once)
         OK(pgrad_objective_backward(objective, rollout, NULL, 0, NULL, &report));
         OK(pgrad_optimizer_step(optimizer, &report));
         OK(pgrad_rollout_report(rollout, &report));
-        counted[step] = allocations(w.context);
+        by_step[step] = allocations(w.context);
     }
     for (int step = 1; step < 4; step++)
-        ck_assert_uint_eq(counted[step], counted[0]);
+        ck_assert_uint_eq(by_step[step], by_step[0]);
     pgrad_optimizer_free(optimizer);
     pgrad_objective_free(objective);
     pgrad_advantage_free(advantage);
@@ -565,6 +610,7 @@ int main(void)
     tcase_add_test(tcase, the_report_is_of_what_was_scored);
     tcase_add_test(tcase, rw03_not_applicable);
     tcase_add_test(tcase, rw01_rw06_failures);
+    tcase_add_test(tcase, no_memory_for_token_scores);
     tcase_add_test(tcase, rw02_large_scores);
     tcase_add_test(tcase, rw07_callbacks_that_meddle);
     tcase_add_test(tcase, rw11_rounding_mode);

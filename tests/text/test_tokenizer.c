@@ -442,6 +442,8 @@ START_TEST(tk07_what_is_not_built_is_refused_by_its_path)
                .pre_tokenizer = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Whitespace\"}]}");
     PARTS_FAIL(PGRAD_E_UNSUPPORTED, "pre_tokenizer: 'Sideways'",
                .pre_tokenizer = "{\"type\":\"Split\",\"pattern\":{\"String\":\"x\"},\"behavior\":\"Sideways\"}");
+    PARTS_FAIL(PGRAD_E_UNSUPPORTED, "pre_tokenizer",
+               .pre_tokenizer = "{\"type\":\"Split\",\"pattern\":{\"String\":\"a\\\\sb\"},\"behavior\":\"Isolated\"}");
     PARTS_FAIL(PGRAD_E_UNSUPPORTED, "decoder.decoders[0]: 'ByteFallback'",
                .decoder = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"ByteFallback\"}]}");
     PARTS_FAIL(PGRAD_E_UNSUPPORTED, "post_processor: 'BertProcessing'",

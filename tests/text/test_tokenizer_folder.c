@@ -35,6 +35,16 @@ START_TEST(side_files_are_kept)
 }
 END_TEST
 
+/* What the weights of Llama 2 and TinyLlama come with. */
+START_TEST(sentencepiece_is_refused_by_name)
+{
+    pgrad_tokenizer *t = NULL;
+    put_text_file("tokenizer.model", "\n\x0e");
+    FAILS(PGRAD_E_UNSUPPORTED, "tokenizer.model: SentencePiece is not supported", pgrad_tokenizer_load(context, test_folder, &t));
+    ck_assert_ptr_null(t);
+}
+END_TEST
+
 /* GPT-2's pair of files, with and without others beside it. */
 START_TEST(gpt2_pair)
 {
@@ -237,6 +247,7 @@ END_TEST
 static void add(TCase *tests)
 {
     tcase_add_test(tests, side_files_are_kept);
+    tcase_add_test(tests, sentencepiece_is_refused_by_name);
     tcase_add_test(tests, gpt2_pair);
     tcase_add_test(tests, roles_come_from_the_files_beside);
     tcase_add_test(tests, gpt2_pair_with_added_tokens);

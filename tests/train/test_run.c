@@ -361,11 +361,18 @@ START_TEST(a_save_path_is_tried_first)
 {
     setting s;
     begin(&s);
+    char metrics[] = "/tmp/policygrad-run-XXXXXX";
+    const int descriptor = mkstemp(metrics);
+    ck_assert_int_ge(descriptor, 0);
+    close(descriptor);
+    unlink(metrics);
     s.params.save_path = "/nonexistent/x/y";
+    s.params.metrics_path = metrics;
     pgrad_train_report report = run(&s, PGRAD_E_IO);
     ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "/nonexistent/x"));
     ck_assert_uint_eq(report.steps, 0);
     ck_assert_uint_eq(s.scored, 0);
+    ck_assert_int_ne(access(metrics, F_OK), 0); /* nothing was left */
     end(&s);
 }
 END_TEST

@@ -603,6 +603,32 @@ START_TEST(handles_of_another_model_are_refused)
     s.params.objective = NULL;
     s.params.sampler = sampler;
     (void)run(&s, PGRAD_E_MISMATCH);
+    s.params.sampler = NULL;
+    /* What scoring would refuse is refused before a step. */
+    static const char *const unfit[2][2] = {{"\"vocab_size\":25", "expected 24 tokens, found 25"},
+                                            {"\"n_positions\":8", "expected a context of 9 positions, found 8"}};
+    pgrad_objective_params with_kl;
+    pgrad_objective_free(objective);
+    pgrad_objective_params_init(&with_kl, sizeof with_kl);
+    with_kl.kl_beta = 0.1;
+    ck_assert_int_eq(pgrad_objective_create(s.model, &with_kl, &objective), PGRAD_OK);
+    s.params.objective = objective;
+    s.params.reference = other.model;
+    (void)run(&s, PGRAD_E_MISMATCH);
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "train.reference: it belongs to another context"));
+    for (int i = 0; i < 2; i++) {
+        char config[400];
+        snprintf(config, sizeof config, "{\"model_type\":\"gpt2\",\"vocab_size\":24,\"n_positions\":32,\"n_embd\":16,"
+                                        "\"n_layer\":1,\"n_head\":2,\"activation_function\":\"gelu_new\",%s}", "\"x\":0");
+        char *at = strstr(config, i == 0 ? "\"vocab_size\":24" : "\"n_positions\":32");
+        memcpy(at, unfit[i][0], strlen(unfit[i][0]));
+        if (i == 1)
+            at[strlen(unfit[i][0])] = ' ';
+        ck_assert_int_eq(pgrad_model_create(s.context, config, 1, NULL, &s.params.reference), PGRAD_OK);
+        (void)run(&s, PGRAD_E_MISMATCH);
+        ck_assert_ptr_nonnull(strstr(pgrad_error_message(), unfit[i][1]));
+        pgrad_model_free(s.params.reference);
+    }
     pgrad_sampler_free(sampler);
     pgrad_objective_free(objective);
     pgrad_optimizer_free(optimizer);
