@@ -19,6 +19,7 @@ import ctypes.util
 import inspect
 import json
 import math
+import operator
 import os
 import pathlib
 import signal
@@ -469,6 +470,8 @@ def _call(name: str, *arguments) -> None:
         _pending.in_python = was
     thrown, _pending.thrown = _pending.thrown, None
     if thrown is not None:
+        if status == E_CALLBACK:  # which reward, which completion; Python 3.11 and later show it below the traceback
+            thrown.__notes__ = [*getattr(thrown, "__notes__", ()), _library.pgrad_error_message().decode(errors="replace")]
         raise thrown
     _check(status)
 
@@ -483,6 +486,15 @@ def _encoded(text: Union[str, bytes, os.PathLike], what: str) -> bytes:
     if b"\0" in raw:
         raise ValueError(f"{what}: holds a NUL character")
     return raw
+
+
+def _id_array(values: Sequence[int], what: str) -> Any:
+    """An array of token ids; ctypes alone would take 2**32 + 5 for 5."""
+    values = [operator.index(value) for value in values]
+    for i in range(len(values)) if values and not -2**31 <= min(values) <= max(values) < 2**31 else ():
+        if not -2**31 <= values[i] < 2**31:
+            raise ValueError(f"{what}[{i}]: expected a token id, found {values[i]}")
+    return (c_int32 * len(values))(*values)
 
 
 def _text(value: Any) -> bytes:
@@ -513,7 +525,7 @@ def _params(name: str, fields: Mapping[str, Any]) -> Any:
         if mirror is not None and hasattr(mirror, field) and field in _ARRAYS:
             kind, count = _ARRAYS[field]
             values = [_encoded(text, field) for text in value] if kind is c_char_p else list(value)
-            array = (kind * len(values))(*values)
+            array = _id_array(values, f"{name}.{field}") if kind is c_int32 else (kind * len(values))(*values)
             setattr(mirror, field, ctypes.cast(array, POINTER(kind)))
             setattr(mirror, count, len(values))
             params.kept.append(array)
@@ -731,7 +743,7 @@ class Model(Handle):
         numpy."""
         n = self.info().n_vocab * (1 if last else len(ids))
         out = (c_float * n)()
-        _call("pgrad_model_logits", self.live, (c_int32 * max(len(ids), 1))(*ids), c_size_t(len(ids)),
+        _call("pgrad_model_logits", self.live, _id_array(ids, "ids"), c_size_t(len(ids)),
               c_uint32(LOGITS_LAST if last else LOGITS_ALL), out, c_size_t(n))
         if numpy is None:
             return list(out)
@@ -774,7 +786,7 @@ class Tokenizer(Handle):
         return _ids("pgrad_chat_format", room, self.live, array, c_size_t(len(raw)), c_uint32(flags))
 
     def decode(self, ids: Sequence[int], flags: int = 0) -> str:
-        array, length = (c_int32 * len(ids))(*ids), c_size_t()
+        array, length = _id_array(ids, "ids"), c_size_t()
         _library.pgrad_tokenizer_decode(self.live, array, c_size_t(len(ids)), c_uint32(flags), None, c_size_t(0),
                                         byref(length))
         text = ctypes.create_string_buffer(length.value + 1)
@@ -887,7 +899,7 @@ class Rollout(RolloutView, Handle):
     def add_prompt(self, ids: Sequence[int], *, prefix: Sequence[int] = (), tag: int = 0, **data: str) -> int:
         """Returns the number of the prompt's group; data are texts for reward functions."""
         group = c_uint32()
-        _call("pgrad_rollout_add_prompt", self.live, (c_int32 * len(ids))(*ids), c_size_t(len(ids)),
+        _call("pgrad_rollout_add_prompt", self.live, _id_array(ids, "ids"), c_size_t(len(ids)),
               _params("prompt", {"prefix": prefix, "tag": tag}), byref(group))
         for key, text in data.items():
             raw = text.encode()
@@ -896,7 +908,7 @@ class Rollout(RolloutView, Handle):
 
     def add_sequence(self, group: int, ids: Sequence[int], **params) -> None:
         """Adds a completion that was not sampled here."""
-        _call("pgrad_rollout_add_sequence", self.live, c_uint32(group), (c_int32 * len(ids))(*ids), c_size_t(len(ids)),
+        _call("pgrad_rollout_add_sequence", self.live, c_uint32(group), _id_array(ids, "ids"), c_size_t(len(ids)),
               _params("sequence", params))
 
     def generate(self, sampler: Sampler, event: Optional[Callable[[int, int, Optional[int], str], Any]] = None,
@@ -1191,7 +1203,7 @@ def _prompts(prompts: Sequence[Union[str, Sequence[int]]], columns: Mapping[str,
     if isinstance(prompts[0], str):
         out.texts = _strings(prompts, "prompts")
     else:
-        rows = [(c_int32 * len(ids))(*ids) for ids in prompts]
+        rows = [_id_array(ids, f"prompts[{i}]") for i, ids in enumerate(prompts)]
         out.ids = (POINTER(c_int32) * len(rows))(*(ctypes.cast(row, POINTER(c_int32)) for row in rows))
         out.n_ids = (c_size_t * len(rows))(*map(len, rows))
     if columns:

@@ -143,7 +143,8 @@ typedef struct pgrad_train_report {
  * and the one before it is taken; when there is none that is good, the run fails and says why for each.
  * A reference model is the host's: it must be the same, too. learning_rate may change where the optimizer
  * is made here; max_seconds counts anew. Where checkpoints go to, another run must not.
- * Errors: E_INVALID and E_LIMIT, naming the prompt or field; E_MISMATCH (an objective or optimizer of
+ * Errors: E_INVALID and E_LIMIT, naming the prompt or field (a sampler of temperature 0 and groups of one
+ * under a group estimator learn nothing); E_MISMATCH (an objective or optimizer of
  * another model, another context; a checkpoint of another run, by the field that differs); and those of the calls it wraps; out (may be NULL) is filled in any case. */
 PGRAD_API pgrad_status pgrad_train(pgrad_model *model, pgrad_tokenizer *tokenizer,
                                    pgrad_reward *reward, const pgrad_prompts *prompts,

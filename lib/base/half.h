@@ -62,4 +62,13 @@ static inline uint16_t pgrad__f32_to_bf16(float value)
     return (uint16_t)((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
+/* The first of n finite values that would become infinite in bf16; n when there is none. */
+static inline size_t pgrad__bf16_overflow(const float *x, size_t n)
+{
+    size_t i = 0;
+    while (i < n && x[i] < 0x1.ffp127f && x[i] > -0x1.ffp127f)
+        i++;
+    return i;
+}
+
 #endif

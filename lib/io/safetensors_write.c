@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/checked.h"
 #include "base/fail.h"
+#include "base/half.h"
 #include "base/strbuf.h"
 #include "io/json.h"
 #include "io/safetensors.h"
@@ -85,6 +86,13 @@ static pgrad_status write_tensor(pgrad__writer *writer, const sorted *item, int 
         size_t count = rows - first < at_once ? rows - first : at_once;
         PGRAD__GO(rows_fn(user, item->index, first, count, values));
         if (as_bf16) {
+            const size_t wide = pgrad__bf16_overflow(values, count * row);
+            if (wide < count * row) {
+                status = pgrad__fail(
+                    PGRAD_E_NUMERIC, "tensor '%.120s': row %zu, column %zu is %g, beyond bf16",
+                    item->entry->name, first + wide / row, wide % row, (double)values[wide]);
+                goto fail;
+            }
             narrow(values, count * row, halves);
             PGRAD__GO(pgrad__writer_write(writer, halves, count * row * sizeof *halves));
         } else {

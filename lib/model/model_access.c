@@ -6,6 +6,7 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "base/half.h"
 #include "base/params_check.h"
 #include "base/pool.h"
 
@@ -122,6 +123,11 @@ pgrad_status pgrad_model_tensor_write(pgrad_model *model, const char *name, cons
             i++;
         status =
             pgrad__fail(PGRAD_E_NUMERIC, "tensor '%s': value %zu is %g", name, i, (double)in[i]);
+    } else if (tensor->matrix.storage == PGRAD_STORAGE_BF16) {
+        const size_t i = pgrad__bf16_overflow(in, n);
+        if (i < n)
+            status = pgrad__fail(PGRAD_E_NUMERIC, "tensor '%s': value %zu is %g, beyond bf16", name,
+                                 i, (double)in[i]);
     }
     if (status == PGRAD_OK)
         status = pgrad__lock_write(&model->lock, "model");

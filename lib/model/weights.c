@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "base/half.h"
 #include "base/rng.h"
 
 /* ---- from a file ---- */
@@ -73,6 +74,13 @@ static pgrad_status read_rows(void *user, uint32_t index, uint64_t first, uint64
         status =
             pgrad__fail(PGRAD_E_NUMERIC, "tensor '%.120s': row %llu, column %zu is %g", view->name,
                         (unsigned long long)(first + i / row), i % row, (double)out[i]);
+    }
+    if (status == PGRAD_OK && state->model->tensors[index].matrix.storage == PGRAD_STORAGE_BF16) {
+        const size_t i = pgrad__bf16_overflow(out, (size_t)n * row);
+        if (i < (size_t)n * row)
+            status = pgrad__fail(
+                PGRAD_E_NUMERIC, "tensor '%.120s': row %llu, column %zu is %g, beyond bf16",
+                view->name, (unsigned long long)(first + i / row), i % row, (double)out[i]);
     }
     return status == PGRAD_OK ? status : fail_in_file(state, view, status);
 }

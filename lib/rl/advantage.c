@@ -230,16 +230,22 @@ static void apply_groups(const pgrad_advantage *advantage, pgrad_rollout *rollou
     }
 }
 
+pgrad_status pgrad__advantage_check(const pgrad_advantage *advantage, uint32_t group_size)
+{
+    if (is_group_estimator(advantage->params.estimator) && group_size < 2)
+        return pgrad__fail(PGRAD_E_INVALID,
+                           "advantage.estimator: a group estimator needs groups of at least 2, "
+                           "the rollout's group_size is %u",
+                           group_size);
+    return PGRAD_OK;
+}
+
 static pgrad_status apply(pgrad_advantage *advantage, pgrad_rollout *rollout)
 {
     const uint32_t estimator = advantage->params.estimator;
     if (!rollout->has_rewards)
         return pgrad__fail(PGRAD_E_STATE, "advantage_apply: the rollout has no rewards yet");
-    if (is_group_estimator(estimator) && rollout->params.group_size < 2)
-        return pgrad__fail(PGRAD_E_INVALID,
-                           "advantage.estimator: a group estimator needs groups of at least 2, "
-                           "the rollout's group_size is %u",
-                           rollout->params.group_size);
+    PGRAD__TRY(pgrad__advantage_check(advantage, rollout->params.group_size));
     size_t needed = (size_t)rollout->max_sequences * 3;
     if (advantage->scratch_count < needed) {
         PGRAD__TRY(pgrad__realloc(advantage->context, &advantage->scratch, needed, sizeof(double)));

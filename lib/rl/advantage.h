@@ -31,4 +31,7 @@ struct pgrad_advantage {
     size_t scratch_count;
 };
 
+/* E_INVALID for a group estimator over groups of fewer than two. */
+pgrad_status pgrad__advantage_check(const pgrad_advantage *advantage, uint32_t group_size);
+
 #endif

@@ -84,16 +84,34 @@ void pgrad_step_report_init(pgrad_step_report *report, size_t size)
     memcpy(report, &full, size < sizeof full ? size : sizeof full);
 }
 
+/* A host's struct may hold any number there. */
+static uint32_t named_count(const pgrad_step_report *report)
+{
+    if (!holds(report, AT(named) + sizeof report->named))
+        return 0;
+    return report->n_named < N_NAMED ? report->n_named : N_NAMED;
+}
+
 static void merge_named(pgrad_step_report *report, const pgrad_named_value *value)
 {
+    const uint32_t n = named_count(report);
     uint32_t at = 0;
-    while (at < report->n_named && strcmp(report->named[at].name, value->name) != 0)
+    while (at < n && strcmp(report->named[at].name, value->name) != 0)
         at++;
     if (at == N_NAMED)
         return;
     report->named[at] = *value;
-    if (at == report->n_named)
-        report->n_named++;
+    report->n_named = at == n ? n + 1 : n;
+}
+
+pgrad_status pgrad__report_check(const pgrad_step_report *report)
+{
+    if (report == NULL || holds(report, AT(step) + sizeof report->step))
+        return PGRAD_OK;
+    return pgrad__fail(
+        PGRAD_E_INVALID,
+        "step_report.struct_size: expected %zu (call pgrad_step_report_init), found %zu",
+        sizeof *report, report->struct_size);
 }
 
 void pgrad__report_merge(pgrad_step_report *report, const pgrad_step_report *part)
@@ -119,7 +137,7 @@ static int find_filled(const pgrad_step_report *report, uint32_t index, size_t *
             *place = i;
             return 1;
         }
-    if (!holds(report, AT(named) + sizeof report->named) || index - seen >= report->n_named)
+    if (index - seen >= named_count(report))
         return 0;
     *place = N_METRICS + (index - seen);
     return 1;
@@ -130,9 +148,7 @@ uint32_t pgrad_metrics_count(const pgrad_step_report *report)
     uint32_t count = 0;
     for (size_t i = 0; i < N_METRICS; i++)
         count += isnan(number_at(report, METRICS[i].offset)) ? 0u : 1u;
-    if (holds(report, AT(named) + sizeof report->named))
-        count += report->n_named;
-    return count;
+    return count + named_count(report);
 }
 
 const char *pgrad_metrics_name(const pgrad_step_report *report, uint32_t index)
@@ -208,6 +224,7 @@ pgrad_status pgrad_metrics_json(const pgrad_step_report *report, char *json, siz
 {
     if (report == NULL || length == NULL || (json == NULL && capacity > 0))
         return pgrad__fail(PGRAD_E_INVALID, "metrics_json: an argument is NULL");
+    PGRAD__TRY(pgrad__report_check(report));
     sink measure = {NULL, 0, 0};
     put_report(&measure, report);
     *length = measure.length;

@@ -8,4 +8,7 @@
  * into the caller's report, within its struct_size. */
 void pgrad__report_merge(pgrad_step_report *report, const pgrad_step_report *part);
 
+/* E_INVALID for a struct_size that no report has; NULL is fine. */
+pgrad_status pgrad__report_check(const pgrad_step_report *report);
+
 #endif

@@ -235,11 +235,15 @@ pgrad_status pgrad_objective_normalizer(pgrad_objective *objective, const pgrad_
                                         const uint32_t *indices, uint32_t n, double *out)
 {
     counts c;
+    pgrad__scope scope;
     if (objective == NULL || rollout == NULL || out == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "objective_normalizer: an argument is NULL");
-    PGRAD__TRY(choose(objective, rollout, indices, n, &c));
-    *out = denominator(objective, &c);
-    return PGRAD_OK;
+    PGRAD__TRY(pgrad__enter(objective->context, &scope));
+    pgrad_status status = choose(objective, rollout, indices, n, &c);
+    if (status == PGRAD_OK)
+        *out = denominator(objective, &c);
+    pgrad__leave(&scope);
+    return status;
 }
 
 /* ---- the loss inside the head's chunks ---- */
@@ -508,6 +512,7 @@ pgrad_status pgrad_objective_backward(pgrad_objective *objective, const pgrad_ro
         return pgrad__fail(PGRAD_E_MISMATCH,
                            "objective_backward: the model has %u tokens, the rollout's has %u",
                            objective->model->config.n_vocab, rollout->model->config.n_vocab);
+    PGRAD__TRY(pgrad__report_check(report));
     PGRAD__TRY(pgrad__enter(objective->context, &scope));
     pgrad_status status = pgrad__params_read("backward", params, &read);
     if (status == PGRAD_OK)

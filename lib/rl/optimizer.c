@@ -24,6 +24,7 @@ static void release(pgrad_optimizer *optimizer)
         }
         pgrad__free(context, moments[k]);
     }
+    pgrad__free(context, optimizer->squares);
     pgrad__free(context, optimizer);
     pgrad_model_free(model); /* last: the context may go with it */
 }
@@ -68,6 +69,7 @@ void pgrad__optimizer_count(const pgrad_model *model, const pgrad_optimizer_para
                             pgrad__arena *sum)
 {
     pgrad__arena_count_block(sum, 1, sizeof(pgrad_optimizer));
+    pgrad__arena_count_block(sum, model->n_tensors, sizeof(double));
     for (uint32_t k = 0; k < n_moments(params); k++) {
         pgrad__arena_count_block(sum, model->n_tensors, sizeof(pgrad__stored));
         for (uint32_t i = 0; i < model->n_tensors; i++) {
@@ -126,8 +128,9 @@ static pgrad_status create(pgrad_model *model, const pgrad_optimizer_params *par
     atomic_init(&optimizer->references, 1);
     pgrad__model_retain(model);
 
-    pgrad_status status = PGRAD_OK;
-    if (n_moments(&read) > 0)
+    pgrad_status status =
+        pgrad__alloc(model->context, model->n_tensors, sizeof(double), &optimizer->squares);
+    if (status == PGRAD_OK && n_moments(&read) > 0)
         status = take_moments(optimizer, &optimizer->first_moment);
     if (status == PGRAD_OK && n_moments(&read) > 1)
         status = take_moments(optimizer, &optimizer->second_moment);
@@ -378,6 +381,7 @@ pgrad_status pgrad_optimizer_step(pgrad_optimizer *optimizer, pgrad_step_report 
     pgrad__scope scope;
     if (optimizer == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "optimizer_step: optimizer is NULL");
+    PGRAD__TRY(pgrad__report_check(report));
     PGRAD__TRY(pgrad__enter(optimizer->context, &scope));
     pgrad_status status = pgrad__lock_write(&optimizer->model->lock, "optimizer_step: the model");
     if (status == PGRAD_OK) {
@@ -406,7 +410,8 @@ pgrad_status pgrad__tensor_updates_begin(pgrad_optimizer *optimizer, const pgrad
         .t = optimizer->step + 1,
         .learning_rate = params->learning_rate * pgrad__schedule_factor(params, optimizer->step),
     };
-    return pgrad__calloc(optimizer->context, model->n_tensors, sizeof(double), &updates->squares);
+    memset(optimizer->squares, 0, model->n_tensors * sizeof(double));
+    return PGRAD_OK;
 }
 
 pgrad_status pgrad__tensor_updates_one(void *user, uint32_t index)
@@ -415,14 +420,14 @@ pgrad_status pgrad__tensor_updates_one(void *user, uint32_t index)
     const pgrad_optimizer *optimizer = updates->optimizer;
     const pgrad__tensor *tensor = &optimizer->model->tensors[index];
     const char *what = NULL;
-    updates->squares[index] = gradient_squares(optimizer->model, tensor);
+    optimizer->squares[index] = gradient_squares(optimizer->model, tensor);
     update u = {.learning_rate = updates->learning_rate,
-                .norm = sqrt(updates->squares[index]),
+                .norm = sqrt(optimizer->squares[index]),
                 .grad_scale = 1.0f,
                 .t = updates->t};
     set_rules(&optimizer->params, &u);
     pgrad__reach reach = {0};
-    if (!isfinite(updates->squares[index]))
+    if (!isfinite(optimizer->squares[index]))
         what = "gradient";
     else if (!is_safe(optimizer, &u))
         reach = update_tensor(optimizer, &u, index, 0);
@@ -446,8 +451,7 @@ void pgrad__tensor_updates_end(pgrad__tensor_updates *updates, pgrad_status stat
     pgrad_step_report part;
     double sum = 0.0;
     for (uint32_t i = 0; i < optimizer->model->n_tensors; i++)
-        sum += updates->squares[i];
-    pgrad__free(optimizer->context, updates->squares);
+        sum += optimizer->squares[i];
     if (updates->n_done > 0)
         optimizer->model->weight_version++;
     if (status != PGRAD_OK)

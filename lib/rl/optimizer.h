@@ -14,6 +14,7 @@ struct pgrad_optimizer {
     uint64_t step;                /* updates done */
     pgrad__stored *first_moment;  /* m, or SGD's b: one per tensor; NULL: not kept */
     pgrad__stored *second_moment; /* v */
+    double *squares;              /* [n_tensors] of gradients, for updates inside backward */
     pgrad__reach reach;           /* of the last update, over all tensors */
     uint64_t reach_version;       /* weight_version it speaks of */
     uint64_t dry_runs;            /* updates the bounds did not suffice for */
@@ -29,7 +30,6 @@ typedef struct pgrad__tensor_updates {
     pgrad_optimizer *optimizer;
     uint64_t t;
     double learning_rate;
-    double *squares;    /* [n_tensors] of the gradients */
     pgrad__reach reach; /* of what was written */
     uint32_t n_done;
 } pgrad__tensor_updates;

@@ -170,14 +170,11 @@ static void report_components(const pgrad_rollout *rollout, double *values, pgra
     }
 }
 
-pgrad_status pgrad_rollout_report(const pgrad_rollout *rollout, pgrad_step_report *report)
+static pgrad_status fill_report(const pgrad_rollout *rollout, pgrad_step_report *report)
 {
     pgrad_step_report part;
     double few[1024], *values = few,
                       *many = NULL; /* no allocation for the usual number of sequences */
-    if (rollout == NULL || report == NULL)
-        return pgrad__fail(PGRAD_E_INVALID, "rollout_report: %s is NULL",
-                           rollout == NULL ? "rollout" : "report");
     pgrad_step_report_init(&part, sizeof part);
     if (rollout->n_sequences > sizeof few / sizeof few[0]) {
         PGRAD__TRY(pgrad__alloc(rollout->context, rollout->n_sequences, sizeof *many, &many));
@@ -193,4 +190,17 @@ pgrad_status pgrad_rollout_report(const pgrad_rollout *rollout, pgrad_step_repor
     pgrad__free(rollout->context, many);
     pgrad__report_merge(report, &part);
     return PGRAD_OK;
+}
+
+pgrad_status pgrad_rollout_report(const pgrad_rollout *rollout, pgrad_step_report *report)
+{
+    pgrad__scope scope;
+    if (rollout == NULL || report == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "rollout_report: %s is NULL",
+                           rollout == NULL ? "rollout" : "report");
+    PGRAD__TRY(pgrad__report_check(report));
+    PGRAD__TRY(pgrad__enter(rollout->context, &scope));
+    pgrad_status status = fill_report(rollout, report);
+    pgrad__leave(&scope);
+    return status;
 }

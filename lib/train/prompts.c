@@ -17,6 +17,10 @@ static pgrad_status read_source(const pgrad_prompts *prompts, pgrad_prompts *out
         return pgrad__fail(PGRAD_E_INVALID,
                            "prompts.struct_size: expected %zu (call pgrad_prompts_init), found %zu",
                            sizeof *prompts, size);
+    for (size_t i = sizeof *prompts; i < size; i++)
+        if (((const unsigned char *)prompts)[i] != 0)
+            return pgrad__fail(PGRAD_E_UNSUPPORTED,
+                               "prompts: a newer program's field at byte %zu is set", i);
     memset(out, 0, sizeof *out);
     memcpy(out, prompts, size < sizeof *out ? size : sizeof *out);
     out->struct_size = sizeof *out;
@@ -32,6 +36,13 @@ static pgrad_status check_source(const pgrad_prompts *prompts, const pgrad_token
                            prompts->n);
     if ((prompts->texts == NULL) == (prompts->ids == NULL))
         return pgrad__fail(PGRAD_E_INVALID, "prompts: exactly one of texts and ids must be given");
+    if (prompts->chat > 1)
+        return pgrad__fail(PGRAD_E_INVALID, "prompts.chat: expected 0 or 1, found %u",
+                           prompts->chat);
+    if (prompts->chat && prompts->ids != NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "prompts.chat: needs texts, found ids");
+    if (prompts->system != NULL && !prompts->chat)
+        return pgrad__fail(PGRAD_E_INVALID, "prompts.system: needs chat = 1, found 0");
     if (prompts->ids != NULL && prompts->n_ids == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "prompts.n_ids: needed beside ids");
     if (prompts->texts != NULL && tokenizer == NULL)

@@ -100,6 +100,11 @@ static pgrad_status check_run(const pgrad__run *r)
         r->reward->context != r->model->context)
         return pgrad__fail(PGRAD_E_MISMATCH,
                            "train: sampler, advantage and reward must be of the model's context");
+    if (r->params.sampler->params.temperature == 0.0)
+        return pgrad__fail(PGRAD_E_INVALID,
+                           "train.sampler: expected a temperature above 0, found 0: completions of "
+                           "a prompt would all be the same");
+    PGRAD__TRY(pgrad__advantage_check(r->params.advantage, r->params.group_size));
     if (r->params.epochs_per_step > 1 && r->params.objective->params.loss != PGRAD_LOSS_PPO_CLIP)
         return pgrad__fail(PGRAD_E_INVALID,
                            "train.epochs_per_step: %u updates per rollout need the PPO_CLIP loss",
@@ -113,9 +118,9 @@ static void warn(const pgrad__run *r)
 {
     const pgrad_sampler_params *params = &r->params.sampler->params;
     if (params->top_k != 0 || params->top_p < 1.0 || params->min_p > 0.0 ||
-        params->repetition_penalty != 1.0 || params->temperature == 0.0)
+        params->repetition_penalty != 1.0)
         pgrad__log_line(r->model->context, PGRAD_LOG_WARNING,
-                        "train.sampler: top_k, top_p, min_p, repetition_penalty and greedy draws "
+                        "train.sampler: top_k, top_p, min_p and repetition_penalty "
                         "sample from another distribution than the policy's; gradients are biased");
     if (r->params.reference != NULL && !needs_reference(r))
         pgrad__log_line(r->model->context, PGRAD_LOG_WARNING,

@@ -206,6 +206,47 @@ START_TEST(written_tensors_are_rounded)
 }
 END_TEST
 
+/* A finite float that would round to infinity is told, wherever bf16 is written. */
+START_TEST(beyond_bf16)
+{
+    const char *name = "model.layers.1.mlp.up_proj.weight";
+    pgrad_save_params save;
+    pgrad_model_params load;
+    pgrad_model *model = stored_model(context, "tiny_llama", PGRAD_STORAGE_F32), *narrow = NULL;
+    char folder[512], path[600];
+    size_t n;
+    float *values = values_of(model, name, &n);
+    const pgrad__tensor *tensor = pgrad__tensor_by_name(model, name);
+    const size_t row = tensor->matrix.n_in, at = 2 * row + 3;
+    char where[64];
+    snprintf(where, sizeof where, "row 2, column 3 is 3.4e+38, beyond bf16");
+    values[at] = 3.3895e38f; /* rounds down to the largest */
+    OK(pgrad_model_tensor_write(model, name, values, n));
+    pgrad_save_params_init(&save, sizeof save);
+    save.dtype = PGRAD_DTYPE_BF16;
+    temporary_folder(folder);
+    snprintf(path, sizeof path, "%s/saved", folder);
+    OK(pgrad_model_save(model, path, &save));
+    values[at] = 3.4e38f;
+    OK(pgrad_model_tensor_write(model, name, values, n));
+    FAILS(PGRAD_E_NUMERIC, where, pgrad_model_save(model, path, &save));
+    OK(pgrad_model_load(context, path, NULL, &narrow)); /* the old one is whole */
+    pgrad_model_free(narrow);
+    save.dtype = PGRAD_DTYPE_F32;
+    OK(pgrad_model_save(model, path, &save));
+    pgrad_model_params_init(&load, sizeof load);
+    load.storage = PGRAD_STORAGE_BF16;
+    FAILS(PGRAD_E_NUMERIC, where, pgrad_model_load(context, path, &load, &narrow));
+    narrow = stored_model(context, "tiny_llama", PGRAD_STORAGE_BF16);
+    FAILS(PGRAD_E_NUMERIC, "is 3.4e+38, beyond bf16", pgrad_model_tensor_write(narrow, name, values, n));
+    ck_assert_uint_eq(narrow->weight_version, 0);
+    remove_folder(folder);
+    free(values);
+    pgrad_model_free(narrow);
+    pgrad_model_free(model);
+}
+END_TEST
+
 START_TEST(params_that_do_not_fit)
 {
     char path[512];
@@ -237,6 +278,7 @@ int main(void)
     tcase_add_loop_test(tests, saved_and_copied, 0, N_CASES);
     tcase_add_test(tests, q8_0_file_is_kept);
     tcase_add_loop_test(tests, written_tensors_are_rounded, 0, 2);
+    tcase_add_test(tests, beyond_bf16);
     tcase_add_test(tests, params_that_do_not_fit);
     suite_add_tcase(suite, tests);
     return run_suite(suite);

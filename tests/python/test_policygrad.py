@@ -58,10 +58,23 @@ class Test(unittest.TestCase):
         def reward(text):
             raise Boom("no score today")
 
-        with self.assertRaisesRegex(Boom, "no score today"):
+        with self.assertRaisesRegex(Boom, "no score today") as caught:
             pg.policy_gradient(self.model, self.tokenizer, reward, 1e-3, 1, PROMPTS, max_new_tokens=8)
+        self.assertRegex(caught.exception.__notes__[-1], r"^reward '.*', sequence 0: ")  # which one
         self.assertEqual(before, list(self.model.tensor(name)))
         pg.policy_gradient(self.model, self.tokenizer, len, 1e-3, 1, PROMPTS, max_new_tokens=8)
+
+    def test_ids_beyond_32_bits_are_no_ids(self):
+        far = 2**32 + 5
+        with pg.Rollout(self.model, self.tokenizer, group_size=1, max_new_tokens=4) as rollout:
+            with self.assertRaisesRegex(ValueError, rf"ids\[1\]: expected a token id, found {far}"):
+                rollout.add_prompt([1, far])
+        with self.assertRaisesRegex(ValueError, "found -4294967297"):
+            self.tokenizer.decode([-2**32 - 1])
+        with self.assertRaisesRegex(ValueError, r"sampler.forbidden_tokens\[0\]"):
+            pg.Sampler(self.context, forbidden_tokens=[far])
+        with self.assertRaises(TypeError):
+            self.tokenizer.decode([1.5])
 
     def test_errors_carry_status_and_message(self):
         with self.assertRaises(pg.Error) as caught:

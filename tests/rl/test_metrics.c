@@ -50,6 +50,30 @@ static const struct {
 };
 enum { N_NAMES = sizeof NAMES / sizeof NAMES[0] };
 
+static pgrad_step_report empty(void);
+
+/* What a host left there, and did not initialise. */
+START_TEST(a_report_of_any_bytes)
+{
+    char json[4096];
+    size_t length;
+    pgrad_step_report report = empty();
+    memset(report.named, 'x', sizeof report.named);
+    report.n_named = 4000;
+    for (int i = 0; i < 32; i++) {
+        memset(report.named[i].name, 0, sizeof report.named[i].name);
+        report.named[i].name[0] = (char)('A' + i);
+        report.named[i].value = i;
+    }
+    ck_assert_uint_eq(pgrad_metrics_count(&report), 32);
+    ck_assert_ptr_null(pgrad_metrics_name(&report, 32));
+    ck_assert_int_eq(pgrad_metrics_json(&report, json, sizeof json, &length), PGRAD_OK);
+    memset(&report, 0, sizeof report);
+    ck_assert_int_eq(pgrad_metrics_json(&report, json, sizeof json, &length), PGRAD_E_INVALID);
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "step_report.struct_size"));
+}
+END_TEST
+
 static pgrad_step_report empty(void)
 {
     pgrad_step_report report;
@@ -151,6 +175,7 @@ int main(void)
 {
     Suite *suite = suite_create("metrics");
     TCase *cases = tcase_create("metrics");
+    tcase_add_test(cases, a_report_of_any_bytes);
     tcase_add_test(cases, names_and_values);
     tcase_add_test(cases, a_shorter_struct);
     tcase_add_test(cases, json_escapes_names);

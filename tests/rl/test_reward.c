@@ -547,9 +547,10 @@ START_TEST(bad_arguments)
 }
 END_TEST
 
-/* From the rewards to the new weights. */
+/* From the rewards to the new weights, by a step of its own and inside the backward pass. */
 START_TEST(the_rest_of_a_step_allocates_once)
 {
+    const int inside = _i;
     world w = begin_world(LLAMA_CONFIG);
     pgrad_rollout *rollout = make_scored(&w);
     script s = {.bad_at = UINT32_MAX, .what = TOKENS};
@@ -560,7 +561,13 @@ START_TEST(the_rest_of_a_step_allocates_once)
     uint64_t by_step[4];
     OK(pgrad_advantage_create(w.context, NULL, &advantage));
     OK(pgrad_objective_create(w.model, NULL, &objective));
-    OK(pgrad_optimizer_create(w.model, NULL, &optimizer));
+    pgrad_optimizer_params unclipped;
+    pgrad_backward_params backward;
+    pgrad_optimizer_params_init(&unclipped, sizeof unclipped);
+    unclipped.max_grad_norm = INFINITY;
+    OK(pgrad_optimizer_create(w.model, &unclipped, &optimizer));
+    pgrad_backward_params_init(&backward, sizeof backward);
+    backward.optimizer = inside ? optimizer : NULL;
     for (int step = 0; step < 4; step++) {
         pgrad_step_report report;
         pgrad_step_report_init(&report, sizeof report);
@@ -568,8 +575,9 @@ START_TEST(the_rest_of_a_step_allocates_once)
         OK(pgrad_reward_apply(reward, rollout));
         OK(pgrad_advantage_apply(advantage, rollout));
         OK(pgrad_model_zero_grad(w.model));
-        OK(pgrad_objective_backward(objective, rollout, NULL, 0, NULL, &report));
-        OK(pgrad_optimizer_step(optimizer, &report));
+        OK(pgrad_objective_backward(objective, rollout, NULL, 0, &backward, &report));
+        if (!inside)
+            OK(pgrad_optimizer_step(optimizer, &report));
         OK(pgrad_rollout_report(rollout, &report));
         by_step[step] = allocations(w.context);
     }
@@ -620,7 +628,7 @@ int main(void)
     tcase_add_test(tcase, another_completion_drops_the_rewards);
     tcase_add_test(tcase, bad_arguments);
     tcase_add_test(tcase, applying_again_allocates_nothing);
-    tcase_add_test(tcase, the_rest_of_a_step_allocates_once);
+    tcase_add_loop_test(tcase, the_rest_of_a_step_allocates_once, 0, 2);
     suite_add_tcase(suite, tcase);
     return run_suite(suite);
 }

@@ -44,10 +44,13 @@ static pgrad_prompts make_prompts(size_t n)
     return prompts;
 }
 
+static size_t n_scored; /* calls of the reward function */
+
 static int32_t low_ids(void *user, const pgrad_rollout *rollout, uint32_t first, uint32_t count,
                        pgrad_scores *scores)
 {
     (void)user;
+    n_scored++;
     for (uint32_t i = 0; i < count; i++) {
         size_t n;
         const pgrad_token *tokens = pgrad_rollout_tokens(rollout, first + i, &n);
@@ -445,6 +448,16 @@ START_TEST(bad_runs_are_refused)
     s.params.metrics_path = NULL;
     s.params.group_size = 1;
     (void)run(&s, PGRAD_E_INVALID);
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "groups of at least 2"));
+    s.params.group_size = 4;
+    pgrad_sampler_params greedy;
+    pgrad_sampler_params_init(&greedy, sizeof greedy);
+    greedy.temperature = 0.0;
+    ck_assert_int_eq(pgrad_sampler_create(s.context, &greedy, &s.params.sampler), PGRAD_OK);
+    (void)run(&s, PGRAD_E_INVALID);
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "train.sampler: expected a temperature above 0, found 0"));
+    pgrad_sampler_free(s.params.sampler);
+    ck_assert_uint_eq(n_scored, 0); /* all that before anything is sampled */
     drop(&s);
 }
 END_TEST
@@ -458,12 +471,15 @@ START_TEST(bad_prompts_are_named)
     const char *const *columns[] = {NULL};
     const char *const texts[] = {"a"};
     pgrad_token many[64] = {0}, outside[2] = {1, 24};
-    for (int k = 0; k < 10; k++) {
+    for (int k = 0; k < 13; k++) {
         static const char *const expected[] = {"prompts.n:",      "exactly one of", "exactly one of",
                                                "prompts.n_ids",   "needs a tokenizer", "prompts.ids[2] is NULL",
                                                "prompts.ids[1] is empty", "prompts.ids[1]: 64 tokens",
                                                "prompts.ids[3][1]: expected an id below 24, found 24",
-                                               "prompts.columns[0] is NULL"};
+                                               "prompts.columns[0] is NULL",
+                                               "prompts.chat: needs texts, found ids",
+                                               "prompts.chat: expected 0 or 1, found 7",
+                                               "prompts.system: needs chat = 1"};
         pgrad_prompts prompts = make_prompts(PROMPTS);
         if (k == 0)
             prompts.n = 0;
@@ -494,6 +510,10 @@ START_TEST(bad_prompts_are_named)
             prompts.column_names = names;
             prompts.columns = columns;
         }
+        if (k == 10 || k == 11)
+            prompts.chat = k == 10 ? 1 : 7;
+        if (k == 12)
+            prompts.system = "be brief";
         pgrad_status status = pgrad_train(s.model, NULL, s.reward, &prompts, &s.params, &report);
         ck_assert_msg(status == PGRAD_E_INVALID || status == PGRAD_E_LIMIT, "%d: %d", k, status);
         ck_assert_msg(strstr(pgrad_error_message(), expected[k]) != NULL, "%d: %s", k, pgrad_error_message());
