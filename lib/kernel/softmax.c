@@ -18,15 +18,15 @@ static void stats_task(void *argument, size_t t, uint32_t worker)
 {
     const job *j = argument;
     const float *z = j->z + t * j->ldz;
-    float lse, entropy;
+    pgrad__softmax_row row;
     (void)worker;
-    j->vec->softmax_row_stats(z, j->n, j->inverse_tau[t], &lse, &entropy);
+    j->vec->softmax_row_stats(z, j->n, j->inverse_tau[t], &row, NULL);
     if (j->logprob != NULL)
-        j->logprob[t] = z[j->target[t]] * j->inverse_tau[t] - lse;
+        j->logprob[t] = z[j->target[t]] * j->inverse_tau[t] - row.lse;
     if (j->lse_out != NULL)
-        j->lse_out[t] = lse;
+        j->lse_out[t] = row.lse;
     if (j->entropy_out != NULL)
-        j->entropy_out[t] = entropy;
+        j->entropy_out[t] = row.entropy;
 }
 
 void pgrad__softmax_stats(pgrad_context *context, const float *z, size_t ldz, size_t n_rows,

@@ -20,6 +20,13 @@ typedef struct pgrad__strip_random {
     uint64_t first_output, first_quad, quads;
 } pgrad__strip_random;
 
+/* m = max u, s = sum exp(u - m), LSE = m + log s, H of a row; total undefined where lse is NaN. */
+enum { PGRAD__SOFTMAX_BLOCK = 256 };
+typedef struct pgrad__softmax_row {
+    float max, lse, entropy;
+    double total;
+} pgrad__softmax_row;
+
 /* Per-row and per-range loops; the functions of kernel.h split rows and ranges over threads and
  * call these. Shapes and formulas: kernel.h. */
 typedef struct pgrad__vector_ops {
@@ -46,8 +53,9 @@ typedef struct pgrad__vector_ops {
     void (*add_scaled)(const float *x, float factor, size_t n, float *y); /* y = y * factor + x */
     /* One head: sign +1 rotates, -1 rotates back. */
     void (*rope_head)(float *x, uint32_t head_dim, const float *cos, const float *sin, float sign);
-    void (*softmax_row_stats)(const float *z, size_t n, float inverse_tau, float *lse,
-                              float *entropy);
+    /* sums, where not NULL: of each PGRAD__SOFTMAX_BLOCK e's; they add up, in order, to total. */
+    void (*softmax_row_stats)(const float *z, size_t n, float inverse_tau, pgrad__softmax_row *out,
+                              double *sums);
     void (*softmax_row_grad)(float *z, size_t n, float inverse_tau, pgrad_token target, float lse,
                              float entropy, float d_logprob, float entropy_weight);
     /* A row of an attention tile: s[0, n) <- exp(s scale - m'), n <= 64, the rest of the 64 <- 0;

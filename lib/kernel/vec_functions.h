@@ -31,7 +31,7 @@
     void pgrad__vec_rope_head_##set(float *x, uint32_t head_dim, const float *cos,                 \
                                     const float *sin, float sign);                                 \
     void pgrad__vec_softmax_row_stats_##set(const float *z, size_t n, float inverse_tau,           \
-                                            float *lse, float *entropy);                           \
+                                            pgrad__softmax_row *out, double *sums);                \
     void pgrad__vec_softmax_row_grad_##set(float *z, size_t n, float inverse_tau,                  \
                                            pgrad_token target, float lse, float entropy,           \
                                            float d_logprob, float entropy_weight);                 \

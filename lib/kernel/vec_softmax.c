@@ -4,7 +4,7 @@
 #include "base/real.h"
 #include "kernel/vec_math.h"
 
-enum { BLOCK = 256 };
+enum { BLOCK = PGRAD__SOFTMAX_BLOCK };
 
 static float row_max(const float *z, size_t n)
 {
@@ -21,12 +21,12 @@ static float row_max(const float *z, size_t n)
 
 /* With m = max u, e = exp(u - m), s = sum e, b = sum e (u - m): LSE = m + log s, H = log s - b / s.
  */
-void PGRAD__VEC(softmax_row_stats)(const float *z, size_t n, float inverse_tau, float *lse,
-                                   float *entropy)
+void PGRAD__VEC(softmax_row_stats)(const float *z, size_t n, float inverse_tau,
+                                   pgrad__softmax_row *out, double *sums)
 {
-    const float m = row_max(z, n) * inverse_tau;
+    const float m = out->max = row_max(z, n) * inverse_tau;
     if (!isfinite(m)) { /* all -inf, a +inf; a NaN elsewhere comes through the sums */
-        *lse = *entropy = NAN;
+        out->lse = out->entropy = NAN;
         return;
     }
     double s = 0.0, b = 0.0;
@@ -44,12 +44,16 @@ void PGRAD__VEC(softmax_row_stats)(const float *z, size_t n, float inverse_tau, 
                 product[v] += vec_select(e == 0.0f, e, e * d); /* 0 times -inf counts 0 */
             }
         }
-        s += (double)tree_sum(sum);
+        const double block = (double)tree_sum(sum);
+        if (sums != NULL)
+            sums[first / BLOCK] = block;
+        s += block;
         b += (double)tree_sum(product);
     }
     const double log_s = pgrad__log(s);
-    *lse = (float)((double)m + log_s);
-    *entropy = (float)(log_s - b / s);
+    out->total = s;
+    out->lse = (float)((double)m + log_s);
+    out->entropy = (float)(log_s - b / s);
 }
 
 /* p = exp(u - lse): z <- (c/tau) (1[j = y] - p) + (e/tau) p (u - lse + H). */

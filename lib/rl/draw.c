@@ -9,7 +9,7 @@
 #include "kernel/vec.h"
 #include "rl/sampler.h"
 
-enum { BLOCK = 256 }; /* of the cumulative sums: part of the definition of a draw */
+enum { BLOCK = PGRAD__SOFTMAX_BLOCK }; /* of cumulative sums: part of the definition of a draw */
 
 static void lay_out(pgrad__arena *arena, void *user)
 {
@@ -18,6 +18,7 @@ static void lay_out(pgrad__arena *arena, void *user)
     for (int i = 0; i < 2; i++)
         scratch->ids[i] = pgrad__arena_take(arena, scratch->n_vocab, sizeof *scratch->ids[i]);
     scratch->seen = pgrad__arena_take(arena, scratch->n_vocab, sizeof *scratch->seen);
+    scratch->sums = pgrad__arena_take(arena, scratch->n_vocab / BLOCK + 1, sizeof *scratch->sums);
 }
 
 void pgrad__draw_scratch_count(uint32_t n_vocab, pgrad__arena *sum)
@@ -70,22 +71,22 @@ static void penalize(pgrad__draw_scratch *scratch, const pgrad__draw *draw, floa
         }
 }
 
-/* Copies the logits and changes them by the rules; returns 1 when any rule may have changed the
- * row. */
-static int change_logits(const pgrad_sampler *sampler, pgrad__draw_scratch *scratch,
-                         const pgrad__draw *draw)
+/* 1 when a rule may change this row. */
+static int is_changed(const pgrad_sampler_params *params, const pgrad__draw *draw)
 {
-    const pgrad_sampler_params *params = &sampler->params;
+    return draw->has_token != NULL || draw->n_barred > 0 || params->n_forbidden_tokens > 0 ||
+           params->n_bias_tokens > 0 || params->repetition_penalty != 1.0;
+}
+
+/* The logits as the rules leave them, in scratch->weight. */
+static void change_logits(const pgrad_sampler_params *params, pgrad__draw_scratch *scratch,
+                          const pgrad__draw *draw)
+{
     float *w = scratch->weight;
-    int changed = draw->n_barred > 0 || params->n_forbidden_tokens > 0 ||
-                  params->n_bias_tokens > 0 || params->repetition_penalty != 1.0;
     memcpy(w, draw->logits, scratch->n_vocab * sizeof *w);
-    if (draw->has_token != NULL) {
-        changed = 1;
-        for (uint32_t j = 0; j < scratch->n_vocab; j++)
-            if (!draw->has_token[j])
-                w[j] = -INFINITY;
-    }
+    for (uint32_t j = 0; draw->has_token != NULL && j < scratch->n_vocab; j++)
+        if (!draw->has_token[j])
+            w[j] = -INFINITY;
     forbid(w, scratch->n_vocab, params->forbidden_tokens, params->n_forbidden_tokens);
     forbid(w, scratch->n_vocab, draw->barred, draw->n_barred);
     for (size_t i = 0; i < params->n_bias_tokens; i++)
@@ -93,11 +94,10 @@ static int change_logits(const pgrad_sampler *sampler, pgrad__draw_scratch *scra
             w[params->bias_tokens[i]] += params->logit_bias[i];
     if (params->repetition_penalty != 1.0)
         penalize(scratch, draw, (float)params->repetition_penalty);
-    return changed;
 }
 
-/* The largest weight, the lowest id among equals; UINT32_MAX when all are -infinity. Four running
- * maxima: one alone would wait for each comparison. */
+/* The largest logit, the lowest id among equals. Four running maxima: one alone would wait for each
+ * comparison. */
 static uint32_t largest(const float *w, uint32_t n)
 {
     float lane[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
@@ -109,8 +109,6 @@ static uint32_t largest(const float *w, uint32_t n)
         lane[0] = w[j] > lane[0] ? w[j] : lane[0];
     for (uint32_t i = 1; i < 4; i++)
         lane[0] = lane[i] > lane[0] ? lane[i] : lane[0];
-    if (lane[0] == -INFINITY)
-        return UINT32_MAX;
     for (j = 0; w[j] != lane[0];)
         j++;
     return j;
@@ -213,6 +211,17 @@ static void cut_tail(const pgrad_sampler_params *params, pgrad__draw_scratch *sc
 
 /* ---- drawing ---- */
 
+/* What is drawn from: weights, or logits whose weights are exp(u - max), with their sums by blocks
+ * and in all. Weights of logits are computed for the one block that is looked into. */
+typedef struct distribution {
+    const float *row;
+    uint32_t n;
+    int is_logits;
+    float inverse_tau, max;
+    const double *sums;
+    double total;
+} distribution;
+
 /* Four running sums: one alone would wait for each addition. */
 static double block_sum(const float *w, uint32_t n)
 {
@@ -226,111 +235,124 @@ static double block_sum(const float *w, uint32_t n)
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
 }
 
-/* Sums blocks of 256 and then the blocks, in order; with `target` non-negative also finds the first
- * j whose cumulative sum is above it. A weight of 0 is never found. */
-static double cumulate(const float *w, uint32_t n, double target, uint32_t *found)
+static double sum_weights(const float *w, uint32_t n, double *sums)
 {
     double total = 0.0;
     for (uint32_t first = 0; first < n; first += BLOCK) {
-        uint32_t end = first + BLOCK < n ? first + BLOCK : n;
-        double block = block_sum(w + first, end - first);
-        if (target >= 0.0 && total + block > target) {
-            double sum = 0.0;
-            for (uint32_t j = first; j < end; j++) {
-                if (!(w[j] > 0.0f))
-                    continue;
-                sum += (double)w[j];
-                *found = j; /* the last one of the block if rounding hides the border */
-                if (total + sum > target)
-                    break;
-            }
-            return total;
-        }
-        total += block;
+        sums[first / BLOCK] = block_sum(w + first, n - first < BLOCK ? n - first : BLOCK);
+        total += sums[first / BLOCK];
     }
     return total;
 }
 
-static uint32_t inverse_cdf(const float *w, uint32_t n, double total, double r)
+/* The first id of a block at which the cumulative sum is above the target; the last with a weight
+ * when rounding hides it. A weight of 0 is never found. */
+static uint32_t find_in_block(const pgrad__kernels *kernels, const distribution *d, uint32_t first,
+                              double below, double target)
 {
-    uint32_t found = UINT32_MAX;
-    (void)cumulate(w, n, r * total, &found);
-    for (uint32_t j = n; found == UINT32_MAX && j-- > 0;) /* r total rounded up to the total */
-        if (w[j] > 0.0f)
-            found = j;
-    return found;
+    const uint32_t n = d->n - first < BLOCK ? d->n - first : BLOCK;
+    const float *w = d->row + first;
+    float weights[BLOCK];
+    if (d->is_logits) {
+        for (uint32_t j = 0; j < n; j++)
+            weights[j] = w[j] * d->inverse_tau - d->max;
+        kernels->vec->exp(weights, n, weights);
+        w = weights;
+    }
+    double sum = 0.0;
+    uint32_t found = 0;
+    for (uint32_t j = 0; j < n && !(below + sum > target); j++) {
+        if (!(w[j] > 0.0f))
+            continue;
+        sum += (double)w[j];
+        found = j;
+    }
+    return first + found;
 }
 
-/* weight <- exp(weight / tau - max). */
-static void to_weights(const pgrad__kernels *kernels, pgrad__draw_scratch *scratch,
-                       float inverse_tau, float max)
+static uint32_t inverse_cdf(const pgrad__kernels *kernels, const distribution *d, double r)
+{
+    const double target = r * d->total;
+    double below = 0.0;
+    uint32_t last = 0;
+    for (uint32_t first = 0; first < d->n; first += BLOCK) {
+        const double block = d->sums[first / BLOCK];
+        if (below + block > target)
+            return find_in_block(kernels, d, first, below, target);
+        if (block > 0.0)
+            last = first;
+        below += block;
+    }
+    return find_in_block(kernels, d, last, 0.0, INFINITY); /* r total was rounded up to the total */
+}
+
+/* weight <- exp(u - max), with the tail cut off by top_k, top_p and min_p. */
+static void cut_weights(const pgrad_sampler_params *params, const pgrad__kernels *kernels,
+                        pgrad__draw_scratch *scratch, distribution *d)
 {
     float *w = scratch->weight;
-    for (uint32_t j = 0; j < scratch->n_vocab; j++)
-        w[j] = w[j] * inverse_tau - max;
-    kernels->vec->exp(w, scratch->n_vocab, w);
+    for (uint32_t j = 0; j < d->n; j++)
+        w[j] = d->row[j] * d->inverse_tau - d->max;
+    kernels->vec->exp(w, d->n, w);
+    if (params->top_k != 0 || params->top_p < 1.0)
+        cut_tail(params, scratch, sum_weights(w, d->n, scratch->sums));
+    for (uint32_t j = 0; params->min_p > 0.0 && j < d->n; j++) /* the largest weight is 1 */
+        if ((double)w[j] < params->min_p)
+            w[j] = 0.0f;
+    d->row = w;
+    d->is_logits = 0;
+    d->total = sum_weights(w, d->n, scratch->sums);
 }
 
-static void draw_token(const pgrad_sampler *sampler, const pgrad__kernels *kernels,
-                       pgrad__draw_scratch *scratch, const pgrad__draw *draw, float inverse_tau,
-                       pgrad__drawn *out)
+/* Draws from the row as the rules leave it; `stats` are those of the row. */
+static void draw_token(const pgrad_sampler_params *params, const pgrad__kernels *kernels,
+                       pgrad__draw_scratch *scratch, const pgrad__draw *draw, const float *row,
+                       float inverse_tau, const pgrad__softmax_row *stats, pgrad__drawn *out)
 {
-    const pgrad_sampler_params *params = &sampler->params;
-    const uint32_t n = scratch->n_vocab;
-    int changed = change_logits(sampler, scratch, draw);
-    uint32_t best = largest(scratch->weight, n);
-    if (best == UINT32_MAX) {
-        out->failure = PGRAD__DRAW_NO_TOKEN;
-        return;
-    }
-    const float max = scratch->weight[best] * inverse_tau;
-    if (!isfinite(max)) {
-        out->failure = PGRAD__DRAW_OVERFLOW;
-        return;
-    }
+    distribution d = {row,        scratch->n_vocab, 1,           inverse_tau,
+                      stats->max, scratch->sums,    stats->total};
+    const double r = pgrad__uniform(params->seed, draw->sequence, draw->position, 0);
     if (params->temperature == 0.0) {
-        out->token = (pgrad_token)best;
+        out->token = (pgrad_token)largest(row, d.n);
         out->logprob_sampled = 0.0f; /* the only token */
-        return;
+    } else if (params->top_k != 0 || params->top_p < 1.0 || params->min_p > 0.0) {
+        cut_weights(params, kernels, scratch, &d);
+        out->token = (pgrad_token)inverse_cdf(kernels, &d, r);
+        out->logprob_sampled = (float)pgrad__log((double)d.row[out->token] / d.total);
+    } else {
+        out->token = (pgrad_token)inverse_cdf(kernels, &d, r);
+        out->logprob_sampled = row[out->token] * inverse_tau - stats->lse;
     }
-    to_weights(kernels, scratch, inverse_tau, max);
-    double total = cumulate(scratch->weight, n, -1.0, NULL);
-    if (params->top_k != 0 || params->top_p < 1.0 || params->min_p > 0.0) {
-        changed = 1;
-        if (params->top_k != 0 || params->top_p < 1.0)
-            cut_tail(params, scratch, total);
-        for (uint32_t j = 0; params->min_p > 0.0 && j < n; j++) /* the largest weight is 1 */
-            if ((double)scratch->weight[j] < params->min_p)
-                scratch->weight[j] = 0.0f;
-        total = cumulate(scratch->weight, n, -1.0, NULL);
-    }
-    double r = pgrad__uniform(params->seed, draw->sequence, draw->position, 0);
-    out->token = (pgrad_token)inverse_cdf(scratch->weight, n, total, r);
-    if (changed)
-        out->logprob_sampled = (float)pgrad__log((double)scratch->weight[out->token] / total);
-    else
-        out->logprob_sampled = NAN; /* the same number as logprob */
 }
 
 pgrad__drawn pgrad__sampler_draw(const pgrad_sampler *sampler, const pgrad__kernels *kernels,
                                  pgrad__draw_scratch *scratch, const pgrad__draw *draw)
 {
-    const double tau = sampler->params.temperature;
-    const float inverse_tau = tau == 0.0 ? 1.0f : (float)(1.0 / tau);
+    const pgrad_sampler_params *params = &sampler->params;
+    const float inverse_tau =
+        params->temperature == 0.0 ? 1.0f : (float)(1.0 / params->temperature);
+    const float *row = draw->logits;
     pgrad__drawn out = {.token = -1};
-    float lse;
-    kernels->vec->softmax_row_stats(draw->logits, scratch->n_vocab, inverse_tau, &lse,
-                                    &out.entropy);
-    if (!isfinite(lse)) {
+    pgrad__softmax_row model, changed;
+    kernels->vec->softmax_row_stats(row, scratch->n_vocab, inverse_tau, &model, scratch->sums);
+    if (!isfinite(model.lse)) {
         out.failure = PGRAD__DRAW_NOT_FINITE;
         return out;
     }
-    draw_token(sampler, kernels, scratch, draw, inverse_tau, &out);
-    if (out.failure != PGRAD__DRAW_OK)
+    changed = model;
+    if (is_changed(params, draw)) {
+        row = scratch->weight;
+        change_logits(params, scratch, draw);
+        kernels->vec->softmax_row_stats(row, scratch->n_vocab, inverse_tau, &changed,
+                                        scratch->sums);
+    }
+    if (!isfinite(changed.lse)) {
+        out.failure = changed.max == -INFINITY ? PGRAD__DRAW_NO_TOKEN : PGRAD__DRAW_OVERFLOW;
         return out;
-    out.logprob = draw->logits[out.token] * inverse_tau - lse; /* as pgrad__softmax_stats has it */
-    if (isnan(out.logprob_sampled))
-        out.logprob_sampled = out.logprob;
+    }
+    draw_token(params, kernels, scratch, draw, row, inverse_tau, &changed, &out);
+    out.logprob = draw->logits[out.token] * inverse_tau - model.lse; /* as pgrad__softmax_stats */
+    out.entropy = model.entropy;
     return out;
 }
 

@@ -21,7 +21,8 @@ struct pgrad_sampler {
 
 /* A worker's room for a draw over n_vocab tokens. */
 typedef struct pgrad__draw_scratch {
-    float *weight;    /* [n_vocab] changed logits, then exp(u - max) */
+    float *weight;    /* [n_vocab] changed logits, then exp(u - max) where a tail is cut */
+    double *sums;     /* of blocks of weights */
     uint32_t *ids[2]; /* [n_vocab] for top_k and top_p */
     uint32_t *seen;   /* [n_vocab] marks tokens the repetition penalty was applied to */
     uint32_t mark;

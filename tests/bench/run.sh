@@ -8,7 +8,7 @@
 # limit is measured in the same run where there is one: the best rate of BLIS's own sgemm over its kernel sets
 # (gemm, train, head), a plain reading of memory (bandwidth), the packed products alone (decode), the f32 cache
 # (decode_b32_kv_*), the same without drafts (speculate), the step (sampler_share), the bandwidth of a plain loop
-# (optimizer), the figure to stay under (load, step_rss, step_predicted, checkpoint_delay, size, open).
+# (optimizer), the figure to reach (shared_prefix_step), the figure to stay under (load, step_rss, step_predicted, checkpoint_delay, size, open).
 # Status 1: a program failed. Status 2: a name is unknown.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -21,6 +21,7 @@ bandwidth read_bandwidth rows1_f32_gpt2 rows1_bf16_gpt2 rows1_q8_0_gpt2 decode_b
 decode decode_b32 decode_b64 decode_b32_kv_f16 decode_b32_kv_bf16 sampler_share allocations
 speculate decode_speculative
 train  train_step train_step_recompute step_predicted allocations
+sharing shared_prefix_generate shared_prefix_backward shared_prefix_step
 threads threads_generate threads_backward threads_optimizer contexts_together contexts_fair threads_idle
 optimizer optimizer_step_f32 optimizer_step_bf16 optimizer_step_q8
 head   head_step_32768 head_step_131072 head_step_262144 head_step_1048576
@@ -90,6 +91,8 @@ run_speculate() {
 }
 
 run_train() { "$bench/bench_train"; }
+
+run_sharing() { "$bench/bench_sharing"; }
 
 run_threads() { "$bench/bench_threads"; }
 
