@@ -8,7 +8,8 @@
 # limit is measured in the same run where there is one: the best rate of BLIS's own sgemm over its kernel sets
 # (gemm, train, head), a plain reading of memory (bandwidth), the packed products alone (decode), the f32 cache
 # (decode_b32_kv_*), the same without drafts (speculate), the step (sampler_share), the bandwidth of a plain loop
-# (optimizer), the figure to reach (shared_prefix_step), the figure to stay under (load, step_rss, step_predicted, checkpoint_delay, size, open).
+# (optimizer), the figure to reach (shared_prefix_step), the figure to stay under (load, step_rss, step_predicted,
+# checkpoint_delay, size, open).
 # Status 1: a program failed. Status 2: a name is unknown.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -47,7 +48,7 @@ sh tests/packages.sh python3:python3
 build=${BUILD:-build}
 if [ ! -f "$build/build.ninja" ]; then
     # shellcheck disable=SC2086
-    meson setup "$build" ${MESON_ARGS:-} >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
+    meson setup "$build" -Dtests=false ${MESON_ARGS:-} >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }
     rm -f "$build.log"
 elif ! grep -q tests/bench/bench_load "$build/build.ninja"; then # the quickstart's build has none
     meson configure "$build" -Dbench=true >/dev/null
