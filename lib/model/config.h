@@ -15,7 +15,7 @@ typedef enum pgrad__rope_type {
     PGRAD__ROPE_LLAMA3
 } pgrad__rope_type;
 
-/* How rotary frequencies are slowed down: algorithms.md 8. */
+/* How rotary frequencies are slowed down: algorithms.md 9. */
 typedef struct pgrad__rope_scaling {
     pgrad__rope_type type;
     double factor;                  /* at least 1 */
