@@ -1,4 +1,15 @@
-/* Rewards to advantages. The formulas: docs/algorithms.md 2.
+/* Rewards to advantages: how much better a completion was than was to be expected. The formulas:
+ * docs/algorithms.md 2.
+ *
+ *     pgrad_advantage_create(context, NULL, &advantage);            (GRPO)
+ *     for each step, after the rewards:
+ *         pgrad_advantage_apply(advantage, rollout);
+ *         ... pgrad_objective_backward reads ADVANTAGES of the rollout ...
+ *     pgrad_advantage_free(advantage);
+ *
+ * The handle is needed for the running mean of EMA alone; with any other estimator it keeps nothing
+ * from step to step. A host with estimates of its own leaves it out and writes them:
+ * pgrad_rollout_set_array(rollout, PGRAD_ADVANTAGES, i, values, n).
  *
  * Threads: one at a time. */
 #ifndef POLICYGRAD_ADVANTAGE_H

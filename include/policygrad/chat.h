@@ -1,5 +1,13 @@
 /* Conversations to token ids.
  *
+ *     pgrad_message messages[] = {{"system", "Be brief.", 9}, {"user", "Why is the sea salt?", 20}};
+ *     pgrad_chat_format(tokenizer, messages, 2, PGRAD_CHAT_GENERATE, ids, capacity, &n);
+ *     pgrad_rollout_add_prompt(rollout, ids, n, NULL, &group);
+ *
+ * Two styles are built: ChatML, as SmolLM2 and Qwen have it, and plain texts one after another. What
+ * stands in a message is text: a special token's name in it becomes no special token. Templates of
+ * tokenizer_config.json are kept and saved, not run.
+ *
  * Threads: safe. */
 #ifndef POLICYGRAD_CHAT_H
 #define POLICYGRAD_CHAT_H

@@ -1,5 +1,17 @@
 /* Advantages to a loss and its gradients. The formulas: docs/algorithms.md 3 and 4.
  *
+ *     pgrad_objective_create(model, NULL, &objective);              (PPO's clipped ratio)
+ *     for each step, after the advantages:
+ *         pgrad_model_zero_grad(model);
+ *         pgrad_objective_backward(objective, rollout, NULL, 0, NULL, &report);
+ *         pgrad_optimizer_step(optimizer, &report);
+ *     pgrad_objective_free(objective);
+ *
+ * Gradients add up in the model until zero_grad; a step cut into several calls gives each the whole
+ * step's normaliser (pgrad_objective_normalizer). A rollout is computed in micro-batches of whole
+ * sequences, without padding, the prompt of a group once. The objective holds the activations, which is
+ * most of a step's memory; it keeps its model alive, and serves any rollout of the same vocabulary.
+ *
  * Threads: one at a time, and alone with its model. */
 #ifndef POLICYGRAD_OBJECTIVE_H
 #define POLICYGRAD_OBJECTIVE_H

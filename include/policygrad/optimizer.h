@@ -1,5 +1,17 @@
 /* Gradients to new weights. The formulas: docs/algorithms.md 5.
  *
+ *     pgrad_optimizer_params_init(&params, sizeof params);          (AdamW)
+ *     params.learning_rate = 1e-5;
+ *     pgrad_optimizer_create(model, &params, &optimizer);
+ *     for each step, after backward:
+ *         pgrad_optimizer_step(optimizer, &report);
+ *     pgrad_optimizer_free(optimizer);
+ *
+ * A step updates every tensor, or none: where a gradient or a result would not be finite it returns
+ * E_NUMERIC and leaves weights, moments and counters as they were. Moments are taken by create, 8 bytes
+ * a weight with Adam in f32. Given to pgrad_objective_backward (pgrad_backward_params), an optimizer
+ * without clipping updates each tensor as its gradient is complete, and gradients take less memory.
+ *
  * Threads: one at a time, and alone with its model. */
 #ifndef POLICYGRAD_OPTIMIZER_H
 #define POLICYGRAD_OPTIMIZER_H

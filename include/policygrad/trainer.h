@@ -1,5 +1,20 @@
 /* The ready loop: pgrad_train wraps the calls of a step, nothing else.
  *
+ *     pgrad_prompts_init(&prompts, sizeof prompts);
+ *     prompts.n = 2;
+ *     prompts.texts = texts;
+ *     pgrad_train_params_init(&params, sizeof params);
+ *     params.prompts_per_step = 2;
+ *     params.steps = 100;
+ *     params.save_path = "tuned";
+ *     pgrad_train(model, tokenizer, reward, &prompts, &params, &report);
+ *
+ * Per step: the next prompts in an order of the seed's, generate, (score with the reference), reward,
+ * advantage, backward, optimizer. What params leave NULL - sampler, advantage, objective, optimizer - is
+ * made for the run with its defaults. A callback sees every step's numbers and may end the run in
+ * order; a file gets them as JSON lines; held-out prompts are evaluated greedily; checkpoints let a run
+ * be taken up again with the bits of one that was not interrupted.
+ *
  * Threads: one at a time, and alone with its model. */
 #ifndef POLICYGRAD_TRAINER_H
 #define POLICYGRAD_TRAINER_H
