@@ -175,16 +175,13 @@ pgrad_status pgrad__progress(pgrad_context *context, const char *what, uint64_t 
 
 void pgrad__log_line(pgrad_context *context, int32_t level, const char *format, ...)
 {
-    char line[1024];
+    char line[PGRAD__LINE_MAX];
     if (context->log == NULL || level > context->log_level)
         return;
     va_list arguments;
     va_start(arguments, format);
-    (void)vsnprintf(line, sizeof line, format, arguments);
+    pgrad__format_line(line, sizeof line, format, arguments);
     va_end(arguments);
-    for (char *p = line; *p != '\0'; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
-            *p = ' ';
     const uint32_t state = pgrad__os_float_begin(); /* the host may leave another one */
     context->log(context->log_user, level, line);
     pgrad__os_float_end(state);

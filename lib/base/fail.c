@@ -106,16 +106,29 @@ static void store(const char *text)
     (void)escape(message, MESSAGE_SIZE, text);
 }
 
+/* As vsnprintf, but what does not fit is left out by whole characters. */
+static void format_whole(char *text, size_t capacity, const char *format, va_list arguments)
+{
+    const int length = vsnprintf(text, capacity, format, arguments);
+    if (length < 0)
+        text[0] = '\0';
+    else if ((size_t)length >= capacity)
+        trim_cut_character(text);
+}
+
+void pgrad__format_line(char *line, size_t capacity, const char *format, va_list arguments)
+{
+    char text[PGRAD__LINE_MAX]; /* apart: arguments may point into line */
+    format_whole(text, capacity < sizeof text ? capacity : sizeof text, format, arguments);
+    (void)escape(line, capacity, text);
+}
+
 pgrad_status pgrad__fail(pgrad_status code, const char *format, ...)
 {
-    char text[MESSAGE_SIZE];
     va_list arguments;
     va_start(arguments, format);
-    (void)vsnprintf(text, sizeof text, format, arguments);
+    pgrad__format_line(message, MESSAGE_SIZE, format, arguments);
     va_end(arguments);
-    if (strlen(text) == sizeof text - 1)
-        trim_cut_character(text);
-    store(text);
     return code;
 }
 
@@ -124,11 +137,9 @@ pgrad_status pgrad__fail_in(pgrad_status code, const char *format, ...)
     char text[2 * MESSAGE_SIZE];
     va_list arguments;
     va_start(arguments, format);
-    int length = vsnprintf(text, MESSAGE_SIZE, format, arguments);
+    format_whole(text, MESSAGE_SIZE, format, arguments);
     va_end(arguments);
-    if (length >= MESSAGE_SIZE)
-        trim_cut_character(text);
-    const size_t at = length < 0 ? 0 : strlen(text);
+    const size_t at = strlen(text);
     memcpy(text + at, message, strlen(message) + 1);
     store(text);
     return code;

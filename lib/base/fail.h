@@ -3,6 +3,9 @@
 #ifndef PGRAD_BASE_FAIL_H
 #define PGRAD_BASE_FAIL_H
 
+#include <stdarg.h>
+#include <stddef.h>
+
 #include <policygrad/status.h>
 
 /* Stores the message (at most 511 bytes, control bytes escaped) and returns code. */
@@ -12,6 +15,12 @@ pgrad_status pgrad__fail(pgrad_status code, const char *format, ...)
 /* Puts text in front of the message of the failure that is being passed up; returns code. */
 pgrad_status pgrad__fail_in(pgrad_status code, const char *format, ...)
     __attribute__((format(printf, 2, 3), cold));
+
+/* Formats one line of UTF-8, whatever a file put into it: control bytes and broken UTF-8 escaped,
+ * no character cut at the end. capacity is at most PGRAD__LINE_MAX. */
+enum { PGRAD__LINE_MAX = 1024 };
+void pgrad__format_line(char *line, size_t capacity, const char *format, va_list arguments)
+    __attribute__((format(printf, 3, 0)));
 
 /* Moves a worker's failure to the calling thread: copy the text out there, set it here. */
 void pgrad__message_get(char text[512]);

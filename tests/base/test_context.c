@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/context.h"
+#include "base/fail.h"
 #include "base/os.h"
 #include "kernel/kernel.h"
 
@@ -77,7 +78,7 @@ START_TEST(th05_cancel_from_a_signal_handler)
 }
 END_TEST
 
-static char logged[256];
+static char logged[2048];
 static int32_t logged_level;
 
 static void log_line(void *user, int32_t level, const char *line)
@@ -93,14 +94,41 @@ START_TEST(log_lines)
     pgrad__log_line(context, PGRAD_LOG_ERROR, "nobody listens");
     OK(pgrad_context_set_log(context, log_line, logged, PGRAD_LOG_WARNING));
     pgrad__log_line(context, PGRAD_LOG_WARNING, "a %d\nb", 5);
-    ck_assert_str_eq(logged, "a 5 b");
+    ck_assert_str_eq(logged, "a 5\\x0ab");
     ck_assert_int_eq(logged_level, PGRAD_LOG_WARNING);
     pgrad__log_line(context, PGRAD_LOG_INFO, "too quiet");
-    ck_assert_str_eq(logged, "a 5 b");
+    ck_assert_str_eq(logged, "a 5\\x0ab");
     OK(pgrad_context_set_log(context, NULL, NULL, PGRAD_LOG_DEBUG));
     pgrad__log_line(context, PGRAD_LOG_ERROR, "off");
-    ck_assert_str_eq(logged, "a 5 b");
+    ck_assert_str_eq(logged, "a 5\\x0ab");
     FAILS(PGRAD_E_INVALID, "level", pgrad_context_set_log(context, log_line, NULL, 4));
+    pgrad_context_free(context);
+}
+END_TEST
+
+/* What a file or its name holds: a long one of many-byte characters, and bytes that are none of UTF-8. */
+START_TEST(log_lines_are_utf8)
+{
+    pgrad_context *context = make_context(1, 0);
+    char path[3000];
+    OK(pgrad_context_set_log(context, log_line, logged, PGRAD_LOG_WARNING));
+    for (size_t shift = 0; shift < 3; shift++) {
+        memset(path, '/', shift);
+        for (size_t i = shift; i + 3 < sizeof path; i += 3)
+            memcpy(path + i, "\xe2\x82\xac", 4);
+        pgrad__log_line(context, PGRAD_LOG_WARNING, "%s", path);
+        const size_t length = strlen(logged);
+        ck_assert_uint_gt(length, 1020);
+        ck_assert_uint_lt(length, PGRAD__LINE_MAX);
+        ck_assert_uint_eq((length - shift) % 3, 0); /* whole characters */
+        ck_assert_mem_eq(logged, path, length);
+    }
+    pgrad__log_line(context, PGRAD_LOG_WARNING, "%s: missing", "d\xc3\xa9j\xff\xe2\x82/\x1b[2J");
+    ck_assert_str_eq(logged, "d\xc3\xa9j\\xff\\xe2\\x82/\\x1b[2J: missing");
+    memset(path, '\xff', sizeof path - 1); /* each takes four when it is shown */
+    pgrad__log_line(context, PGRAD_LOG_WARNING, "%s", path);
+    ck_assert_uint_eq(strlen(logged), 1020);
+    ck_assert_str_eq(logged + 1016, "\\xff");
     pgrad_context_free(context);
 }
 END_TEST
@@ -202,6 +230,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, th03_what_is_refused);
     tcase_add_test(tests, th05_cancel_from_a_signal_handler);
     tcase_add_test(tests, log_lines);
+    tcase_add_test(tests, log_lines_are_utf8);
     tcase_add_test(tests, progress_can_stop);
     tcase_add_test(tests, th08_float_state);
     tcase_add_test(tests, locks);
