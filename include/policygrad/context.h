@@ -6,10 +6,14 @@
  *     pgrad_context_free(context);
  *
  * Contexts share nothing: no global state, no environment variables. A context does not survive
- * fork(); its calls in the child return E_STATE.
+ * fork(): in the child, calls that load, create, compute or save return E_STATE, and so do the two
+ * that set its functions. Reading what a handle holds, filling a rollout, tokenizing and decoding
+ * still work there, and free gives memory back.
  *
- * Callbacks run on a thread that is inside a library call made by the host, one at a time, never on
- * a worker thread. They must not free or change the handle being worked on.
+ * Callbacks run on a thread that is inside a library call made by the host, never on a worker thread.
+ * They must not free or change the handle being worked on. A context's log and progress functions
+ * come one at a time, also when several threads are in calls, so they must not wait for another thread
+ * that is in a call of this context; they may make calls themselves, and set other functions.
  *
  * Threads: safe, `create` and `free` as usual excepted. The thread pool serves one call at a time; a
  * second one at the same moment runs on its own thread alone, with the same results. */
@@ -84,11 +88,13 @@ PGRAD_API void pgrad_context_free(pgrad_context *context);
 /* Tells kernel set, threads and memory. Set out->struct_size first; no more than that is written. */
 PGRAD_API pgrad_status pgrad_context_get_info(pgrad_context *context, pgrad_context_info *out);
 
-/* Sends log lines up to `level` to fn; NULL switches the log off, as it is at first. */
+/* Sends log lines up to `level` to fn; NULL switches the log off, as it is at first. Waits while a
+ * log or progress function runs on another thread: when it returns, the function before is done with
+ * its `user`. */
 PGRAD_API pgrad_status pgrad_context_set_log(pgrad_context *context, pgrad_log_fn fn, void *user,
                                              int32_t level);
 
-/* Has long work reported to fn; NULL switches it off. */
+/* Has long work reported to fn; NULL switches it off. Waits as pgrad_context_set_log does. */
 PGRAD_API pgrad_status pgrad_context_set_progress(pgrad_context *context, pgrad_progress_fn fn,
                                                   void *user);
 

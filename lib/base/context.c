@@ -9,6 +9,7 @@
 #include "base/os.h"
 #include "base/params_check.h"
 #include "base/pool.h"
+#include "base/thread.h"
 
 static void *default_alloc(void *user, size_t size, size_t alignment)
 {
@@ -57,8 +58,11 @@ pgrad_status pgrad_context_create(const pgrad_context_params *params, pgrad_cont
     context->kernel_set = set;
     context->kernel_set_asked = read.kernel_set;
     uint32_t n_threads = read.n_threads != 0 ? read.n_threads : pgrad__os_cpu_count();
-    pgrad_status status = pgrad__pool_create(context, n_threads, &context->pool);
+    pgrad_status status = pgrad__mutex_create(context, &context->callbacks);
+    if (status == PGRAD_OK)
+        status = pgrad__pool_create(context, n_threads, &context->pool);
     if (status != PGRAD_OK) {
+        pgrad__mutex_free(context, context->callbacks);
         allocator.free(allocator.user, context, size);
         return status;
     }
@@ -76,6 +80,7 @@ void pgrad_context_free(pgrad_context *context)
     if (context == NULL || atomic_fetch_sub(&context->references, 1) != 1)
         return;
     pgrad__pool_free(context, context->pool);
+    pgrad__mutex_free(context, context->callbacks);
     pgrad_allocator allocator = context->allocator;
     allocator.free(allocator.user, context, (sizeof(pgrad_context) + 63) & ~(size_t)63);
 }
@@ -97,6 +102,16 @@ pgrad_status pgrad_context_get_info(pgrad_context *context, pgrad_context_info *
     return pgrad__struct_write("context_info", &info, sizeof info, out);
 }
 
+/* In the child of a fork a thread that is not there may hold the callbacks' mutex. */
+static pgrad_status check_process(const pgrad_context *context)
+{
+    if (context->process != pgrad__os_process())
+        return pgrad__fail(PGRAD_E_STATE,
+                           "the context was made before a fork and does not work in the "
+                           "child: create a new one there");
+    return PGRAD_OK;
+}
+
 pgrad_status pgrad_context_set_log(pgrad_context *context, pgrad_log_fn fn, void *user,
                                    int32_t level)
 {
@@ -105,9 +120,12 @@ pgrad_status pgrad_context_set_log(pgrad_context *context, pgrad_log_fn fn, void
     if (level < PGRAD_LOG_ERROR || level > PGRAD_LOG_DEBUG)
         return pgrad__fail(PGRAD_E_INVALID, "context_set_log: level: expected 0 to 3, found %d",
                            level);
+    PGRAD__TRY(check_process(context));
+    pgrad__mutex_lock(context->callbacks);
     context->log = fn;
     context->log_user = user;
     context->log_level = level;
+    pgrad__mutex_unlock(context->callbacks);
     return PGRAD_OK;
 }
 
@@ -115,8 +133,11 @@ pgrad_status pgrad_context_set_progress(pgrad_context *context, pgrad_progress_f
 {
     if (context == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "context_set_progress: context is NULL");
+    PGRAD__TRY(check_process(context));
+    pgrad__mutex_lock(context->callbacks);
     context->progress = fn;
     context->progress_user = user;
+    pgrad__mutex_unlock(context->callbacks);
     return PGRAD_OK;
 }
 
@@ -138,10 +159,7 @@ pgrad_status pgrad__enter(pgrad_context *context, pgrad__scope *scope)
 {
     if (context == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "context is NULL");
-    if (context->process != pgrad__os_process())
-        return pgrad__fail(PGRAD_E_STATE,
-                           "the context was made before a fork and does not work in the "
-                           "child: create a new one there");
+    PGRAD__TRY(check_process(context));
     scope->float_state = pgrad__os_float_begin();
     return PGRAD_OK;
 }
@@ -158,33 +176,44 @@ pgrad_status pgrad__check_cancel(pgrad_context *context)
     return PGRAD_OK;
 }
 
+/* 1, or what the host's function answered. */
+static int32_t ask_progress(pgrad_context *context, const char *what, uint64_t done, uint64_t total)
+{
+    int32_t answer = 1;
+    pgrad__mutex_lock(context->callbacks);
+    if (context->progress != NULL) {
+        const uint32_t state = pgrad__os_float_begin(); /* the host may leave another one */
+        answer = context->progress(context->progress_user, what, done, total);
+        pgrad__os_float_end(state);
+    }
+    pgrad__mutex_unlock(context->callbacks);
+    return answer;
+}
+
 pgrad_status pgrad__progress(pgrad_context *context, const char *what, uint64_t done,
                              uint64_t total)
 {
-    if (context->progress != NULL) {
-        const uint32_t state = pgrad__os_float_begin(); /* the host may leave another one */
-        const int32_t answer = context->progress(context->progress_user, what, done, total);
-        pgrad__os_float_end(state);
-        if (answer <= 0)
-            return pgrad__fail(PGRAD_E_CALLBACK,
-                               "the progress function asked to stop (%s, %llu of %llu)", what,
-                               (unsigned long long)done, (unsigned long long)total);
-    }
+    if (ask_progress(context, what, done, total) <= 0)
+        return pgrad__fail(PGRAD_E_CALLBACK,
+                           "the progress function asked to stop (%s, %llu of %llu)", what,
+                           (unsigned long long)done, (unsigned long long)total);
     return pgrad__check_cancel(context);
 }
 
 void pgrad__log_line(pgrad_context *context, int32_t level, const char *format, ...)
 {
     char line[PGRAD__LINE_MAX];
-    if (context->log == NULL || level > context->log_level)
-        return;
-    va_list arguments;
-    va_start(arguments, format);
-    pgrad__format_line(line, sizeof line, format, arguments);
-    va_end(arguments);
-    const uint32_t state = pgrad__os_float_begin(); /* the host may leave another one */
-    context->log(context->log_user, level, line);
-    pgrad__os_float_end(state);
+    pgrad__mutex_lock(context->callbacks);
+    if (context->log != NULL && level <= context->log_level) {
+        va_list arguments;
+        va_start(arguments, format);
+        pgrad__format_line(line, sizeof line, format, arguments);
+        va_end(arguments);
+        const uint32_t state = pgrad__os_float_begin(); /* the host may leave another one */
+        context->log(context->log_user, level, line);
+        pgrad__os_float_end(state);
+    }
+    pgrad__mutex_unlock(context->callbacks);
 }
 
 static pgrad_status busy(const char *what, const char *why)

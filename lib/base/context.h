@@ -7,6 +7,7 @@
 #include <policygrad/context.h>
 
 struct pgrad__pool;
+struct pgrad__mutex;
 struct pgrad__kernels;
 
 struct pgrad_context {
@@ -20,6 +21,7 @@ struct pgrad_context {
     uint32_t kernel_set_asked;                      /* or AUTO */
     _Atomic(const struct pgrad__kernels *) kernels; /* set by lib/kernel at first use */
     struct pgrad__pool *pool;
+    struct pgrad__mutex *callbacks; /* held while one of these runs or is changed */
     pgrad_log_fn log;
     void *log_user;
     int32_t log_level;

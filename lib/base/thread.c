@@ -54,3 +54,43 @@ int pgrad__thread_join(pgrad_context *context, struct pgrad__thread *thread)
     pgrad__free(context, thread);
     return ours;
 }
+
+struct pgrad__mutex {
+    pthread_mutex_t mutex;
+};
+
+pgrad_status pgrad__mutex_create(pgrad_context *context, struct pgrad__mutex **out)
+{
+    struct pgrad__mutex *made;
+    pthread_mutexattr_t recursive;
+    PGRAD__TRY(pgrad__calloc(context, 1, sizeof *made, &made));
+    int failed = pthread_mutexattr_init(&recursive);
+    if (!failed) {
+        failed = pthread_mutexattr_settype(&recursive, PTHREAD_MUTEX_RECURSIVE) != 0 ||
+                 pthread_mutex_init(&made->mutex, &recursive) != 0;
+        (void)pthread_mutexattr_destroy(&recursive);
+    }
+    if (failed) {
+        pgrad__free(context, made);
+        return pgrad__fail(PGRAD_E_NOMEM, "the system gives no mutex");
+    }
+    *out = made;
+    return PGRAD_OK;
+}
+
+void pgrad__mutex_free(pgrad_context *context, struct pgrad__mutex *mutex)
+{
+    if (mutex != NULL && context->process == pgrad__os_process())
+        (void)pthread_mutex_destroy(&mutex->mutex);
+    pgrad__free(context, mutex);
+}
+
+void pgrad__mutex_lock(struct pgrad__mutex *mutex)
+{
+    (void)pthread_mutex_lock(&mutex->mutex);
+}
+
+void pgrad__mutex_unlock(struct pgrad__mutex *mutex)
+{
+    (void)pthread_mutex_unlock(&mutex->mutex);
+}
