@@ -8,6 +8,9 @@
 
 double pgrad__os_seconds(void);     /* monotonic */
 uint32_t pgrad__os_cpu_count(void); /* affinity mask and cgroup quota; at least 1 */
+/* CPUs' worth of time that the control groups of this process allow, rounded up; 0: no quota. root
+ * is "", or stands before /proc and /sys. */
+uint32_t pgrad__os_cgroup_quota(const char *root);
 uint32_t
 pgrad__os_best_kernel_set(void); /* PGRAD_KERNELS_*, by CPUID with OS support of the registers */
 int pgrad__os_can_run(uint32_t kernel_set);
