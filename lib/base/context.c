@@ -31,17 +31,12 @@ const char *pgrad__kernel_set_name(uint32_t set)
     return KERNEL_SET_NAMES[set];
 }
 
-pgrad_status pgrad_context_create(const pgrad_context_params *params, pgrad_context **out)
+pgrad_status pgrad__context_create(const pgrad_context_params *params, uint32_t kernel_set,
+                                   pgrad_context **out)
 {
-    pgrad_context_params read;
-    uint32_t set = PGRAD_KERNELS_GENERIC;
-    if (out == NULL)
-        return pgrad__fail(PGRAD_E_INVALID, "context_create: out is NULL");
-    PGRAD__TRY(pgrad__params_read("context", params, &read));
-    PGRAD__TRY(pgrad__choose_kernel_set(read.kernel_set, &set));
     pgrad_allocator allocator = {NULL, default_alloc, default_free};
-    if (read.allocator != NULL)
-        allocator = *read.allocator;
+    if (params->allocator != NULL)
+        allocator = *params->allocator;
     if (allocator.alloc == NULL || allocator.free == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "context.allocator: alloc and free must both be given");
 
@@ -54,10 +49,10 @@ pgrad_status pgrad_context_create(const pgrad_context_params *params, pgrad_cont
     atomic_init(&context->references, 1);
     context->process = pgrad__os_process();
     context->allocator = allocator;
-    context->memory_limit = read.memory_limit;
-    context->kernel_set = set;
-    context->kernel_set_asked = read.kernel_set;
-    uint32_t n_threads = read.n_threads != 0 ? read.n_threads : pgrad__os_cpu_count();
+    context->memory_limit = params->memory_limit;
+    context->kernel_set = kernel_set;
+    context->kernel_set_asked = params->kernel_set;
+    uint32_t n_threads = params->n_threads != 0 ? params->n_threads : pgrad__os_cpu_count();
     pgrad_status status = pgrad__mutex_create(context, &context->callbacks);
     if (status == PGRAD_OK)
         status = pgrad__pool_create(context, n_threads, &context->pool);

@@ -1,4 +1,5 @@
-/* What the library sees of a context. The public calls are in context.c. */
+/* What the library sees of a context. The public calls are in context.c, but for its creation,
+ * which is in lib/kernel. */
 #ifndef PGRAD_BASE_CONTEXT_H
 #define PGRAD_BASE_CONTEXT_H
 
@@ -29,13 +30,14 @@ struct pgrad_context {
     void *progress_user;
 };
 
+/* All of pgrad_context_create but the choice of the kernel set: that is in lib/kernel, which alone
+ * knows what BLIS has. params are complete and checked. */
+pgrad_status pgrad__context_create(const pgrad_context_params *params, uint32_t kernel_set,
+                                   pgrad_context **out);
+
 void pgrad__context_retain(pgrad_context *context);
 
 const char *pgrad__kernel_set_name(uint32_t set); /* "skx"; of AUTO too */
-
-/* Of lib/kernel, which alone knows what BLIS has: the one call of this layer that goes up. asked is
- * PGRAD_KERNELS_*; E_UNSUPPORTED when the CPU or BLIS does not have it. */
-pgrad_status pgrad__choose_kernel_set(uint32_t asked, uint32_t *set);
 
 /* Begins a public call that works: E_INVALID for NULL, E_STATE after a fork; sets the default
  * floating-point state. The end restores the caller's. */

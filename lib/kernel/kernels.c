@@ -1,4 +1,4 @@
-/* The kernel sets and which one a context uses. */
+/* The kernel sets, and the creation of a context, which chooses one. */
 #include <policygrad/context.h>
 
 #include <stdio.h>
@@ -6,6 +6,7 @@
 #include "base/context.h"
 #include "base/fail.h"
 #include "base/os.h"
+#include "base/params_check.h"
 #include "base/pool.h"
 #include "kernel/blis.h"
 #include "kernel/kernel.h"
@@ -94,7 +95,7 @@ uint32_t pgrad__best_kernel_set(void)
     return set;
 }
 
-pgrad_status pgrad__choose_kernel_set(uint32_t asked, uint32_t *set)
+static pgrad_status choose_kernel_set(uint32_t asked, uint32_t *set)
 {
     char why[WHY_SIZE];
     const uint32_t chosen = asked == PGRAD_KERNELS_AUTO ? pgrad__best_kernel_set() : asked;
@@ -104,6 +105,18 @@ pgrad_status pgrad__choose_kernel_set(uint32_t asked, uint32_t *set)
             pgrad__kernel_set_name(asked), why, pgrad__kernel_set_name(pgrad__best_kernel_set()));
     *set = chosen;
     return PGRAD_OK;
+}
+
+/* Here and not in base/context.c, which cannot know whether a kernel set is usable. */
+pgrad_status pgrad_context_create(const pgrad_context_params *params, pgrad_context **out)
+{
+    pgrad_context_params read;
+    uint32_t set = PGRAD_KERNELS_GENERIC;
+    if (out == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "context_create: out is NULL");
+    PGRAD__TRY(pgrad__params_read("context", params, &read));
+    PGRAD__TRY(choose_kernel_set(read.kernel_set, &set));
+    return pgrad__context_create(&read, set, out);
 }
 
 /* A host that did not choose hears when its products are slower than its CPU could have them. */
