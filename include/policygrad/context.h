@@ -8,7 +8,9 @@
  * Contexts share nothing: no global state, no environment variables. A context does not survive
  * fork(): in the child, calls that load, create, compute or save return E_STATE, and so do the two
  * that set its functions. Reading what a handle holds, filling a rollout, tokenizing and decoding
- * still work there, and free gives memory back.
+ * still work there, and free gives memory back. The process is left as it was: no signal handler, no
+ * mask, locale, limit or floating-point mode outlives a call, nor do exception flags of floating-point
+ * arithmetic.
  *
  * Callbacks run on a thread that is inside a library call made by the host, never on a worker thread.
  * They must not free or change the handle being worked on. A context's log and progress functions

@@ -177,7 +177,7 @@ static int32_t ask_progress(pgrad_context *context, const char *what, uint64_t d
     int32_t answer = 1;
     pgrad__mutex_lock(context->callbacks);
     if (context->progress != NULL) {
-        const uint32_t state = pgrad__os_float_begin(); /* the host may leave another one */
+        const uint64_t state = pgrad__os_float_begin(); /* the host may leave another one */
         answer = context->progress(context->progress_user, what, done, total);
         pgrad__os_float_end(state);
     }
@@ -204,7 +204,7 @@ void pgrad__log_line(pgrad_context *context, int32_t level, const char *format, 
         va_start(arguments, format);
         pgrad__format_line(line, sizeof line, format, arguments);
         va_end(arguments);
-        const uint32_t state = pgrad__os_float_begin(); /* the host may leave another one */
+        const uint64_t state = pgrad__os_float_begin(); /* the host may leave another one */
         context->log(context->log_user, level, line);
         pgrad__os_float_end(state);
     }

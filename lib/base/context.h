@@ -42,7 +42,7 @@ const char *pgrad__kernel_set_name(uint32_t set); /* "skx"; of AUTO too */
 /* Begins a public call that works: E_INVALID for NULL, E_STATE after a fork; sets the default
  * floating-point state. The end restores the caller's. */
 typedef struct pgrad__scope {
-    uint32_t float_state;
+    uint64_t float_state;
 } pgrad__scope;
 pgrad_status pgrad__enter(pgrad_context *context, pgrad__scope *scope);
 void pgrad__leave(const pgrad__scope *scope);

@@ -15,9 +15,9 @@ uint32_t
 pgrad__os_best_kernel_set(void); /* PGRAD_KERNELS_*, by CPUID with OS support of the registers */
 int pgrad__os_can_run(uint32_t kernel_set);
 int64_t pgrad__os_process(void);
-uint32_t
+uint64_t
 pgrad__os_float_begin(void); /* sets round to nearest, no flush to zero; gives the old state */
-void pgrad__os_float_end(uint32_t state);
+void pgrad__os_float_end(uint64_t state); /* gives it back, flags of exceptions included */
 void pgrad__os_sleep(double seconds);
 void pgrad__os_low_priority(void);                    /* of this thread: others go first */
 void pgrad__os_huge_pages(void *memory, size_t size); /* advice only */

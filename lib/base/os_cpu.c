@@ -35,7 +35,7 @@ uint32_t pgrad__os_best_kernel_set(void)
 
 /* MXCSR in the low half; the x87 control word in the high one, which we do not use, but which a
  * host's callback may leave changed and the host must find as it was. */
-uint32_t pgrad__os_float_begin(void)
+uint64_t pgrad__os_float_begin(void)
 {
     const uint32_t masked_nearest = 0x1f80;
     uint32_t state = _mm_getcsr();
@@ -43,15 +43,15 @@ uint32_t pgrad__os_float_begin(void)
     __asm__ volatile("fnstcw %0" : "=m"(control));
     if ((state & ~0x3fu) != masked_nearest) /* the low six bits are sticky flags */
         _mm_setcsr(masked_nearest);
-    return (state & 0xffff) | (uint32_t)control << 16;
+    return state | (uint64_t)control << 32;
 }
 
-void pgrad__os_float_end(uint32_t state)
+void pgrad__os_float_end(uint64_t state)
 {
-    const uint32_t mxcsr = state & 0xffff;
-    const uint16_t wanted = (uint16_t)(state >> 16);
+    const uint32_t mxcsr = (uint32_t)state;
+    const uint16_t wanted = (uint16_t)(state >> 32);
     uint16_t control;
-    if ((_mm_getcsr() & ~0x3fu) != (mxcsr & ~0x3fu))
+    if (_mm_getcsr() != mxcsr)
         _mm_setcsr(mxcsr);
     __asm__ volatile("fnstcw %0" : "=m"(control));
     if (control != wanted)
@@ -76,19 +76,24 @@ int pgrad__os_can_run(uint32_t kernel_set)
     return kernel_set == PGRAD_KERNELS_GENERIC || kernel_set == PGRAD_KERNELS_ARMV8A;
 }
 
-uint32_t pgrad__os_float_begin(void)
+/* FPCR in the low half, in the high one FPSR: the sticky flags. */
+uint64_t pgrad__os_float_begin(void)
 {
-    uint64_t state;
-    __asm__ volatile("mrs %0, fpcr" : "=r"(state));
-    if (state != 0)
+    uint64_t control, flags;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(control));
+    __asm__ volatile("mrs %0, fpsr" : "=r"(flags));
+    if (control != 0)
         __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)0));
-    return (uint32_t)state;
+    return control | flags << 32;
 }
 
-void pgrad__os_float_end(uint32_t state)
+void pgrad__os_float_end(uint64_t state)
 {
-    if (state != 0)
-        __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)state));
+    uint64_t control;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(control));
+    if (control != (uint32_t)state)
+        __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)(uint32_t)state));
+    __asm__ volatile("msr fpsr, %0" : : "r"(state >> 32));
 }
 
 #else

@@ -80,7 +80,10 @@ static int is_usable(uint32_t set, char *why)
     if (!pgrad__blis_has(set, why, WHY_SIZE))
         return 0;
     const pgrad__kernels *kernels = SETS[set];
-    if (pgrad__keeps_order(kernels->micro, kernels->narrow, kernels->wide))
+    const uint64_t state = pgrad__os_float_begin(); /* no context has done it yet */
+    const int keeps_order = pgrad__keeps_order(kernels->micro, kernels->narrow, kernels->wide);
+    pgrad__os_float_end(state);
+    if (keeps_order)
         return 1;
     (void)snprintf(why, WHY_SIZE, "BLIS's micro-kernel sums in another order");
     return 0;

@@ -135,12 +135,15 @@ fail:
     return status;
 }
 
+/* PCRE2 keeps a block of machine code for the next pattern, which would be lost when the host
+ * closes the library: it does not go with it. */
 void pgrad__regex_free(pgrad__regex *regex)
 {
     if (regex == NULL)
         return;
     pcre2_match_context_free(regex->limits);
     pcre2_code_free(regex->code);
+    pcre2_jit_free_unused_memory(NULL);
     pgrad__free(regex->context, regex);
 }
 
