@@ -33,7 +33,8 @@ PGRAD_API pgrad_status pgrad_params_set(const char *params_name, void *params, c
  * default, under a name that says which version. A profile never changes; docs/profiles.md lists them and
  * how they differ from what they are named after. "trl-1.10": GRPO as TRL's GRPOConfig has it, in the
  * structs sampler, rollout, advantage, objective, optimizer (whose linear schedule wants total_steps) and
- * train. A struct that a profile says nothing of is left as it is.
+ * train; "trl-1.10-rloo" and "trl-1.10-sft": RLOOConfig and SFTConfig. A struct that a profile says nothing
+ * of is left as it is, and so is one of which not all can be set.
  * Errors: E_INVALID for an unknown struct or profile, E_UNSUPPORTED for a struct that ends before a field. */
 PGRAD_API pgrad_status pgrad_params_profile(const char *params_name, void *params, const char *profile);
 

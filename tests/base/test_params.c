@@ -262,7 +262,7 @@ START_TEST(profiles_set_what_they_name)
     OK(pgrad_params_profile("optimizer", &p, "trl-1.10"));
     ck_assert(p.learning_rate == 1e-6);
     ck_assert_uint_eq(p.schedule, PGRAD_SCHEDULE_LINEAR);
-    FAILS(PGRAD_E_INVALID, "expected one of trl-1.10, found 'trl-9'", pgrad_params_profile("objective", &o, "trl-9"));
+    FAILS(PGRAD_E_INVALID, "expected one of trl-1.10, trl-1.10-rloo, trl-1.10-sft, found 'trl-9'", pgrad_params_profile("objective", &o, "trl-9"));
     FAILS(PGRAD_E_INVALID, "found '(NULL)'", pgrad_params_profile("objective", &o, NULL));
     FAILS(PGRAD_E_INVALID, "'nothing'", pgrad_params_profile("nothing", &o, "trl-1.10"));
     FAILS(PGRAD_E_INVALID, "(NULL)", pgrad_params_profile(NULL, &o, "trl-1.10"));
@@ -272,8 +272,12 @@ START_TEST(profiles_set_what_they_name)
     const pgrad_save_params before = s;
     OK(pgrad_params_profile("save", &s, "trl-1.10"));
     ck_assert_mem_eq(&s, &before, sizeof s);
+    p.learning_rate = 1;
     p.struct_size = offsetof(pgrad_optimizer_params, beta1); /* an older program's */
+    const pgrad_optimizer_params older = p;
     FAILS(PGRAD_E_UNSUPPORTED, "optimizer.beta1", pgrad_params_profile("optimizer", &p, "trl-1.10"));
+    ck_assert_mem_eq(&p, &older, sizeof p); /* all or nothing */
+    FAILS(PGRAD_E_INVALID, "'step_report'", pgrad_params_profile("step_report", &p, "trl-1.10"));
 }
 END_TEST
 
