@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Holds docs/profiles.md against the library: every row of a profile's table is what the profile sets, and a field
-that no row names stays as it was.
+that no row names stays as it was; and the same through the Python module.
 
 usage: check_profiles.py LIBRARY ROOT"""
 import ctypes
@@ -9,7 +9,10 @@ import pathlib
 import re
 import sys
 
-library = ctypes.CDLL(sys.argv[1])
+sys.path.insert(0, str(pathlib.Path(sys.argv[2]) / "examples" / "python"))
+import policygrad  # noqa: E402
+
+library = policygrad.load(sys.argv[1])
 library.pgrad_struct_size.restype = ctypes.c_size_t
 text = (pathlib.Path(sys.argv[2]) / "docs/profiles.md").read_text()
 STRUCTS = ["sampler", "rollout", "advantage", "objective", "optimizer", "train", "generate", "context"]
@@ -55,5 +58,9 @@ for profile, table in re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", text, re.M | re
             expected = fields[field]
             same = value == expected if isinstance(value, str) else float(value) == float(expected)
             assert same, f"{profile}: {struct}.{field} is {value}, documented as {expected}"
+        given = policygrad._params(struct, {"seed": 7, "profile": profile} if "seed" in after else {"profile": profile})
+        for field, value in described(struct, given).items():
+            expected = after[field] if field in fields else 7 if field == "seed" else described(struct, None)[field]
+            assert value == expected, f"{profile}: Python's {struct}.{field} is {value}, not {expected}"
         assert set(fields) <= set(after), f"{profile}: {struct}: {set(fields) - set(after)}"
     print(f"{profile}: {sum(map(len, rows.values()))} values as documented")
