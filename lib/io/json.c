@@ -50,77 +50,169 @@ static size_t skip_number(const char *text, size_t length, size_t i, int *too_lo
     return end > i ? end : i + 1;
 }
 
+/* The bytes of a text that jansson is given, and what is known of them. */
+typedef struct source {
+    const char *origin;
+    const char *text;
+    size_t length;
+    size_t longest; /* token, or more than that */
+    size_t at;      /* of the whole that feed makes */
+} source;
+
+static int is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
 /* Looks through the text before jansson sees it. jansson recurses, so a bomb of brackets must not
  * reach it; and it refuses whole documents for an integer beyond int64, such as the 1e30 that
  * tokenizer configurations spell out for "no limit": `longer` gets the text with ".0" behind those.
  */
-static pgrad_status look_through(const char *text, size_t length, const char *origin,
-                                 pgrad__strbuf *longer)
+static pgrad_status look_through(source *s, pgrad__strbuf *longer)
 {
+    const char *text = s->text;
     char path[PGRAD__PATH_MAX];
-    size_t copied = 0, i = 0;
-    int depth = 0, in_string = 0, too_long;
-    while (i < length) {
+    size_t copied = 0, token = 0, i = 0;
+    int depth = 0, in_string = 0, ended = 0, too_long;
+    while (i < s->length) {
         const char c = text[i];
         if (in_string) {
             in_string = c != '"';
             i += c == '\\' ? 2 : 1;
+        } else if (is_space(c) || c == ',' || c == ':') {
+            token = ++i;
+        } else if (ended) {
+            return pgrad__fail(PGRAD_E_FORMAT, "%s: JSON: more behind its end, at byte %zu",
+                               pgrad__path_text(path, s->origin), i);
         } else if (c == '-' || (c >= '0' && c <= '9')) {
-            i = skip_number(text, length, i, &too_long);
-            if (!too_long)
-                continue;
-            pgrad__strbuf_append(longer, text + copied, i - copied);
-            pgrad__strbuf_text(longer, ".0");
-            copied = i;
+            i = skip_number(text, s->length, i, &too_long);
+            if (too_long) {
+                pgrad__strbuf_append(longer, text + copied, i - copied);
+                pgrad__strbuf_text(longer, ".0");
+                copied = i;
+            }
         } else {
             if ((c == '[' || c == '{') && ++depth > MAX_DEPTH)
                 return pgrad__fail(PGRAD_E_FORMAT, "%s: JSON nested deeper than %d at byte %zu",
-                                   pgrad__path_text(path, origin), MAX_DEPTH, i);
+                                   pgrad__path_text(path, s->origin), MAX_DEPTH, i);
             depth -= c == ']' || c == '}';
+            ended = depth == 0 && (c == ']' || c == '}');
             in_string = c == '"';
             i++;
         }
+        s->longest = i > token + s->longest ? i - token : s->longest;
     }
     if (copied > 0)
-        pgrad__strbuf_append(longer, text + copied, length - copied);
+        pgrad__strbuf_append(longer, text + copied, s->length - copied);
     return longer->status;
+}
+
+/* When memory fails jansson as it makes room for a longer token, it drops a byte and goes on. So it
+ * is given ["aaa..", TEXT], the first string longer than all that follow: should it come out
+ * shorter, memory failed, and behind it no more room is needed. Room is made where an odd number of
+ * bytes is there; behind a string of odd length comes its last quote, which jansson cannot do
+ * without, where the number is even. */
+enum { BEFORE = 4 };
+
+static size_t padding(const source *s)
+{
+    return (s->longest + sizeof ".0") | 1;
+}
+
+static size_t head(const source *s)
+{
+    return BEFORE + padding(s);
+}
+
+static size_t feed(void *buffer, size_t capacity, void *user)
+{
+    source *s = user;
+    const size_t begin = head(s), end = begin + s->length;
+    char *to = buffer;
+    size_t n = 0;
+    for (; n < capacity && s->at < begin; n++, s->at++)
+        to[n] = s->at == 0                         ? '['
+                : s->at == 1 || s->at + 2 == begin ? '"'
+                : s->at + 1 == begin               ? ','
+                                                   : 'a';
+    if (n < capacity && s->at < end) {
+        const size_t some = capacity - n < end - s->at ? capacity - n : end - s->at;
+        memcpy(to + n, s->text + (s->at - begin), some);
+        s->at += some;
+        n += some;
+    }
+    if (n < capacity && s->at == end) {
+        to[n++] = ']';
+        s->at++;
+    }
+    return n;
 }
 
 /* Of most of its allocations that fail jansson says nothing, or complains of a string where one
  * belongs. */
-static int is_no_memory(const json_error_t *error)
+static int is_no_memory(const source *s, const json_error_t *error)
 {
-    static const char *const WORDS[] = {"string or '}' expected near '\"",
-                                        "invalid token near '\""};
+    static const char *const WORDS[] = {"string or '}' expected", "invalid token"};
     if (error->text[0] == '\0' || json_error_code(error) == json_error_out_of_memory)
         return 1;
-    return strncmp(error->text, WORDS[0], strlen(WORDS[0])) == 0 ||
-           strncmp(error->text, WORDS[1], strlen(WORDS[1])) == 0;
+    const size_t position = error->position < 0 ? 0 : (size_t)error->position; /* behind a token */
+    if (position <= head(s))
+        return strncmp(error->text, WORDS[1], strlen(WORDS[1])) == 0;
+    return position <= head(s) + s->length && s->text[position - head(s) - 1] == '"' &&
+           (strncmp(error->text, WORDS[0], strlen(WORDS[0])) == 0 ||
+            strncmp(error->text, WORDS[1], strlen(WORDS[1])) == 0);
+}
+
+static pgrad_status no_memory(const source *s)
+{
+    char path[PGRAD__PATH_MAX];
+    return pgrad__fail(PGRAD_E_NOMEM, "%s: JSON: no memory", pgrad__path_text(path, s->origin));
+}
+
+static pgrad_status refused(const source *s, const json_error_t *error)
+{
+    char path[PGRAD__PATH_MAX];
+    const size_t position = error->position < 0 ? 0 : (size_t)error->position;
+    if (is_no_memory(s, error))
+        return no_memory(s);
+    if (position > head(s) + s->length)
+        return pgrad__fail(PGRAD_E_FORMAT, "%s: JSON, line %d: it ends too early",
+                           pgrad__path_text(path, s->origin), error->line);
+    return pgrad__fail(PGRAD_E_FORMAT, "%s: JSON, line %d, byte %zu: %s",
+                       pgrad__path_text(path, s->origin), error->line,
+                       position > head(s) ? position - head(s) : 0, error->text);
+}
+
+/* The value behind the first string. */
+static pgrad_status unwrap(const source *s, json_t *root, pgrad__json **out)
+{
+    char path[PGRAD__PATH_MAX];
+    json_t *value = json_array_get(root, 1);
+    if (json_string_length(json_array_get(root, 0)) != padding(s))
+        return no_memory(s);
+    if (json_array_size(root) != 2)
+        return pgrad__fail(PGRAD_E_FORMAT, "%s: JSON: expected one value, found %zu",
+                           pgrad__path_text(path, s->origin), json_array_size(root) - 1);
+    *out = outside(json_incref(value));
+    return PGRAD_OK;
 }
 
 /* jansson reads numbers with strtod and the decimal point of the thread's locale. */
-static pgrad_status parse(const char *text, size_t length, const char *origin, pgrad__json **out)
+static pgrad_status parse(source *s, pgrad__json **out)
 {
-    char path[PGRAD__PATH_MAX];
     json_error_t error;
     locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
     if (c == (locale_t)0)
-        return pgrad__fail(PGRAD_E_NOMEM, "%s: JSON: no memory for a locale",
-                           pgrad__path_text(path, origin));
+        return no_memory(s);
     locale_t before = uselocale(c);
-    json_t *root =
-        json_loadb(text, length, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
+    json_t *root = json_load_callback(feed, s, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     (void)uselocale(before);
     freelocale(c);
-    if (root == NULL) {
-        if (is_no_memory(&error))
-            return pgrad__fail(PGRAD_E_NOMEM, "%s: JSON: no memory",
-                               pgrad__path_text(path, origin));
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: JSON, line %d, byte %d: %s",
-                           pgrad__path_text(path, origin), error.line, error.position, error.text);
-    }
-    *out = outside(root);
-    return PGRAD_OK;
+    if (root == NULL)
+        return refused(s, &error);
+    pgrad_status status = unwrap(s, root, out);
+    json_decref(root);
+    return status;
 }
 
 pgrad_status pgrad__json_parse(pgrad_context *context, const char *text, size_t length,
@@ -128,17 +220,20 @@ pgrad_status pgrad__json_parse(pgrad_context *context, const char *text, size_t 
 {
     char path[PGRAD__PATH_MAX];
     pgrad__strbuf longer = {.context = context};
+    source s = {.origin = origin, .text = text, .length = length};
     if (length > MAX_SIZE)
         return pgrad__fail(PGRAD_E_LIMIT, "%s: at most %d bytes of JSON, found %zu",
                            pgrad__path_text(path, origin), MAX_SIZE, length);
     if (length >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
         return pgrad__fail(PGRAD_E_FORMAT, "%s: expected JSON, found a byte order mark before it",
                            pgrad__path_text(path, origin));
-    pgrad_status status = look_through(text, length, origin, &longer);
-    if (status == PGRAD_OK && longer.length > 0)
-        status = parse(longer.data, longer.length, origin, out);
-    else if (status == PGRAD_OK)
-        status = parse(text, length, origin, out);
+    pgrad_status status = look_through(&s, &longer);
+    if (longer.length > 0) {
+        s.text = longer.data;
+        s.length = longer.length;
+    }
+    if (status == PGRAD_OK)
+        status = parse(&s, out);
     pgrad__strbuf_free(&longer);
     return status;
 }
