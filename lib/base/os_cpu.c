@@ -33,16 +33,19 @@ uint32_t pgrad__os_best_kernel_set(void)
     return PGRAD_KERNELS_HASWELL;
 }
 
-/* MXCSR in the low half; the x87 control word in the high one, which we do not use, but which a
- * host's callback may leave changed and the host must find as it was. */
+/* MXCSR in the low half; the x87 control word in the high one: strtod, by which jansson reads
+ * numbers, rounds as that says, and the host must find it as it was. */
 uint64_t pgrad__os_float_begin(void)
 {
     const uint32_t masked_nearest = 0x1f80;
+    const uint16_t x87_masked_nearest = 0x037f;
     uint32_t state = _mm_getcsr();
     uint16_t control;
     __asm__ volatile("fnstcw %0" : "=m"(control));
     if ((state & ~0x3fu) != masked_nearest) /* the low six bits are sticky flags */
         _mm_setcsr(masked_nearest);
+    if (control != x87_masked_nearest)
+        __asm__ volatile("fldcw %0" : : "m"(x87_masked_nearest));
     return state | (uint64_t)control << 32;
 }
 
