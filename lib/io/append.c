@@ -8,12 +8,12 @@
 
 #include "base/fail.h"
 #include "io/file.h"
-#include "io/system_error.h"
+#include "io/system_call.h"
 #include "io/zstream.h"
 
 pgrad_status pgrad__append_open(const char *path, int *descriptor)
 {
-    int opened = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+    int opened = pgrad__open(path, O_WRONLY | O_APPEND | O_CREAT, 0666);
     if (opened < 0)
         return pgrad__fail_system(path, "open for appending");
     *descriptor = opened;
@@ -27,6 +27,8 @@ pgrad_status pgrad__append_write(int descriptor, const char *path, const char *d
         ssize_t n = write(descriptor, data + written, size - written);
         if (n < 0 && errno == EINTR)
             continue;
+        if (n == 0)
+            errno = ENOSPC;
         if (n <= 0)
             return pgrad__fail_system(path, "write");
         written += (size_t)n;
@@ -77,5 +79,5 @@ int pgrad__append_rewind(pgrad_context *context, int descriptor, const char *pat
 void pgrad__append_close(int descriptor)
 {
     if (descriptor >= 0)
-        (void)close(descriptor);
+        (void)pgrad__close(descriptor);
 }

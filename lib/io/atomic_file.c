@@ -15,7 +15,7 @@
 #include "base/fail.h"
 #include "base/os.h"
 #include "io/file.h"
-#include "io/system_error.h"
+#include "io/system_call.h"
 
 enum { BUFFER_SIZE = 1 << 18, MAX_TRIES = 100 };
 
@@ -42,12 +42,12 @@ static pgrad_status temporary_name(pgrad_context *context, const char *path, uns
 /* Makes what stands in a folder durable: its entries are only after this. */
 static pgrad_status sync_folder(const char *path)
 {
-    int descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int descriptor = pgrad__open(path, O_RDONLY | O_DIRECTORY, 0);
     if (descriptor < 0)
         return pgrad__fail_system(path, "open the folder");
-    int failed = fsync(descriptor) != 0 && errno != EINVAL; /* not every file system can */
+    int failed = pgrad__sync(descriptor) != 0 && errno != EINVAL; /* not every file system can */
     pgrad_status status = failed ? pgrad__fail_system(path, "sync the folder") : PGRAD_OK;
-    (void)close(descriptor);
+    (void)pgrad__close(descriptor);
     return status;
 }
 
@@ -77,8 +77,11 @@ static pgrad_status sync_parent(pgrad_context *context, const char *path)
 static pgrad_status find_target(pgrad_context *context, const char *path, char **out)
 {
     char resolved[PATH_MAX];
-    const char *target = realpath(path, resolved) != NULL ? resolved : path;
-    return pgrad__copy_text(context, target, strlen(target), out);
+    if (realpath(path, resolved) != NULL)
+        path = resolved;
+    else if (errno != ENOENT)
+        return pgrad__fail_system(path, "find");
+    return pgrad__copy_text(context, path, strlen(path), out);
 }
 
 /* ---- one file ---- */
@@ -98,7 +101,7 @@ static pgrad_status create_temporary(pgrad__writer *writer)
     for (unsigned number = 0; writer->descriptor < 0; number++) {
         char *name;
         PGRAD__TRY(temporary_name(writer->context, writer->path, number, &name));
-        writer->descriptor = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        writer->descriptor = pgrad__open(name, O_WRONLY | O_CREAT | O_EXCL, 0666);
         if (writer->descriptor >= 0 && lock_temporary(writer->descriptor)) {
             writer->temporary = name;
             break;
@@ -106,7 +109,7 @@ static pgrad_status create_temporary(pgrad__writer *writer)
         const int exists = writer->descriptor >= 0 || errno == EEXIST;
         pgrad_status status = pgrad__fail_system(writer->path, "create a file beside it");
         if (writer->descriptor >= 0)
-            (void)close(writer->descriptor);
+            (void)pgrad__close(writer->descriptor);
         writer->descriptor = -1;
         pgrad__free(writer->context, name);
         if (!exists || number >= MAX_TRIES)
@@ -180,9 +183,9 @@ pgrad_status pgrad__writer_write(pgrad__writer *writer, const void *data, size_t
 static pgrad_status close_durably(pgrad__writer *writer)
 {
     PGRAD__TRY(flush(writer));
-    if (fsync(writer->descriptor) != 0)
+    if (pgrad__sync(writer->descriptor) != 0)
         return pgrad__fail_system(writer->path, "sync");
-    int closed = close(writer->descriptor);
+    int closed = pgrad__close(writer->descriptor);
     writer->descriptor = -1;
     return closed != 0 ? pgrad__fail_system(writer->path, "close") : PGRAD_OK;
 }
@@ -211,7 +214,7 @@ void pgrad__writer_abort(pgrad__writer *writer)
     if (writer->context == NULL)
         return;
     if (writer->descriptor >= 0)
-        (void)close(writer->descriptor);
+        (void)pgrad__close(writer->descriptor);
     if (writer->temporary[0] != '\0')
         (void)unlink(writer->temporary);
     release(writer);
@@ -285,13 +288,13 @@ static void clean_entry(pgrad_context *context, const char *parent, const char *
     if (strncmp(entry, name, length) != 0 || strncmp(entry + length, ".tmp-", 5) != 0 ||
         pgrad__path_join(context, parent, entry, &path) != PGRAD_OK)
         return;
-    const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY);
+    const int descriptor = pgrad__open(path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY, 0);
     struct stat about;
     if (descriptor >= 0 && fstat(descriptor, &about) == 0 && S_ISREG(about.st_mode) &&
         flock(descriptor, LOCK_EX | LOCK_NB) == 0)
         (void)unlink(path);
     if (descriptor >= 0)
-        (void)close(descriptor);
+        (void)pgrad__close(descriptor);
     pgrad__free(context, path);
 }
 
@@ -315,47 +318,45 @@ void pgrad__writer_clean(pgrad_context *context, const char *path)
 
 /* ---- a folder ---- */
 
-/* What one entry of a folder is asked to do; from and to are its paths in the two folders. */
-typedef pgrad_status (*entry_fn)(pgrad_context *context, const char *from, const char *to);
+static pgrad_status keep_entry(pgrad_context *context, const char *from, const char *to);
 
-static pgrad_status visit(pgrad_context *context, const char *folder, const char *other,
-                          const char *name, entry_fn fn)
+static pgrad_status keep_named(pgrad_context *context, const char *old, const char *new,
+                               const char *name)
 {
     char *from = NULL, *to = NULL;
     pgrad_status status = PGRAD_OK;
-    PGRAD__GO(pgrad__path_join(context, folder, name, &from));
-    PGRAD__GO(pgrad__path_join(context, other, name, &to));
-    status = fn(context, from, to);
+    PGRAD__GO(pgrad__path_join(context, old, name, &from));
+    PGRAD__GO(pgrad__path_join(context, new, name, &to));
+    status = keep_entry(context, from, to);
 fail:
     pgrad__free(context, from);
     pgrad__free(context, to);
     return status;
 }
 
-/* Calls fn, which removes the entry, on all entries of a folder; then removes the folder. Goes
- * round again while entries were found: readdir may miss some while others go. */
-static pgrad_status empty_folder(pgrad_context *context, const char *path, const char *other,
-                                 entry_fn fn)
+/* Moves what the old folder holds and the new one lacks, and removes the rest and the old folder.
+ * Goes round again while entries were found: readdir may miss some while others go. */
+static pgrad_status keep_entries(pgrad_context *context, const char *old, const char *new)
 {
     pgrad_status status = PGRAD_OK;
     struct dirent *entry;
     size_t found;
-    DIR *folder = opendir(path);
+    DIR *folder = opendir(old);
     if (folder == NULL)
-        return pgrad__fail_system(path, "open the folder");
+        return pgrad__fail_system(old, "open the folder");
     do {
         found = 0;
         rewinddir(folder);
         while (status == PGRAD_OK && (entry = readdir(folder)) != NULL) {
             if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
                 continue;
-            status = visit(context, path, other, entry->d_name, fn);
+            status = keep_named(context, old, new, entry->d_name);
             found++;
         }
     } while (status == PGRAD_OK && found > 0);
     (void)closedir(folder);
-    if (status == PGRAD_OK && rmdir(path) != 0)
-        status = pgrad__fail_system(path, "remove the folder");
+    if (status == PGRAD_OK && rmdir(old) != 0)
+        status = pgrad__fail_system(old, "remove the folder");
     return status;
 }
 
@@ -368,15 +369,31 @@ static int kind_of_entry(const char *path)
     return S_ISDIR(about.st_mode) ? PGRAD__PATH_FOLDER : PGRAD__PATH_FILE;
 }
 
-static pgrad_status remove_entry(pgrad_context *context, const char *from, const char *to)
+/* 1 when it is gone. Takes no memory of the context's, which may be what has run out. */
+static int remove_tree(int parent, const char *name)
 {
-    (void)to;
-    if (kind_of_entry(from) == PGRAD__PATH_FOLDER)
-        return empty_folder(context, from, from, remove_entry);
-    return unlink(from) == 0 ? PGRAD_OK : pgrad__fail_system(from, "remove");
+    const int descriptor = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *folder = descriptor < 0 ? NULL : fdopendir(descriptor);
+    struct dirent *entry;
+    size_t removed = folder != NULL;
+    while (removed > 0) { /* readdir may miss some while others go */
+        removed = 0;
+        rewinddir(folder);
+        while ((entry = readdir(folder)) != NULL) {
+            if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+                continue;
+            removed += unlinkat(descriptor, entry->d_name, 0) == 0 ||
+                       (errno == EISDIR && remove_tree(descriptor, entry->d_name));
+        }
+    }
+    if (folder != NULL)
+        (void)closedir(folder);
+    else if (descriptor >= 0)
+        (void)pgrad__close(descriptor);
+    return unlinkat(parent, name, AT_REMOVEDIR) == 0;
 }
 
-/* Moves what the old folder holds and the new one lacks; a file that the new one replaces goes. */
+/* A file that the new one replaces goes. */
 static pgrad_status keep_entry(pgrad_context *context, const char *from, const char *to)
 {
     char path[PGRAD__PATH_MAX];
@@ -387,7 +404,7 @@ static pgrad_status keep_entry(pgrad_context *context, const char *from, const c
     if (old != PGRAD__PATH_FOLDER)
         return unlink(from) == 0 ? PGRAD_OK : pgrad__fail_system(from, "remove the old file");
     if (new == PGRAD__PATH_FOLDER)
-        return empty_folder(context, from, to, keep_entry);
+        return keep_entries(context, from, to);
     return pgrad__fail(PGRAD_E_IO, "%s: a folder where the new one has a file",
                        pgrad__path_text(path, from));
 }
@@ -515,7 +532,7 @@ static pgrad_status keep_others(pgrad__folder *folder)
     char path[PGRAD__PATH_MAX], text[PGRAD__PATH_MAX];
     pgrad_status status = folder->replaces == NULL ? PGRAD_OK : drop_replaced(folder);
     if (status == PGRAD_OK)
-        status = empty_folder(folder->context, folder->temporary, folder->path, keep_entry);
+        status = keep_entries(folder->context, folder->temporary, folder->path);
     if (status != PGRAD_OK)
         return pgrad__fail_in(
             status, "%s: saved, but other files of the old folder are left in %s: ",
@@ -543,11 +560,8 @@ pgrad_status pgrad__folder_commit(pgrad__folder *folder)
 
 void pgrad__folder_abort(pgrad__folder *folder)
 {
-    char message[512];
     if (folder->context == NULL)
         return;
-    pgrad__message_get(message); /* of the failure that led here */
-    (void)empty_folder(folder->context, folder->temporary, folder->temporary, remove_entry);
-    pgrad__message_set(message);
+    (void)remove_tree(AT_FDCWD, folder->temporary);
     release_folder(folder);
 }

@@ -9,7 +9,7 @@
 #include "base/alloc.h"
 #include "base/checked.h"
 #include "base/fail.h"
-#include "io/system_error.h"
+#include "io/system_call.h"
 
 /* The kernel transfers at most a little under 2 GiB at once. */
 static const size_t READ_MAX = (size_t)1 << 30;
@@ -17,8 +17,33 @@ static const size_t READ_MAX = (size_t)1 << 30;
 pgrad_status pgrad__fail_system(const char *path, const char *what)
 {
     char text[PGRAD__PATH_MAX], words[128] = "";
-    const char *said = strerror_r(errno, words, sizeof words);
-    return pgrad__fail(PGRAD_E_IO, "%s: cannot %s: %s", pgrad__path_text(text, path), what, said);
+    const int error = errno;
+    const char *said = strerror_r(error, words, sizeof words);
+    return pgrad__fail(error == ENOMEM ? PGRAD_E_NOMEM : PGRAD_E_IO, "%s: cannot %s: %s",
+                       pgrad__path_text(text, path), what, said);
+}
+
+int pgrad__open(const char *path, int flags, unsigned mode)
+{
+    int descriptor;
+    do
+        descriptor = open(path, flags | O_CLOEXEC, mode);
+    while (descriptor < 0 && errno == EINTR);
+    return descriptor;
+}
+
+int pgrad__sync(int descriptor)
+{
+    int result;
+    do
+        result = fsync(descriptor);
+    while (result != 0 && errno == EINTR);
+    return result;
+}
+
+int pgrad__close(int descriptor)
+{
+    return close(descriptor) == 0 || errno == EINTR ? 0 : -1;
 }
 
 pgrad_status pgrad__file_open(pgrad_context *context, const char *path, pgrad__file *file)
@@ -30,9 +55,7 @@ pgrad_status pgrad__file_open(pgrad_context *context, const char *path, pgrad__f
 
     PGRAD__GO(pgrad__copy_text(context, path, strlen(path), &opened.path));
     /* Without O_NONBLOCK a FIFO would wait for its writer. */
-    do
-        opened.descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    while (opened.descriptor < 0 && errno == EINTR);
+    opened.descriptor = pgrad__open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY, 0);
     if (opened.descriptor < 0)
         PGRAD__GO(pgrad__fail_system(path, "open"));
     if (fstat(opened.descriptor, &about) != 0)
@@ -54,7 +77,7 @@ void pgrad__file_close(pgrad__file *file)
     if (file->path == NULL) /* zeroed: its descriptor is not ours */
         return;
     if (file->descriptor >= 0)
-        (void)close(file->descriptor);
+        (void)pgrad__close(file->descriptor);
     pgrad__free(file->context, file->path);
     file->path = NULL;
     file->descriptor = -1;
