@@ -5,7 +5,7 @@
 #   BUILD=DIR sh tests/run.sh       in another folder
 #   MESON_ARGS='-Db_sanitize=address,undefined' SHORT=1 BUILD=build-asan sh tests/run.sh
 #
-# SHORT=1 gives the slow families their short form. Tests of real models look for files in .models
+# SHORT=1 gives the slow families their short form, LONG=1 has every fault tried, not a selection. Tests of real models look for files in .models
 # (tests/fetch_models.sh fills it) and skip, saying so, where they are absent.
 set -eu
 cd "$(dirname "$0")/.."
@@ -23,6 +23,7 @@ ninja -C "$build" --quiet
 
 export PGRAD_TEST_MODELS="${PGRAD_TEST_MODELS:-$PWD/.models}"
 [ -z "${SHORT:-}" ] || export PGRAD_TEST_SHORT=1
+[ -z "${LONG:-}" ] || export PGRAD_TEST_LONG=1
 [ -d "$PGRAD_TEST_MODELS" ] || echo "no $PGRAD_TEST_MODELS: tests of real models skip (sh tests/fetch_models.sh)"
 
 status=0
