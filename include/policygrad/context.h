@@ -15,7 +15,15 @@
  * Callbacks run on a thread that is inside a library call made by the host, never on a worker thread.
  * They must not free or change the handle being worked on. A context's log and progress functions
  * come one at a time, also when several threads are in calls, so they must not wait for another thread
- * that is in a call of this context; they may make calls themselves, and set other functions.
+ * that is in a call of this context; they may make calls themselves, and set other functions. Every
+ * callback must return: a longjmp or an exception across the library's frames leaves locks held and
+ * memory lost.
+ *
+ * Signals: no handler is installed and no thread of the library's own takes one. A call that a signal
+ * interrupts goes on, with or without SA_RESTART; pgrad_context_cancel may be called from a handler.
+ *
+ * Memory that runs out is E_NOMEM, that of jansson, PCRE2 and utf8proc too; the handle is as it was
+ * before the call. A call takes less than 64 KiB of stack.
  *
  * Threads: safe, `create` and `free` as usual excepted. The thread pool serves one call at a time; a
  * second one at the same moment runs on its own thread alone, with the same results. */

@@ -232,6 +232,7 @@ void combined_rewards(const pgrad::context &context, const pgrad::model &model,
 
 // An exception of an earlier call waits for rethrow; a later call, whether it succeeds or fails for a
 // reason of its own, does not throw it.
+// RW08: what a callback throws comes out of the wrapper's call, never through the C frames.
 void exceptions_belong_to_their_call(const pgrad::context &context, const pgrad::model &model,
                                      const pgrad::tokenizer &tokenizer)
 {

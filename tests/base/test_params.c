@@ -62,7 +62,7 @@ END_TEST
                       pgrad_error_message());                                                      \
     } while (0)
 
-/* CF02's way for options: defaults pass; each bound holds; beyond it and NaN are refused by name. */
+/* PR08; CF02's way for options: defaults pass; each bound holds; beyond it and NaN are refused by name. */
 START_TEST(op01_bounds_of_every_field)
 {
     for (size_t t = 0; t < pgrad__n_params_tables; t++) {

@@ -51,7 +51,7 @@ class Test(unittest.TestCase):
         self.assertGreater(last, first + 0.2)
         self.assertTrue(all(step["ratio/min"] == 1.0 == step["ratio/max"] for step in history))
 
-    def test_exception_comes_out(self):
+    def test_exception_comes_out(self):  # RW09
         name = self.model.tensor_names()[0]
         before = list(self.model.tensor(name))
 
@@ -188,7 +188,7 @@ class Test(unittest.TestCase):
             self.assertIs(signal.getsignal(signal.SIGINT), before)
             self.generated()
 
-    def test_interrupt_from_outside(self):
+    def test_interrupt_from_outside(self):  # RW09
         sent = []
         for _ in range(3):
             timer = threading.Timer(0.1, lambda: (sent.append(1), os.kill(os.getpid(), signal.SIGINT)))
@@ -223,7 +223,7 @@ class Test(unittest.TestCase):
         with self.assertRaisesRegex(Boom, "here"):
             self.generated(event=boom)
 
-    def test_callbacks_outlive_the_context_object(self):
+    def test_callbacks_outlive_the_context_object(self):  # RW09
         def made():
             context = pg.Context()
             context.on_progress(lambda what, done, total: seen.append(what))

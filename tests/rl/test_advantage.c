@@ -30,6 +30,7 @@ START_TEST(worked_numbers)
 }
 END_TEST
 
+/* RW04: all rewards of a group equal. */
 START_TEST(no_spread_is_exactly_zero)
 {
     const float third = 0.11f;

@@ -426,6 +426,7 @@ START_TEST(three_refusals_end_the_run)
 }
 END_TEST
 
+/* OP06: more prompts a step than there are, and other runs that make no sense. */
 START_TEST(bad_runs_are_refused)
 {
     setting s = make(1);
