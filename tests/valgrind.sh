@@ -18,7 +18,9 @@ for test; do programs="$programs tests/test_$test"; done
 ninja -C "$build" --quiet $programs
 export CK_FORK=no PGRAD_TEST_SHORT=1
 for test; do
-    valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite,indirect \
+    leaks=full
+    [ "$test" != checkpoint_file ] || leaks=no # its children end in the middle
+    valgrind --quiet --error-exitcode=9 --leak-check=$leaks --errors-for-leak-kinds=definite,indirect \
         "$build/tests/test_$test" >"$build/valgrind.log" 2>&1 || { cat "$build/valgrind.log"; echo "test_$test: failed"; exit 1; }
     echo "test_$test: $(grep -m 1 '%' "$build/valgrind.log")"
 done

@@ -750,7 +750,8 @@ END_TEST
 
 static pgrad_status failing_rows(void *user, size_t i, uint64_t first, uint64_t count, float *out)
 {
-    (void)user, (void)i, (void)count, (void)out;
+    (void)user, (void)i;
+    memset(out, 0, (size_t)count * 1024 * sizeof *out);
     return first == 0 ? PGRAD_OK : PGRAD_E_CANCELLED;
 }
 
