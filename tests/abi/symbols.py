@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Holds the shared library against what was decided: exports = version map = headers, NEEDED within the list,
-nothing imported that prints, ends the process or reads the environment.
+"""Holds the shared library against what was decided: its soname, exports = version map = headers, each export bound to
+the map's version, NEEDED within the list, nothing imported that prints, ends the process or reads the environment.
 
 usage: symbols.py [--blis kernels|shared] ROOT LIBRARY [ARCHIVE]"""
 import argparse
@@ -19,7 +19,8 @@ FORBIDDEN = re.compile(
     r"^(abort|exit|_exit|_Exit|quick_exit|atexit|__assert_fail|.*printf.*|puts|putchar|fputs|fputc|fwrite|perror"
     r"|getenv|secure_getenv|setenv|putenv|unsetenv|longjmp|siglongjmp|rand|srand|strtok|setlocale"
     r"|signal|sigaction|system|popen|raise|kill|stdout|stderr|environ|__environ|putc|_IO_putc|v?err[cx]?|v?warn[cx]?"
-    r"|v?syslog|__longjmp_chk|put(c|char)?_unlocked|f(puts|putc|write)_unlocked)$")
+    r"|v?syslog|__longjmp_chk|put(c|char)?_unlocked|f(puts|putc|write)_unlocked|error|error_at_line|psignal|psiginfo"
+    r"|on_exit|pthread_exit|pthread_kill|pthread_cancel)$")
 PRINTS_TO_BUFFER = {"snprintf", "vsnprintf"}
 SANITIZER = re.compile(r"^(__asan|__ubsan|__tsan|__sanitizer)")
 
@@ -43,18 +44,28 @@ def main():
     for header in (root / "include").rglob("*.h"):
         body = re.sub(r"/\*.*?\*/", " ", header.read_text(), flags=re.S)
         declared |= set(re.findall(r"PGRAD_API\b[^;]*?\b(pgrad_\w+)\s*\(", body))
+    version = re.search(r"^(\w+) \{", text, re.M).group(1)
     exported = set()
     for line in run("nm", "-D", "--defined-only", library).splitlines():
-        kind, name = line.split()[-2:]
-        if kind != "A":
-            exported.add(name.split("@")[0])
+        kind, symbol = line.split()[-2:]
+        if kind == "A":
+            continue
+        name, _, bound = symbol.partition("@")
+        exported.add(name)
+        if bound != f"@{version}":  # two @: the version that a new program links
+            bad.append(f"{symbol}: expected {name}@@{version}")
     for label, ours, theirs in (("in the headers, not in the map", declared, mapped),
                                 ("in the map, not in the headers", mapped, declared),
                                 ("in the map, not exported", mapped, exported),
                                 ("exported, not in the map", exported, mapped)):
         for name in sorted(ours - theirs):
             bad.append(f"{name}: {label}")
-    needed = set(re.findall(r"\(NEEDED\).*\[(.*?)\]", run("readelf", "-d", library)))
+    dynamic = run("readelf", "-d", library)
+    soversion = run("sh", str(root / "lib/version.sh"), "soversion").strip()
+    soname = re.findall(r"\(SONAME\).*\[(.*?)\]", dynamic)
+    if soname != [f"libpolicygrad.so.{soversion}"] or not soversion:
+        bad.append(f"SONAME {soname}: expected libpolicygrad.so.{soversion}")
+    needed = set(re.findall(r"\(NEEDED\).*\[(.*?)\]", dynamic))
     sanitized = any("asan" in name or "ubsan" in name for name in needed)
     if not sanitized:
         bad += [f"NEEDED {name}: not one of those decided" for name in sorted(needed - NEEDED - {BLIS})]
@@ -73,7 +84,7 @@ def main():
             for line in run("nm", "-g", "--defined-only", archive).splitlines():
                 if len(line.split()) == 3 and not line.split()[2].startswith("pgrad_"):
                     bad.append(f"{line.split()[2]}: a global of the static library, not pgrad_*")
-        if "TEXTREL" in run("readelf", "-d", library):
+        if "TEXTREL" in dynamic:
             bad.append("text relocations")
         if re.search(r"GNU_STACK.*\n?.*RWE", run("readelf", "-lW", library)):
             bad.append("executable stack")
