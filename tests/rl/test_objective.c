@@ -489,6 +489,30 @@ START_TEST(clip_ratios)
 }
 END_TEST
 
+/* algorithms.md 12.7: l = [-1.2, -.4, -2] against [-1, -.5, -1.7], as OLD and as REFERENCE. */
+START_TEST(diagnostics)
+{
+    static const double D[3] = {-1.2 + 1.0, -0.4 + 0.5, -2.0 + 1.7};
+    const uint32_t sequence = 2; /* of three tokens */
+    float other[LMAX];
+    pgrad_objective_params params = defaults();
+    pgrad_step_report report;
+    const float *l = pgrad_rollout_array(rollout, PGRAD_OLD, sequence, NULL);
+    for (uint32_t t = 0; t < 3; t++)
+        other[t] = l[t] - (float)D[t];
+    set_values(PGRAD_OLD, sequence, other);
+    set_values(PGRAD_REFERENCE, sequence, other);
+    params.kl = PGRAD_KL_K2;
+    params.kl_beta = 0.1;
+    pgrad_objective *objective = make(&params);
+    pgrad_step_report_init(&report, sizeof report);
+    ck_assert_int_eq(pgrad_objective_backward(objective, rollout, &sequence, 1, NULL, &report), PGRAD_OK);
+    ck_assert_double_eq_tol(report.approx_kl, 0.02157329728, 2e-7); /* floats near 3 */
+    ck_assert_double_eq_tol(report.kl, 0.02333333333, 2e-7);        /* mean(d^2 / 2) */
+    pgrad_objective_free(objective);
+}
+END_TEST
+
 /* algorithms.md 12.2: f = [[1, 2, 3], [4]], N = 2, Lmax = 4. */
 START_TEST(aggregation_row)
 {
@@ -640,6 +664,7 @@ int main(void)
     tcase_add_loop_test(cases, mask_by_hand, 0, PGRAD_AGGREGATE_PROMPT_MEAN + 1);
     tcase_add_test(cases, mask_in_the_report);
     tcase_add_test(cases, clip_ratios);
+    tcase_add_test(cases, diagnostics);
     tcase_add_loop_test(cases, aggregation_row, 0, PGRAD_AGGREGATE_MICRO_TOKEN_MEAN + 1);
     tcase_add_test(cases, equal_lengths);
     tcase_add_test(cases, supervised_at_any_temperature);
