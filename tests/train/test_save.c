@@ -227,6 +227,78 @@ START_TEST(too_many_files)
 }
 END_TEST
 
+/* ---- stopped ---- */
+
+typedef struct stopper {
+    int calls, stop_at; /* 0: never */
+    int cancels;        /* at stop_at it cancels the context, else it asks to stop */
+} stopper;
+
+static int32_t on_progress(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    stopper *s = user;
+    ck_assert_str_eq(what, "save");
+    ck_assert_uint_le(done, total);
+    if (++s->calls != s->stop_at)
+        return 1;
+    if (s->cancels)
+        pgrad_context_cancel(context);
+    return s->cancels;
+}
+
+/* The names in a folder and in those of it, added up; what they are does not matter. */
+static unsigned entries(const char *path)
+{
+    unsigned n = 0;
+    DIR *open = opendir(path);
+    if (open == NULL)
+        return 0;
+    for (struct dirent *entry; (entry = readdir(open)) != NULL;) {
+        char below[1200];
+        if (entry->d_name[0] == '.' && (entry->d_name[1] == '\0' || entry->d_name[1] == '.'))
+            continue;
+        snprintf(below, sizeof below, "%s/%s", path, entry->d_name);
+        n += 1 + entries(below);
+    }
+    closedir(open);
+    return n;
+}
+
+/* At each call, by its answer and by a cancel: the old folder stays, nothing lies beside it, and the next save is whole. */
+START_TEST(stopped_at_every_call)
+{
+    static const uint64_t BEFORE[] = {0, 13000}, AFTER[] = {0, 20000};
+    pgrad_model *old = golden_model(context, "tiny_llama"), *new = golden_model(context, "tiny_llama_tied");
+    stopper s = {0};
+    OK(pgrad_context_set_progress(context, on_progress, &s));
+    OK(save(new, AFTER[_i], PGRAD_DTYPE_F32));
+    const int calls = s.calls;
+    ck_assert_int_ge(calls, (int)new->n_tensors);
+    remove_folder(saved);
+    OK(save(old, BEFORE[_i], PGRAD_DTYPE_F32));
+    const unsigned before = entries(folder);
+    for (s.stop_at = 1; s.stop_at <= calls; s.stop_at++)
+        for (s.cancels = 0; s.cancels < 2; s.cancels++) {
+            s.calls = 0;
+            if (s.cancels)
+                FAILS(PGRAD_E_CANCELLED, "cancelled", save(new, AFTER[_i], PGRAD_DTYPE_F32));
+            else
+                FAILS(PGRAD_E_CALLBACK, "(save, ", save(new, AFTER[_i], PGRAD_DTYPE_F32));
+            ck_assert_int_eq(s.calls, s.stop_at);
+            pgrad_context_clear_cancel(context);
+            ck_assert_uint_eq(entries(folder), before);
+            OK(pgrad_context_set_progress(context, NULL, NULL)); /* is_model loads */
+            is_model(old);
+            OK(pgrad_context_set_progress(context, on_progress, &s));
+        }
+    OK(pgrad_context_set_progress(context, NULL, NULL));
+    OK(save(new, AFTER[_i], PGRAD_DTYPE_F32));
+    is_model(new);
+    pgrad_model_free(new);
+    pgrad_model_free(old);
+}
+END_TEST
+
 /* ---- killed ---- */
 
 /* Saves another model over the one that is there, killed at the n-th call; 1 when it came to the end. */
@@ -285,6 +357,7 @@ int main(void)
     tcase_add_test(tests, one_file_where_all_fits);
     tcase_add_test(tests, old_weights_go_others_stay);
     tcase_add_test(tests, too_many_files);
+    tcase_add_loop_test(tests, stopped_at_every_call, 0, 2);
     tcase_add_loop_test(tests, killed_at_every_call, 0, 3);
     suite_add_tcase(suite, tests);
     return run_suite(suite);
