@@ -123,23 +123,11 @@ run_memory() {
     done
 }
 
-run_size() {
-    strip -o "$work/stripped" "$(readlink -f "$build/lib/libpolicygrad.so")" || return
-    bytes=$(wc -c <"$work/stripped")
-    python3 -c "print('{\"name\":\"size\",\"value\":%d,\"unit\":\"bytes\",\"limit\":1000000,\"share\":%.3f}' % ($bytes, $bytes / 1e6))"
-}
+footprint() { python3 tests/abi/footprint.py "$build/lib/libpolicygrad.so" "$1"; }
 
-run_open() {
-    python3 - "$build/lib/libpolicygrad.so" <<'PY'
-import ctypes, subprocess, sys, time
-code = ("import ctypes,sys,time\nstart=time.perf_counter()\nlibrary=ctypes.CDLL(sys.argv[1])\n"
-        "context=ctypes.c_void_p()\nassert library.pgrad_context_create(None, ctypes.byref(context))==0\n"
-        "print((time.perf_counter()-start)*1e3)")
-times = sorted(float(subprocess.run([sys.executable, "-c", code, sys.argv[1]], capture_output=True, text=True,
-                                    check=True).stdout) for _ in range(9))
-print('{"name":"open","value":%.3f,"unit":"ms","limit":20,"share":%.3f}' % (times[4], times[4] / 20))
-PY
-}
+run_size() { footprint size; }
+
+run_open() { footprint open; }
 
 status=0
 run() { # PROGRAM, names asked for
