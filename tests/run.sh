@@ -40,5 +40,12 @@ for test in tests:
         lacking[name] = lacking.get(name, 0) + 1
 sets = "".join(f"; kernel set {name}: skipped in {n} programs" for name, n in sorted(lacking.items()))
 print(f"{passed} passed, {len(results) - passed - skipped} failed, {skipped} skipped{sets}")
+for test in tests:
+    reasons = re.findall(r"^skipped: (?!context\.kernel_set)(.*)", f"{test.get('stdout')}\n{test.get('stderr')}", re.M)
+    name, reason = test["name"].split(" / ")[-1], "; ".join(sorted(set(reasons)))
+    if test["result"] == "SKIP":
+        print(f"skipped {name}: {reason or 'it does not say why'}")
+    elif reasons:
+        print(f"skipped in {name}: {reason}")
 PY
 exit $status
