@@ -1,5 +1,5 @@
 #!/bin/sh
-# Where packages.sh may not install, it names what is missing and ends with status 1.
+# Where packages.sh may not install, or cannot, it names what is missing and ends with status 1.
 # usage: check_packages.sh ROOT
 set -eu
 root=$1
@@ -9,10 +9,16 @@ fail() {
     echo "$*"
     exit 1
 }
-mkdir "$work/user" "$work/bare"
-printf '#!/bin/sh\necho 1000\n' >"$work/user/id"
-printf '#!/bin/sh\nexit 1\n' >"$work/user/pkg-config" # no module is there
-chmod +x "$work/user/id" "$work/user/pkg-config"
+mkdir "$work/user" "$work/root" "$work/bare"
+stub() { # FILE SCRIPT
+    printf '#!/bin/sh\n%s\n' "$2" >"$work/$1"
+    chmod +x "$work/$1"
+}
+stub user/id 'echo 1000'
+stub user/pkg-config 'exit 1' # no module is there
+stub root/id 'echo 0'
+stub root/pkg-config 'exit 1'
+stub root/apt-get 'echo "apt-get $1: no network" >&2; exit 1'
 ln -s "$(command -v sh)" "$work/bare/sh"
 
 says() { # PATH WORDS...
@@ -33,4 +39,8 @@ says "$work/bare" meson ninja libblis-dev no-such-package 'install what your sys
 if command -v apt-get >/dev/null; then
     says "$work/user:$PATH" 'sudo apt-get install'
 fi
+says "$work/root:$PATH" libjansson-dev libpcre2-dev libutf8proc-dev zlib1g-dev no-such-package \
+    'apt-get update: no network' 'sudo apt-get install'
+stub root/apt-get '[ "$1" = update ] || { echo "apt-get $1: no such package" >&2; exit 100; }'
+says "$work/root:$PATH" 'apt-get install: no such package' no-such-package
 echo "packages.sh says what is missing"
