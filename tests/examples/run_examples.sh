@@ -15,6 +15,8 @@ quickstart() { "$programs/quickstart" "$@" >"$work/log" 2>&1; }
 
 quickstart --steps 2 --out "$work/out" || fail "quickstart failed"
 tail -n 1 "$work/log" | grep -Eq '^quickstart: reward 0\.[0-9]+ -> [01]\.[0-9]+ in [0-9]+ s$' || fail "the last line"
+grep -Eq '^learning +step +[0-9]+/2  reward [01]\.[0-9]{3}  +[0-9]+ tokens/s  +[0-9]+ s left' "$work/log" ||
+    fail "the progress line: reward, speed, time left"
 grep -q 'perfect one 1' "$work/log" || fail "what scores mean"
 grep -q 'loaded again: the same completions' "$work/log" || fail "saved and loaded"
 [ "$(wc -l <"$work/out/metrics.jsonl")" = 2 ] || fail "one line of metrics a step"
