@@ -12,7 +12,9 @@
  * A prompt makes a group: group_size completions, numbered group by group. A completion's arrays have
  * one value per completion token, REWARDS and ADVANTAGES per sequence included (they are spread).
  *
- * Pointers given out are valid until the next non-const call on the rollout.
+ * Pointers given out are valid until the next non-const call on the rollout. Those to a completion's
+ * ids and arrays point to memory of the rollout's own, taken once: what stands there changes with such a
+ * call, but it may be read as long as the rollout lives, which is what a binding's views need.
  *
  * Threads: one at a time; const calls may run in parallel. */
 #ifndef POLICYGRAD_ROLLOUT_H
@@ -151,6 +153,11 @@ PGRAD_API void pgrad_generate_params_init(pgrad_generate_params *params, size_t 
  * Errors: E_INVALID; E_MISMATCH (the tokenizer has more ids than the model); E_LIMIT; E_NOMEM. */
 PGRAD_API pgrad_status pgrad_rollout_create(pgrad_model *model, pgrad_tokenizer *tokenizer,
                                             const pgrad_rollout_params *params, pgrad_rollout **out);
+
+/* Takes a reference more for the caller, who drops it with pgrad_rollout_free, and gives the rollout back:
+ * for who wants to keep what a callback was shown, one of pgrad_train say, which otherwise goes when that
+ * returns. NULL is allowed. Threads: safe. */
+PGRAD_API pgrad_rollout *pgrad_rollout_retain(const pgrad_rollout *rollout);
 
 /* Drops the caller's reference. NULL is allowed. */
 PGRAD_API void pgrad_rollout_free(pgrad_rollout *rollout);

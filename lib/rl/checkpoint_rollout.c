@@ -18,7 +18,7 @@ static pgrad_context *rollout_context(const void *handle)
 
 static void rollout_retain(void *handle)
 {
-    atomic_fetch_add(&((pgrad_rollout *)handle)->references, 1);
+    (void)pgrad_rollout_retain(handle);
 }
 
 static void rollout_release(void *handle)

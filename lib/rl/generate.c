@@ -497,7 +497,7 @@ pgrad_status pgrad_rollout_generate(pgrad_rollout *rollout, pgrad_sampler *sampl
     PGRAD__TRY(pgrad__enter(rollout->context, &scope));
     pgrad_status status = pgrad__lock_read(&rollout->model->lock, "rollout_generate: the model");
     if (status == PGRAD_OK) {
-        atomic_fetch_add(&rollout->references, 1);
+        (void)pgrad_rollout_retain(rollout);
         atomic_fetch_add(&sampler->references, 1);
         status = generate(rollout, sampler, params);
         pgrad__unlock_read(&rollout->model->lock);

@@ -383,7 +383,7 @@ pgrad_status pgrad_reward_apply(pgrad_reward *reward, pgrad_rollout *rollout)
                            "reward_apply: called from inside a callback of the rollout");
     PGRAD__TRY(pgrad__enter(rollout->context, &scope));
     atomic_fetch_add(&reward->references, 1);
-    atomic_fetch_add(&rollout->references, 1);
+    (void)pgrad_rollout_retain(rollout);
     pgrad_status status = apply(reward, rollout);
     pgrad_rollout_free(rollout);
     pgrad_reward_free(reward);

@@ -171,6 +171,14 @@ pgrad_status pgrad_rollout_create(pgrad_model *model, pgrad_tokenizer *tokenizer
     return status;
 }
 
+pgrad_rollout *pgrad_rollout_retain(const pgrad_rollout *rollout)
+{
+    pgrad_rollout *own = (pgrad_rollout *)rollout; /* const says what may be seen to change */
+    if (own != NULL)
+        atomic_fetch_add(&own->references, 1);
+    return own;
+}
+
 void pgrad_rollout_free(pgrad_rollout *rollout)
 {
     if (rollout != NULL && atomic_fetch_sub(&rollout->references, 1) == 1)

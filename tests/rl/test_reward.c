@@ -33,7 +33,7 @@ typedef struct script {
 } script;
 
 enum { LENGTH_SCORE, LEAVE_NAN, INFINITE, RETURN_ZERO, RETURN_MORE, RETURN_NEGATIVE, FAIL_TEXT, FAIL_ALL, SKIP, TOKENS, TOKENS_UNCHECKED,
-       MEDDLE, DROP, CANCEL, ROUND, HUGE_SCORE };
+       MEDDLE, DROP, CANCEL, ROUND, HUGE_SCORE, KEEP };
 
 static void meddle(script *s, pgrad_scores *scores)
 {
@@ -89,6 +89,8 @@ static int32_t score(void *user, const pgrad_rollout *rollout, uint32_t first, u
         pgrad_reward_free(s->self);
         pgrad_rollout_free(s->rollout);
     }
+    if (s->what == KEEP)
+        s->rollout = pgrad_rollout_retain(rollout);
     if (s->what == CANCEL)
         pgrad_context_cancel(s->context);
     if (s->what == ROUND)
@@ -592,6 +594,36 @@ START_TEST(the_rest_of_a_step_allocates_once)
 }
 END_TEST
 
+START_TEST(what_a_callback_keeps_outlives_its_owner)
+{
+    world w = begin_world(LLAMA_CONFIG);
+    pgrad_rollout *rollout = make_scored(&w);
+    script s = {.bad_at = UINT32_MAX, .what = KEEP};
+    pgrad_reward *reward = make_reward(w.context, "length", &s);
+    OK(pgrad_reward_apply(reward, rollout));
+    const float *values = pgrad_rollout_array(rollout, PGRAD_REWARDS, 3, NULL);
+    const pgrad_token *ids = pgrad_rollout_tokens(rollout, 3, NULL);
+    pgrad_rollout_free(rollout);
+    ck_assert_ptr_eq(s.rollout, rollout);
+    ck_assert(at(s.rollout, 3, 5) == 6.0f);
+    pgrad_rollout_clear(s.rollout); /* what was given out is still memory of the rollout's */
+    ck_assert(values[5] == 6.0f && ids[5] == 'm');
+    (void)add_text_prompt(s.rollout, "p", NULL);
+    const pgrad_token other[] = {'x', 'y'};
+    for (int i = 0; i < 2; i++)
+        OK(pgrad_rollout_add_sequence(s.rollout, 0, other, 2, NULL));
+    (void)add_text_prompt(s.rollout, "q", NULL);
+    for (int i = 0; i < 2; i++)
+        OK(pgrad_rollout_add_sequence(s.rollout, 1, other, 2, NULL));
+    ck_assert_ptr_eq(pgrad_rollout_tokens(s.rollout, 3, NULL), ids);
+    ck_assert(ids[1] == 'y');
+    pgrad_rollout_free(s.rollout);
+    ck_assert_ptr_null(pgrad_rollout_retain(NULL));
+    pgrad_reward_free(reward);
+    end_world(&w);
+}
+END_TEST
+
 START_TEST(applying_again_allocates_nothing)
 {
     world w = begin_world(LLAMA_CONFIG);
@@ -627,6 +659,7 @@ int main(void)
     tcase_add_test(tcase, the_report_tells_how_far_the_sampler_is);
     tcase_add_test(tcase, another_completion_drops_the_rewards);
     tcase_add_test(tcase, bad_arguments);
+    tcase_add_test(tcase, what_a_callback_keeps_outlives_its_owner);
     tcase_add_test(tcase, applying_again_allocates_nothing);
     tcase_add_loop_test(tcase, the_rest_of_a_step_allocates_once, 0, 2);
     suite_add_tcase(suite, tcase);
