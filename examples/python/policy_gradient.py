@@ -2,6 +2,8 @@
 """Policy gradient in Python, the reward function a lambda.
 
 usage: policy_gradient.py [MODEL [EPOCHS]]"""
+from __future__ import annotations
+
 import pathlib
 import sys
 
@@ -10,7 +12,7 @@ from policygrad import Context, Model, Tokenizer, policy_gradient
 PROMPTS = [f"paint it {colour}:" for colour in ("red", "blue", "green", "white", "black", "gold")]
 
 
-def main():
+def main() -> None:
     embedded = pathlib.Path(__file__).resolve().parents[1] / "embedded" / "model"
     path = sys.argv[1] if len(sys.argv) > 1 else embedded
     epochs = int(sys.argv[2]) if len(sys.argv) > 2 else 60
