@@ -550,6 +550,7 @@ def _guard(function: Callable[[], int], failed: int = 0) -> int:
     ctypes callback, the value C gets then is undefined."""
     if _pending.thrown is not None:
         return failed
+    was = _pending.in_python
     try:
         _pending.in_python = True
         return function()
@@ -557,7 +558,7 @@ def _guard(function: Callable[[], int], failed: int = 0) -> int:
         _pending.thrown = thrown
         return failed
     finally:
-        _pending.in_python = False
+        _pending.in_python = was
 
 
 def _deferring(handler: Callable[..., Any]) -> Callable[..., None]:
@@ -617,10 +618,15 @@ def _check(status: int) -> None:
 # ---- values to C and back ----
 
 
-def _bytes(text: str, what: str) -> bytes:
+def _text_of(text: str, what: str) -> bytes:
     if not isinstance(text, str):
         raise TypeError(f"{what}: expected a text, found {type(text).__name__}")
-    raw = text.encode()
+    return text.encode()
+
+
+def _bytes(text: str, what: str) -> bytes:
+    """The same where C wants a NUL at the end."""
+    raw = _text_of(text, what)
     if b"\0" in raw:
         raise ValueError(f"{what}: holds a NUL character")
     return raw
@@ -653,7 +659,15 @@ def _filled(kind: Type[_S], function: str, *arguments: Any) -> _S:
     return out
 
 
-_CODES: Dict[Any, str] = {c_int32: "i", c_float: "f"}
+_CODES: Dict[Any, str] = {c_int32: "i", c_uint32: "I", c_float: "f"}
+
+
+def _integer(kind: Any, value: int) -> Any:
+    """A C integer; ctypes alone would wrap it around."""
+    made = kind(value)
+    if made.value != value:
+        raise ValueError(f"{value} does not fit into {kind.__name__[2:]}")
+    return made
 
 
 def _vector(kind: Any, values: Any, what: str) -> Any:
@@ -925,8 +939,8 @@ class Model(Handle):
     @classmethod
     def create(cls, context: Context, config_json: str, seed: int = 0, **params: Any) -> "Model":
         """With random weights, from the text of a config.json."""
-        return cls(cls._make("pgrad_model_create", context.live, _bytes(config_json, "config_json"), c_uint64(seed),
-                             _params("model", params)), context)
+        return cls(cls._make("pgrad_model_create", context.live, _bytes(config_json, "config_json"),
+                             _integer(c_uint64, seed), _params("model", params)), context)
 
     def snapshot(self) -> "Model":
         """A frozen copy of the weights as they are now."""
@@ -1032,12 +1046,12 @@ class Tokenizer(Handle):
 
     def encode(self, text: str, flags: int = 0) -> List[int]:
         """flags: ENCODE_SPECIAL, ENCODE_ADD."""
-        data = text.encode()
+        data = _text_of(text, "text")
         return _ids("pgrad_tokenizer_encode", len(data) + 8, self.live, data, c_size_t(len(data)), c_uint32(flags))
 
     def chat(self, messages: Sequence[Tuple[str, str]], flags: int = CHAT_GENERATE) -> List[int]:
         """Ids of a conversation, messages as (role, text); flags are CHAT_*."""
-        raw = [(_bytes(role, "role"), text.encode()) for role, text in messages]
+        raw = [(_bytes(role, "role"), _text_of(text, "text")) for role, text in messages]
         messages_of = (_Message * len(raw))(*(_Message(role, text, len(text)) for role, text in raw))
         room = sum(len(text) + 16 for _, text in raw) + 16
         return _ids("pgrad_chat_format", room, self.live, messages_of, c_size_t(len(raw)), c_uint32(flags))
@@ -1054,7 +1068,7 @@ class Tokenizer(Handle):
 
     def find(self, content: str) -> Optional[int]:
         """The id of a token by its exact content, "<|im_end|>"; None without."""
-        raw = content.encode()
+        raw = _text_of(content, "content")
         found: int = _library.pgrad_tokenizer_find(self.live, raw, c_size_t(len(raw)))
         return None if found < 0 else found
 
@@ -1081,7 +1095,7 @@ class Decoder(Handle):
 
     def push(self, token: int) -> str:
         """The text that this id completes, often none."""
-        return self._piece("pgrad_decoder_push", c_int32(token))
+        return self._piece("pgrad_decoder_push", _integer(c_int32, token))
 
     def finish(self) -> str:
         """What was held back; the decoder is ready for a new text then."""
@@ -1117,14 +1131,14 @@ class Sampler(Handle):
 
     @next_sequence.setter
     def next_sequence(self, sequence: int) -> None:
-        _check(_library.pgrad_sampler_set_next_sequence(self.live, c_uint64(sequence)))
+        _check(_library.pgrad_sampler_set_next_sequence(self.live, _integer(c_uint64, sequence)))
 
     def pick(self, logits: Union[Array, Sequence[float]], sequence: int = 0, position: int = 0) -> Pick:
         """Draws one token from logits, without history: no repetition penalty, no stop rules. For a completion's number
         and, as position, the number of tokens before, the prompt's included, it is the draw of generate."""
         row, token, out = _vector(c_float, logits, "logits"), c_int32(), [c_float() for _ in range(3)]
-        _check(_library.pgrad_sampler_pick(self.live, row, c_size_t(len(row)), c_uint64(sequence), c_uint64(position),
-                                           byref(token), *map(byref, out)))
+        _check(_library.pgrad_sampler_pick(self.live, row, c_size_t(len(row)), _integer(c_uint64, sequence),
+                                           _integer(c_uint64, position), byref(token), *map(byref, out)))
         return Pick(token.value, *(number.value for number in out))
 
 
@@ -1222,13 +1236,13 @@ class RolloutView:
 
     def array(self, which: int, i: int) -> Array:
         """LOGPROBS, ADVANTAGES, ... of completion i, a view; None when it was not filled."""
-        return self._view("pgrad_rollout_array", c_float, c_uint32(which), self._index(i, len(self)))
+        return self._view("pgrad_rollout_array", c_float, _integer(c_uint32, which), self._index(i, len(self)))
 
     def set_array(self, which: int, i: int, values: Union[float, Sequence[float]]) -> None:
         """REWARDS, ADVANTAGES, OLD, REFERENCE or MASK of completion i: one value per token, or one for all."""
         vector = _vector(c_float, values if hasattr(values, "__len__") else [values], "values")
-        _check(_library.pgrad_rollout_set_array(self.live, c_uint32(which), self._index(i, len(self)), vector,
-                                                c_size_t(len(vector))))
+        _check(_library.pgrad_rollout_set_array(self.live, _integer(c_uint32, which), self._index(i, len(self)),
+                                                vector, c_size_t(len(vector))))
 
 
 @contextlib.contextmanager
@@ -1263,12 +1277,19 @@ class Rollout(RolloutView, Handle):
     def add_prompt(self, ids: Sequence[int], *, prefix: Sequence[int] = (), tag: int = 0, **data: str) -> int:
         """Returns the number of the prompt's group; data are texts for reward functions."""
         group, tokens = c_uint32(), _vector(c_int32, ids, "ids")
-        raw = [(_bytes(key, "key"), text.encode()) for key, text in data.items()]
+        raw = [(_bytes(key, "key"), _text_of(text, key)) for key, text in data.items()]
         _check(_library.pgrad_rollout_add_prompt(self.live, tokens, c_size_t(len(tokens)),
                                                  _params("prompt", {"prefix": prefix, "tag": tag}), byref(group)))
         for key, text in raw:
-            _check(_library.pgrad_rollout_set_data(self.live, group, key, text, c_size_t(len(text))))
+            self._set_data(group, key, text)
         return group.value
+
+    def set_data(self, group: int, key: str, text: str) -> None:
+        """Keeps a text with a prompt, or replaces the one of this key."""
+        self._set_data(self._index(group, self.n_groups), _bytes(key, "key"), _text_of(text, key))
+
+    def _set_data(self, group: c_uint32, key: bytes, text: bytes) -> None:
+        _check(_library.pgrad_rollout_set_data(self.live, group, key, text, c_size_t(len(text))))
 
     def add_sequence(self, group: int, ids: Sequence[int], **params: Any) -> None:
         """Adds a completion that was not sampled here. params: temperature, finish."""
@@ -1294,7 +1315,7 @@ class Rollout(RolloutView, Handle):
 
     def score(self, model: Model, which: int) -> None:
         """Log-probabilities under a model into CURRENT, OLD or REFERENCE."""
-        _call("pgrad_rollout_score", self.live, model.live, c_uint32(which))
+        _call("pgrad_rollout_score", self.live, model.live, _integer(c_uint32, which))
 
 
 # ---- rewards ----
@@ -1493,7 +1514,8 @@ class Objective(Handle):
 def _indices(indices: Optional[Sequence[int]]) -> Tuple[Any, c_uint32]:
     if indices is None:
         return None, c_uint32(0)
-    return (c_uint32 * max(len(indices), 1))(*indices), c_uint32(len(indices))
+    vector = _vector(c_uint32, indices, "indices")
+    return vector, c_uint32(len(vector))
 
 
 class Optimizer(Handle):
@@ -1606,7 +1628,10 @@ def read_prompts(path: Path) -> Dict[str, List[Optional[str]]]:
     return {name: [text(row.get(name)) for row in rows] for name in {name: None for row in rows for name in row}}
 
 
-def _strings(texts: Sequence[Optional[str]], what: str) -> Any:
+def _strings(texts: Iterable[Optional[str]], what: str) -> Any:
+    if isinstance(texts, (str, bytes)):
+        raise TypeError(f"{what}: expected a sequence of texts, found one text")
+    texts = list(texts)
     return (c_char_p * len(texts))(*(None if text is None else _bytes(text, f"{what}[{i}]")
                                      for i, text in enumerate(texts)))
 

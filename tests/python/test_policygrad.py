@@ -147,7 +147,10 @@ class Test(Case):
         def interrupted(*arguments):
             status = create(*arguments)
             self.assertEqual(status, pg.OK)
-            os.kill(os.getpid(), signal.SIGINT)
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt:
+                self.fail("thrown into C code")
             return status
 
         config = json.dumps({"model_type": "llama", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8,
@@ -255,6 +258,16 @@ class Test(Case):
             with self.assertRaises(pg.Error) as caught:
                 reward.apply(rollout)
             self.assertEqual(caught.exception.name, "E_MISMATCH")
+
+    def test_data(self):
+        rollout = self.generated()
+        self.assertEqual((rollout.data(0, "asked"), rollout.data(0, "answer")), ("red", None))
+        rollout.set_data(0, "answer", "größer\0☃")
+        rollout.set_data(0, "asked", "")
+        self.assertEqual((rollout.data(0, "asked"), rollout.data(0, "answer")), ("", "größer\0☃"))
+        seen = set()
+        pg.Reward(self.context, lambda text, answer, other: seen.add((answer, other))).apply(rollout)
+        self.assertEqual(seen, {("größer\0☃", None)})
 
     def test_combine(self):
         rollout = self.generated()
@@ -370,6 +383,8 @@ class Test(Case):
         pg.Sampler(self.context, logit_bias={}).close()
         with self.assertRaisesRegex(ValueError, "NUL"):
             pg.Sampler(self.context, stop_strings=["a\0b"])
+        with self.assertRaisesRegex(TypeError, "stop_strings: expected a sequence of texts, found one text"):
+            pg.Sampler(self.context, stop_strings="red")
         with self.assertRaisesRegex(ValueError, "differ in length"):
             pg.Sampler(self.context, bias_tokens=[1, 2], logit_bias=[1.0])
         with self.assertRaisesRegex(pg.Error, "no field of this name"):
@@ -470,6 +485,14 @@ class Test(Case):
                 rollout.add_prompt(ids)
         with self.assertRaisesRegex(pg.Error, "empty prompt"):
             rollout.add_prompt([])
+        with self.assertRaisesRegex(TypeError, "asked: expected a text, found int"):
+            rollout.add_prompt([1], asked=1)
+        for call in (lambda: pg.Model.create(self.context, "{}", seed=-1), lambda: rollout.array(2 ** 32, 0),
+                     lambda: pg.Sampler(self.context).pick([0.0], 2 ** 64), lambda: rollout.score(self.model, -1),
+                     lambda: pg.Objective(self.model).normalizer(rollout, [2 ** 32]),
+                     lambda: pg.Decoder(self.tokenizer).push(2 ** 32)):
+            with self.assertRaises(ValueError):
+                call()
         self.assertEqual(rollout.n_groups, 1)
         for call in (rollout.text, rollout.tokens, rollout.sequence, rollout.prompt, lambda i: rollout.data(i, "asked"),
                      lambda i: rollout.array(pg.LOGPROBS, i), lambda i: rollout.set_array(pg.OLD, i, 0.0)):
