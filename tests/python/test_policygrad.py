@@ -546,6 +546,10 @@ class Test(Case):
         self.assertEqual(pg.describe("sampler", temperature=0.5, stop_tokens=[1])["temperature"], 0.5)
         self.assertEqual(pg.describe("advantage", estimator="rloo")["estimator"], "rloo")
         self.assertEqual(pg.describe("train")["max_seconds"], math.inf)
+        self.assertEqual(pg.describe("rollout", profile="trl-1.10")["max_new_tokens"], 512)
+        self.assertEqual(pg.describe("rollout", profile="trl-1.10", max_new_tokens=7)["max_new_tokens"], 7)
+        with self.assertRaisesRegex(pg.Error, "trl-0"):
+            pg.Rollout(self.model, profile="trl-0")
         with self.assertRaisesRegex(ValueError, "'smapler'"):
             pg.describe("smapler")
         with self.assertRaisesRegex(pg.Error, "no field"):

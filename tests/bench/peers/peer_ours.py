@@ -36,7 +36,7 @@ def set_reward(rollout: pg.Rollout, i: int) -> None:
 
 def describe(context: pg.Context, model: pg.Model) -> dict:
     info, size = context.info(), model.info()
-    return {"kernel_set": info.kernel_set_name.decode(), "library_bytes": info.memory_peak,
+    return {"kernel_set": info.kernel_set_name, "library_bytes": info.memory_peak,
             "n_parameters": size.n_parameters, "head_parameters": size.n_vocab * size.n_embd,
             "kv_floats": 2 * size.n_layers * size.n_kv_heads * size.head_dim}
 
