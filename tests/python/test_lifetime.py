@@ -226,7 +226,7 @@ class Test(Case):
         self.assertEqual(names[:2], ["test_tracebacks_lead_from_the_call_to_the_callback", "called"])
         self.assertEqual(names[-1], "score")
 
-    def test_whatever_is_thrown_comes_out(self):
+    def test_rw09_whatever_is_thrown_comes_out(self):
         for kind in (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, MemoryError, RecursionError):
             def thrown(*_):
                 raise kind("here")

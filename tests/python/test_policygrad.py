@@ -164,7 +164,7 @@ class Test(Case):
             pg._library.pgrad_model_create = create
         self.assertEqual(self.context.info().memory_now, before)
 
-    def test_interrupt_in_progress(self):
+    def test_rw09_interrupt_in_progress(self):
         before = signal.getsignal(signal.SIGINT)
         for _ in range(5):
             self.context.on_progress(lambda what, done, total: os.kill(os.getpid(), signal.SIGINT) if done else None)
@@ -209,7 +209,7 @@ class Test(Case):
         with self.assertRaisesRegex(Boom, "here"):
             self.generated(event=boom)
 
-    def test_callbacks_outlive_the_context_object(self):  # RW09
+    def test_rw09_callbacks_outlive_the_context_object(self):  # RW09
         def made():
             context = pg.Context()
             context.on_progress(lambda what, done, total: seen.append(what))
