@@ -1,10 +1,15 @@
-/* What the examples share: a failing call prints its message and ends the program. */
+/* What the examples share: a failing call prints its message and ends the program. The embedded
+ * model is found from the top of the source tree; the build says where it is. */
 #ifndef POLICYGRAD_EXAMPLES_COMMON_H
 #define POLICYGRAD_EXAMPLES_COMMON_H
 
 #include <policygrad.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+#ifndef EXAMPLE_MODEL
+#define EXAMPLE_MODEL "examples/embedded/model"
+#endif
 
 #define CHECK(call)                                                                                \
     do {                                                                                           \
