@@ -57,8 +57,7 @@ typedef struct pgrad_optimizer_params {
 /* Writes the size and the defaults, no more than size bytes. */
 PGRAD_API void pgrad_optimizer_params_init(pgrad_optimizer_params *params, size_t size);
 
-/* Takes the memory of the moments. Errors: E_INVALID; E_STATE (a frozen model);
- * E_UNSUPPORTED (weights that are not f32); E_LIMIT; E_NOMEM. */
+/* Takes the memory of the moments. Errors: E_INVALID; E_STATE (a frozen model); E_LIMIT; E_NOMEM. */
 PGRAD_API pgrad_status pgrad_optimizer_create(pgrad_model *model, const pgrad_optimizer_params *params,
                                               pgrad_optimizer **out);
 
