@@ -27,9 +27,7 @@ ELSEWHERE = {
     "sh tests/packages.sh": ("tests/run.sh", "sh tests/packages.sh"),
     "sh tests/fetch_models.sh": (".ci/run", "sh tests/fetch_models.sh --all"),
     "sh tests/fuzz/run.sh": (".ci/run", "sh tests/fuzz/run.sh 15"),
-    "sh tests/bench/run.sh": ("tests/bench/check_names.sh", "run.sh"),
     "sh tests/docs/run_doxygen.sh": ("tests/meson.build", "docs/run_doxygen.sh"),
-    "meson setup build && ninja -C build": ("tests/run.sh", "meson setup"),
     "meson setup build-install -Dtests=false -Dbench=false && meson install -C build-install && ldconfig":
         ("tests/install/check_install.sh", "meson install"),
     "cc program.c $(pkg-config --cflags --libs policygrad) -o program":
@@ -174,17 +172,23 @@ def masked(text):
     return re.sub(r"[-+]?\d[\d.e+-]*", "#", " ".join(text.split()))
 
 
+used = set()  # of ELSEWHERE
+
+
 def elsewhere(root, page, line, code):
     """Commands of a block that another place runs; the rest."""
     left = []
     for command in code.strip().split("\n"):
         command = re.sub(r"\s+#.*", "", command).strip()
-        found = ELSEWHERE.get(command) or next((place for known, place in ELSEWHERE.items()
-                                                if known.startswith("sh ") and (command + " ").startswith(known + " ")), None)
-        if found is None:
+        known = next((known for known in ELSEWHERE if command == known or
+                      known.startswith("sh ") and command.startswith(known + " ")), None)
+        if known is None:
             left.append(command)
-        elif found[1] not in (root / found[0]).read_text():
-            fail(page, line, f"{command}: expected {found[0]} to run it, by \"{found[1]}\"")
+            continue
+        used.add(known)
+        place, by = ELSEWHERE[known]
+        if by not in (root / place).read_text():
+            fail(page, line, f"{command}: expected {place} to run it, by \"{by}\"")
     return "\n".join(left) + "\n" if left else ""
 
 
@@ -250,9 +254,14 @@ def check_words(root, page, text, names, statuses):
         for path in re.findall(r"`((?:lib|tests|docs|examples|include|pkgconfig)/[\w./-]*\w/?)`", line):
             if not (root / path).exists() and "_NAME." not in path:
                 fail(page, number, f"{path} is not there")
-        for script in re.findall(r"`sh ([\w/.]+\.sh)", line):
+        for script, options in re.findall(r"`(?:sh |python3 )?((?:examples|tests|docs)/[\w/.]+\.(?:sh|py))( [^`]*)?`", line):
             if not (root / script).exists():
                 fail(page, number, f"{script} is not there")
+                continue
+            beside = "".join(path.read_text() for path in (root / script).parent.glob("*.*[hyc]"))  # it may hand them on
+            for option in re.findall(r" (--[\w-]+)", options):
+                if option not in beside:
+                    fail(page, number, f"{script} knows no {option}")
     for number, line in enumerate(text.split("\n"), 1):
         for name in re.findall(r"\b(?:pgrad|PGRAD)_[a-zA-Z]\w*\b(?![*.])", line):
             if name not in names and not re.search(r"_$|_X\b|_X_|_NAME\b|^PGRAD_TEST_|^pgrad_noun_verb$", name):
@@ -287,6 +296,8 @@ def main():
             os.chdir("/")
         for key, value in counts.items():
             total[key] = total.get(key, 0) + value
+    if not sys.argv[6:]:
+        failures.extend(f"ELSEWHERE: no page says {known}" for known in ELSEWHERE if known not in used)
     if failures:
         sys.exit("\n".join(failures))
     print(f"{len(pages)} pages: {total['run']} blocks run, {total['elsewhere']} commands run elsewhere, "

@@ -2,6 +2,10 @@
 # Makes the API reference out of the public headers; any warning is a failure. Status 77: there is no doxygen here.
 # usage: run_doxygen.sh [FOLDER]      without FOLDER nothing is left
 set -eu
+case ${1:-/} in
+/*) out=${1:-} ;;
+*) out=$PWD/$1 ;;
+esac
 cd "$(dirname "$0")/../.."
 if ! command -v doxygen >/dev/null 2>&1; then
     echo "skipped: no doxygen, so the API reference was not made (sh tests/packages.sh doxygen:doxygen)" >&2
@@ -9,7 +13,7 @@ if ! command -v doxygen >/dev/null 2>&1; then
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-out=${1:-$work/api}
+out=${out:-$work/api}
 mkdir -p "$out"
 { cat docs/Doxyfile && echo "OUTPUT_DIRECTORY = $out"; } | doxygen - 2>"$work/warnings" || status=$?
 if [ -s "$work/warnings" ] || [ "${status:-0}" != 0 ]; then
