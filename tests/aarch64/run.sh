@@ -41,4 +41,5 @@ if ! [ -f "$build/build.ninja" ]; then
 fi
 ninja -C "$build" --quiet
 export PGRAD_TEST_MODELS="${PGRAD_TEST_MODELS:-$PWD/.models}" PGRAD_TEST_SHORT=1
+export CK_TIMEOUT_MULTIPLIER=20 # Check has limits of its own
 meson test -C "$build" --no-rebuild --print-errorlogs --timeout-multiplier 20 "$@"
