@@ -286,9 +286,9 @@ class Test(Case):
 
             old = signal.signal(number, handler)
             timer = threading.Timer(0.1, os.kill, (os.getpid(), number))
-            timer.start()
             try:
                 with self.assertRaises(TimeoutError):
+                    timer.start()
                     pg.train(self.model, self.tokenizer, lambda text: float(len(text)), PROMPTS, steps=100000,
                              prompts_per_step=2, max_new_tokens=16)
                 self.assertIs(signal.getsignal(number), handler)

@@ -178,8 +178,8 @@ class Test(Case):
         sent = []
         for _ in range(3):
             timer = threading.Timer(0.1, lambda: (sent.append(1), os.kill(os.getpid(), signal.SIGINT)))
-            timer.start()
             with self.assertRaises(KeyboardInterrupt):
+                timer.start()
                 pg.train(self.model, self.tokenizer, lambda text: float(len(text)), PROMPTS, steps=100000,
                          prompts_per_step=2, max_new_tokens=16)
             timer.join()
