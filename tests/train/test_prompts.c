@@ -50,8 +50,10 @@ START_TEST(texts_become_ids)
         pgrad_prompts_init(&prompts, sizeof prompts);
         prompts.n = TEXTS;
         prompts.texts = texts;
-        prompts.system = SYSTEM; /* without turns it is not there */
         becomes(&w, &prompts, i, plain, n_plain);
+        pgrad__prompt_set set;
+        prompts.system = SYSTEM; /* without turns there is no place for it */
+        ck_assert_int_eq(pgrad__prompt_set_init(&set, w.model, w.tokenizer, &prompts, 3), PGRAD_E_INVALID);
         prompts.chat = 1;
         prompts.n_columns = 1;
         prompts.column_names = names;
