@@ -3,8 +3,9 @@
 
     compare_saved.py LIBRARY ROOT [MODEL.gguf]       needs torch and transformers
 
-1. Each tiny model of tests/golden, saved in f32, in bf16 and in shards: transformers' logits of what it loads are those
-   of this library, which loads the same folder.
+1. Each tiny model of tests/golden, folder or GGUF file, saved in f32, in bf16 and in shards: transformers' logits of what
+   it loads are those of this library; of its source, where the weights are not rounded. So config.json, which is made
+   anew for a GGUF file, is judged too.
 2. MODEL.gguf (default: smollm2.gguf in $PGRAD_TEST_MODELS) with its tokenizer, written as tokenizer.json from the
    metadata of the GGUF file: transformers' tokenizer of the folder gives this library's ids of the file.
 """
@@ -29,15 +30,20 @@ TEXTS = ["The capital of France is", "  two  spaces\n\tand a tab", "naïve café
 
 
 def compare_models(context, folder):
+    golden = ROOT / "tests" / "golden"
+    sources = [path.parent for path in golden.glob("*/golden.safetensors")] + list(golden.glob("*.gguf"))
+    assert any(path.suffix == ".gguf" for path in sources)
     worst = 0.0
-    for source in sorted(path.parent for path in (ROOT / "tests" / "golden").glob("*/golden.safetensors")):
+    for source in sorted(sources):
         for form, fields in FORMS.items():
             path = folder / f"{source.name}-{form}"
-            pg.Model.load(context, source).save(path, **fields)
+            saved = pg.Model.load(context, source)
+            saved.save(path, **fields)
             shards = len(list(path.glob("*.safetensors")))
             assert (shards > 1) == (form == "shards"), (path, shards)
             ids = [(7 * i + i * i) % 40 for i in range(33)]
-            ours = np.asarray(pg.Model.load(context, path).logits(ids)).reshape(-1)
+            rounded = form == "bf16"
+            ours = np.asarray((pg.Model.load(context, path) if rounded else saved).logits(ids)).reshape(-1)
             model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32,
                                                                       attn_implementation="eager").eval()
             with torch.no_grad():
@@ -45,7 +51,7 @@ def compare_models(context, folder):
             error = float(np.abs(ours - theirs).max())
             assert error <= LOGITS_ERROR, f"{path.name}: logits differ by {error}"
             worst = max(worst, error)
-    print(f"tiny models saved in {', '.join(FORMS)}: logits differ by {worst:.1e} at most")
+    print(f"{len(sources)} tiny models saved in {', '.join(FORMS)}: logits differ by {worst:.1e} at most")
 
 
 def compare_tokenizer(context, folder, path):
