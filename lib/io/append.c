@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <policygrad/status.h>
@@ -20,17 +21,32 @@ pgrad_status pgrad__append_open(const char *path, int *descriptor)
     return PGRAD_OK;
 }
 
+/* A part of a line would spoil the next one: it is taken back, unless another has written behind
+ * it. */
+static void take_back(int descriptor, const struct stat *before, size_t written)
+{
+    struct stat now;
+    if (written > 0 && S_ISREG(before->st_mode) && fstat(descriptor, &now) == 0 &&
+        now.st_size == before->st_size + (off_t)written)
+        (void)!ftruncate(descriptor, before->st_size);
+}
+
 pgrad_status pgrad__append_write(int descriptor, const char *path, const char *data, size_t size)
 {
     size_t written = 0;
+    struct stat before = {0};
+    (void)fstat(descriptor, &before);
     while (written < size) {
         ssize_t n = write(descriptor, data + written, size - written);
         if (n < 0 && errno == EINTR)
             continue;
         if (n == 0)
             errno = ENOSPC;
-        if (n <= 0)
-            return pgrad__fail_system(path, "write");
+        if (n <= 0) {
+            pgrad_status status = pgrad__fail_system(path, "write");
+            take_back(descriptor, &before, written);
+            return status;
+        }
         written += (size_t)n;
     }
     return PGRAD_OK;

@@ -2,6 +2,9 @@
 
 #include "io_test.h"
 
+#include <signal.h>
+#include <sys/resource.h>
+
 /* What is there stays, whoever else writes to its end. */
 START_TEST(lines_come_behind_what_is_there)
 {
@@ -45,11 +48,30 @@ START_TEST(failures_are_told)
 }
 END_TEST
 
+/* A disk that is full in the middle of a line: the limit on a file's size is one that everybody may set. */
+START_TEST(no_half_line_stays)
+{
+    const char *path = put_file("f", "first line\n", 11);
+    const struct rlimit small = {16, 16};
+    int descriptor = -1;
+    OK(pgrad__append_open(path, &descriptor));
+    signal(SIGXFSZ, SIG_IGN);
+    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &small), 0); /* of this test's own process */
+    FAILS(PGRAD_E_IO, strerror(EFBIG), pgrad__append_write(descriptor, path, "second line\n", 12));
+    file_is(path, "first line\n");
+    OK(pgrad__append_write(descriptor, path, "3rd\n", 4));
+    file_is(path, "first line\n3rd\n");
+    pgrad__append_close(descriptor);
+}
+END_TEST
+
 static void add(TCase *tests)
 {
     tcase_add_test(tests, lines_come_behind_what_is_there);
     tcase_add_test(tests, a_new_file_is_made);
     tcase_add_test(tests, failures_are_told);
+    if (getenv("CK_FORK") == NULL) /* the limit would stay for all that follows */
+        tcase_add_test(tests, no_half_line_stays);
 }
 
 int main(void)

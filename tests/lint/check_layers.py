@@ -36,7 +36,7 @@ PLATFORM = [
     ("lib/base/pool.c", {"pthread.h", "sched.h", "signal.h"}),
     ("lib/base/thread.c", {"pthread.h", "signal.h"}),
     ("lib/io/file.c", {"fcntl.h", "sys/stat.h", "unistd.h"}),
-    ("lib/io/append.c", {"fcntl.h", "unistd.h"}),
+    ("lib/io/append.c", {"fcntl.h", "sys/stat.h", "unistd.h"}),
     ("lib/io/atomic_file.c", {"dirent.h", "fcntl.h", "sys/file.h", "sys/stat.h", "unistd.h"}),
     ("lib/io/system_*.[ch]", {"fcntl.h", "unistd.h"}),
     ("lib/kernel/vec_*.c", {"arm_neon.h", "immintrin.h"}),
