@@ -7,7 +7,8 @@
  * tail in this order; what is left is drawn from.
  *
  * A draw is a pure function of (seed, sequence number, position): Philox 4x32-10 (Salmon et al.
- * 2011), inverse CDF in double precision. Results do not depend on batching or threads.
+ * 2011), inverse CDF over blocks of 256 tokens, whose masses are those of the log-softmax, and in double
+ * precision inside the block. Results do not depend on batching or threads.
  *
  * Threads: one at a time. */
 #ifndef POLICYGRAD_SAMPLER_H

@@ -245,10 +245,12 @@ static double sum_weights(const float *w, uint32_t n, double *sums)
     return total;
 }
 
-/* The first id of a block at which the cumulative sum is above the target; the last with a weight
- * when rounding hides it. A weight of 0 is never found. */
+/* The first id of a block at which the cumulative sum is above `share` of the block; the last with
+ * a weight when rounding hides it. The share is of the block's weights as they are summed here: its
+ * sum from the softmax pass is rounded otherwise, and the difference must not fall to the last
+ * token. A weight of 0 is never found. */
 static uint32_t find_in_block(const pgrad__kernels *kernels, const distribution *d, uint32_t first,
-                              double below, double target)
+                              double share)
 {
     const uint32_t n = d->n - first < BLOCK ? d->n - first : BLOCK;
     const float *w = d->row + first;
@@ -259,9 +261,10 @@ static uint32_t find_in_block(const pgrad__kernels *kernels, const distribution 
         kernels->vec->exp(weights, n, weights);
         w = weights;
     }
+    const double target = share * block_sum(w, n);
     double sum = 0.0;
     uint32_t found = 0;
-    for (uint32_t j = 0; j < n && !(below + sum > target); j++) {
+    for (uint32_t j = 0; j < n && !(sum > target); j++) {
         if (!(w[j] > 0.0f))
             continue;
         sum += (double)w[j];
@@ -278,12 +281,12 @@ static uint32_t inverse_cdf(const pgrad__kernels *kernels, const distribution *d
     for (uint32_t first = 0; first < d->n; first += BLOCK) {
         const double block = d->sums[first / BLOCK];
         if (below + block > target)
-            return find_in_block(kernels, d, first, below, target);
+            return find_in_block(kernels, d, first, (target - below) / block);
         if (block > 0.0)
             last = first;
         below += block;
     }
-    return find_in_block(kernels, d, last, 0.0, INFINITY); /* r total was rounded up to the total */
+    return find_in_block(kernels, d, last, 1.0); /* r total was rounded up to the total */
 }
 
 /* weight <- exp(u - max), with the tail cut off by top_k, top_p and min_p. */
