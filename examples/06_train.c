@@ -19,7 +19,7 @@ static int32_t show(void *user, const pgrad_step_report *report, const pgrad_rol
 
 int main(int argc, char **argv)
 {
-    const char *path = argc > 1 ? argv[1] : EXAMPLE_MODEL, *out = argc > 2 ? argv[2] : "tuned";
+    const char *path = argc > 1 ? argv[1] : EXAMPLE_MODEL, *out = argc > 2 ? argv[2] : "trained";
     char checkpoint[1024];
     pgrad_context *context;
     pgrad_model *model;

@@ -606,7 +606,8 @@ def _check(status: int) -> None:
     if thrown is not None:
         if status == E_CALLBACK:  # which reward, which completion; Python 3.11 and later show it below the traceback
             said = _library.pgrad_error_message().decode(errors="replace")
-            setattr(thrown, "__notes__", [*getattr(thrown, "__notes__", ()), said])
+            if not isinstance(thrown, KeyboardInterrupt):  # which says all itself
+                setattr(thrown, "__notes__", [*getattr(thrown, "__notes__", ()), said])
         try:
             raise thrown
         finally:
@@ -1338,6 +1339,8 @@ class Reward(Handle):
                  columns: Optional[Iterable[str]] = None, over: str = "text") -> None:
         if over not in ("text", "texts", "rollout"):
             raise ValueError(f"over: expected text, texts or rollout, found {over!r}")
+        if not callable(function):
+            raise TypeError(f"reward: expected a function, found {function!r}")
         if columns is None:
             columns = () if over == "rollout" else _required(function)[1:]
         names, kept = tuple(columns), (context.live,)
@@ -1670,7 +1673,8 @@ def _check_columns(reward: Reward, prompts: Sequence[Prompt], columns: Iterable[
             raise ValueError(f"reward: {name!r} is none of the columns: {', '.join(sorted(known)) or 'there are none'}")
 
 
-def train(model: Model, tokenizer: Tokenizer, reward: Union[Reward, Callable[..., Score]], prompts: Sequence[Prompt], *,
+def train(model: Model, tokenizer: Tokenizer, reward: Union[Reward, str, Callable[..., Score]],
+          prompts: Sequence[Prompt], *,
           columns: Mapping[str, Sequence[Optional[str]]] = {}, chat: bool = False, system: Optional[str] = None,
           eval_prompts: Optional[Sequence[Prompt]] = None,
           eval_columns: Mapping[str, Sequence[Optional[str]]] = {}, report: Optional[Callable[..., Any]] = None,
@@ -1678,7 +1682,8 @@ def train(model: Model, tokenizer: Tokenizer, reward: Union[Reward, Callable[...
           on_checkpoint: Optional[Callable[[CheckpointView], Any]] = None, **params: Any) -> TrainReport:
     """pgrad_train: the whole loop.
 
-    reward is a Reward, or a function of a completion's text and columns, as Reward takes it: lambda text, answer: ...
+    reward is a Reward, the name of one of the library's, or a function of a completion's text and columns, as Reward
+    takes it: lambda text, answer: ...
     prompts are texts, or ids; columns are texts of each for the reward, None where there is none; the texts themselves
     are the column "prompt". With chat each text is a user's message, behind the system message if there is one.
     report(numbers), or report(numbers, rollout), gets each step's numbers as a dict and ends the run in order by
@@ -1715,6 +1720,8 @@ def train(model: Model, tokenizer: Tokenizer, reward: Union[Reward, Callable[...
         return _guard(body)
 
     data, out = _prompts(prompts, columns, chat, system), TrainReport(ctypes.sizeof(TrainReport))
+    if isinstance(reward, str):
+        reward = Reward.builtin(model.context, reward)
     scored = reward if isinstance(reward, Reward) else Reward(model.context, reward)
     _check_columns(scored, prompts, columns)
     if eval_prompts is not None:

@@ -395,6 +395,8 @@ static pgrad_status folder_of(pgrad_context *context, const char *path, char **o
     return pgrad__copy_text(context, path, slash == path ? 1 : (size_t)(slash - path), out);
 }
 
+static const char WEIGHTS[] = ".safetensors"; /* whose tokenizer stands beside them */
+
 pgrad_status pgrad__tokenizer_read(pgrad_tokenizer *t, const char *path)
 {
     char *folder;
@@ -403,7 +405,9 @@ pgrad_status pgrad__tokenizer_read(pgrad_tokenizer *t, const char *path)
     if (is_gguf(t->context, path))
         return pgrad__tokenizer_read_gguf(t, path);
     PGRAD__TRY(folder_of(t->context, path, &folder));
-    pgrad_status status = read_json_file(t, path, folder);
+    const size_t length = strlen(path), end = strlen(WEIGHTS);
+    const int is_weights = length >= end && strcmp(path + length - end, WEIGHTS) == 0;
+    pgrad_status status = is_weights ? read_folder(t, folder) : read_json_file(t, path, folder);
     pgrad__free(t->context, folder);
     return status;
 }

@@ -74,7 +74,9 @@ static pgrad_status encode(const pgrad__prompt_set *set, pgrad_tokenizer *tokeni
         messages[n_messages++] =
             (pgrad_message){"system", prompts->system, strlen(prompts->system)};
     messages[n_messages++] = (pgrad_message){"user", text, strlen(text)};
-    return pgrad_chat_format(tokenizer, messages, n_messages, PGRAD_CHAT_GENERATE, out, room, n);
+    pgrad_status status =
+        pgrad_chat_format(tokenizer, messages, n_messages, PGRAD_CHAT_GENERATE, out, room, n);
+    return status == PGRAD_E_UNSUPPORTED ? pgrad__fail_in(status, "prompts.chat: ") : status;
 }
 
 static pgrad_status append_ids(pgrad__prompt_set *set, const pgrad_model *model, size_t i,

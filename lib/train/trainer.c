@@ -221,8 +221,20 @@ static pgrad_status take_memory(pgrad__run *r)
 static pgrad_status try_save_path(pgrad_context *context, const char *path)
 {
     pgrad__folder folder = {0};
+    if (path[0] == '\0')
+        return pgrad__fail(PGRAD_E_INVALID, "train.save_path: expected a folder, found \"\"");
     PGRAD__TRY(pgrad__folder_open(context, path, &folder));
     pgrad__folder_abort(&folder);
+    return PGRAD_OK;
+}
+
+static pgrad_status try_checkpoint_path(pgrad_context *context, const char *path)
+{
+    pgrad__writer writer = {.descriptor = -1};
+    if (path[0] == '\0')
+        return pgrad__fail(PGRAD_E_INVALID, "train.checkpoint_path: expected a file, found \"\"");
+    PGRAD__TRY(pgrad__writer_open(context, path, &writer));
+    pgrad__writer_abort(&writer);
     return PGRAD_OK;
 }
 
@@ -237,6 +249,8 @@ static pgrad_status make_run(pgrad__run *r, const pgrad_prompts *prompts)
     PGRAD__TRY(take_memory(r));
     if (r->params.save_path != NULL)
         PGRAD__TRY(try_save_path(r->model->context, r->params.save_path));
+    if (r->params.checkpoint_path != NULL)
+        PGRAD__TRY(try_checkpoint_path(r->model->context, r->params.checkpoint_path));
     if (r->params.metrics_path != NULL)
         PGRAD__TRY(pgrad__append_open(r->params.metrics_path, &r->metrics));
     return pgrad__run_checkpoint_init(r);

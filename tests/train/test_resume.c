@@ -620,7 +620,7 @@ START_TEST(texts_of_the_host)
 }
 END_TEST
 
-/* A disk that is full, or a folder that is not there, ends the run and says so. */
+/* A folder that is not there is told before the first step. */
 START_TEST(nowhere_to_write)
 {
     setting s;
@@ -628,7 +628,7 @@ START_TEST(nowhere_to_write)
     s.params.checkpoint_path = "/nonexistent/run.pgrad";
     s.params.checkpoint_every = 1;
     pgrad_train_report report = run(&s, PGRAD_E_IO);
-    ck_assert_uint_eq(report.steps, 1);
+    ck_assert_uint_eq(report.steps, 0);
     drop(&s);
 }
 END_TEST
