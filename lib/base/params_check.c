@@ -6,6 +6,7 @@
 
 #include "base/fail.h"
 #include "base/number.h"
+#include "base/os.h"
 #include "base/params_tables.h"
 
 enum { MAX_STRUCT_SIZE = 1 << 20 };
@@ -82,7 +83,7 @@ static pgrad_status out_of_range(const pgrad__params_table *table, const pgrad__
 }
 
 /* The bounds of wide integers are compared as such: 2^64 - 1 is no double. */
-static pgrad_status check_value(const pgrad__params_table *table, const pgrad__field *field,
+static pgrad_status judge_value(const pgrad__params_table *table, const pgrad__field *field,
                                 uint64_t whole, double real)
 {
     char found[32];
@@ -100,6 +101,16 @@ static pgrad_status check_value(const pgrad__params_table *table, const pgrad__f
         return PGRAD_OK;
     (void)snprintf(found, sizeof found, "%llu", (unsigned long long)whole);
     return out_of_range(table, field, found);
+}
+
+/* Conversions of bounds and defaults may raise exception flags, which are the host's. */
+static pgrad_status check_value(const pgrad__params_table *table, const pgrad__field *field,
+                                uint64_t whole, double real)
+{
+    const uint64_t state = pgrad__os_float_begin();
+    pgrad_status status = judge_value(table, field, whole, real);
+    pgrad__os_float_end(state);
+    return status;
 }
 
 pgrad_status pgrad__params_store(const pgrad__params_table *table, const pgrad__field *field,
@@ -122,12 +133,14 @@ pgrad_status pgrad__params_store(const pgrad__params_table *table, const pgrad__
 
 static void fill_defaults(const pgrad__params_table *table, void *params)
 {
+    const uint64_t state = pgrad__os_float_begin();
     memset(params, 0, table->size);
     for (size_t i = 0; i < table->n_fields; i++) {
         const pgrad__field *field = &table->fields[i];
         uint64_t whole = field->type == PGRAD__FIELD_F64 ? 0 : (uint64_t)field->initial;
         write_value(field, whole, field->initial, params);
     }
+    pgrad__os_float_end(state);
     memcpy(params, &table->size, sizeof table->size);
 }
 
