@@ -2,7 +2,7 @@
  * error that says so, nothing lost, and the next try has the same bits. The functions here stand in for the C
  * library's, for shared libraries too; under sanitizers, which do the same, and with another C library than glibc
  * there is nothing to run. */
-#include "sweep.h"
+#include "blocks.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -14,15 +14,6 @@ void *__libc_calloc(size_t count, size_t size);
 void *__libc_realloc(void *block, size_t size);
 void *__libc_memalign(size_t alignment, size_t size);
 void __libc_free(void *block);
-
-static atomic_long blocks;
-
-/* Nothing here is about what a disk has. */
-int fsync(int descriptor)
-{
-    (void)descriptor;
-    return 0;
-}
 
 static int refused(void)
 {
@@ -84,18 +75,6 @@ void free(void *block)
     if (block != NULL)
         atomic_fetch_sub(&blocks, 1);
     __libc_free(block);
-}
-
-static long held_blocks(const stage *s)
-{
-    (void)s;
-    return atomic_load(&blocks);
-}
-
-static int no_memory(const scenario *c, pgrad_status status)
-{
-    (void)c;
-    return status == PGRAD_OK || status == PGRAD_E_NOMEM;
 }
 
 static const fault MALLOC = {"malloc", 0, 200, held_blocks, no_memory};

@@ -1,16 +1,7 @@
 /* AL01: the host's allocator refuses the n-th block, or all from the n-th on, in every call of stage.h: E_NOMEM,
  * or success where the memory was only good to have; no block is lost, no file is half or left, and the next try has
  * the bits of a run that was never refused. */
-#include "sweep.h"
-
-static atomic_long blocks;
-
-/* Nothing here is about what a disk has. */
-int fsync(int descriptor)
-{
-    (void)descriptor;
-    return 0;
-}
+#include "blocks.h"
 
 static void *take(void *user, size_t size, size_t alignment)
 {
@@ -27,18 +18,6 @@ static void give(void *user, void *block, size_t size)
     (void)size;
     atomic_fetch_sub(&blocks, 1);
     free(block);
-}
-
-static long held_blocks(const stage *s)
-{
-    (void)s;
-    return atomic_load(&blocks);
-}
-
-static int no_memory(const scenario *c, pgrad_status status)
-{
-    (void)c;
-    return status == PGRAD_OK || status == PGRAD_E_NOMEM;
 }
 
 static const fault FAULTS[] = {{"allocation", 0, 200, held_blocks, no_memory},
