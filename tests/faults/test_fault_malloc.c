@@ -2,12 +2,13 @@
  * error that says so, nothing lost, and the next try has the same bits. The functions here stand in for the C
  * library's, for shared libraries too; under sanitizers, which do the same, and with another C library than glibc
  * there is nothing to run. */
-#include "blocks.h"
-
 #include <errno.h>
 #include <malloc.h>
+#include <stdio.h>
 
 #if defined(__GLIBC__) && !defined(PGRAD_SANITIZED)
+
+#include "blocks.h"
 
 void *__libc_malloc(size_t size);
 void *__libc_calloc(size_t count, size_t size);
