@@ -32,9 +32,12 @@ pgrad_status pgrad__draw_scratch_init(pgrad__draw_scratch *scratch, pgrad_contex
                                       uint32_t n_vocab)
 {
     *scratch = (pgrad__draw_scratch){.arena.context = context, .n_vocab = n_vocab};
-    PGRAD__TRY(pgrad__arena_plan(&scratch->arena, lay_out, scratch));
-    memset(scratch->seen, 0, n_vocab * sizeof *scratch->seen);
-    return PGRAD_OK;
+    const pgrad_status status = pgrad__arena_plan(&scratch->arena, lay_out, scratch);
+    if (status == PGRAD_OK)
+        memset(scratch->seen, 0, n_vocab * sizeof *scratch->seen);
+    else
+        pgrad__draw_scratch_free(scratch);
+    return status;
 }
 
 void pgrad__draw_scratch_free(pgrad__draw_scratch *scratch)

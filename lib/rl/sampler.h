@@ -22,14 +22,15 @@ struct pgrad_sampler {
 /* A worker's room for a draw over n_vocab tokens. */
 typedef struct pgrad__draw_scratch {
     float *weight;    /* [n_vocab] changed logits, then exp(u - max) where a tail is cut */
-    double *sums;     /* of blocks of weights */
+    double *sums;     /* [n_vocab / PGRAD__SOFTMAX_BLOCK + 1] of blocks of weights */
     uint32_t *ids[2]; /* [n_vocab] for top_k and top_p */
     uint32_t *seen;   /* [n_vocab] marks tokens the repetition penalty was applied to */
     uint32_t mark;
     uint32_t n_vocab;
-    pgrad__arena arena; /* of all four */
+    pgrad__arena arena; /* of all arrays */
 } pgrad__draw_scratch;
 
+/* Zero after a failure and after free. */
 pgrad_status pgrad__draw_scratch_init(pgrad__draw_scratch *scratch, pgrad_context *context,
                                       uint32_t n_vocab);
 void pgrad__draw_scratch_free(pgrad__draw_scratch *scratch);

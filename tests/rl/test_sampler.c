@@ -597,6 +597,30 @@ START_TEST(copies_what_it_is_given)
 }
 END_TEST
 
+START_TEST(a_pick_without_memory_can_be_made_again)
+{
+    static float z[100000];
+    pgrad_context_params limited;
+    pgrad_context *narrow = NULL;
+    pgrad_token token = -5;
+    pgrad_context_params_init(&limited, sizeof limited);
+    limited.n_threads = 1;
+    limited.memory_limit = 1 << 20;
+    OK(pgrad_context_create(&limited, &narrow));
+    pgrad_sampler *sampler = make_sampler(narrow, NULL);
+    for (int i = 0; i < 2; i++)
+        FAILS(PGRAD_E_LIMIT, "memory", pgrad_sampler_pick(sampler, z, 100000, 0, 0, &token, NULL, NULL, NULL));
+    ck_assert_int_eq(token, -5);
+    z[7] = 100.0f;
+    OK(pgrad_sampler_pick(sampler, z, 1000, 0, 0, &token, NULL, NULL, NULL));
+    ck_assert_int_eq(token, 7);
+    FAILS(PGRAD_E_LIMIT, "memory", pgrad_sampler_pick(sampler, z, 100000, 0, 0, &token, NULL, NULL, NULL));
+    OK(pgrad_sampler_pick(sampler, z, 1000, 0, 0, &token, NULL, NULL, NULL));
+    pgrad_sampler_free(sampler);
+    pgrad_context_free(narrow);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("sampler");
@@ -617,6 +641,7 @@ int main(void)
     tcase_add_test(tcase, stop_strings_are_found_in_pieces);
     tcase_add_test(tcase, sp07_many_and_empty_stop_strings);
     tcase_add_test(tcase, copies_what_it_is_given);
+    tcase_add_test(tcase, a_pick_without_memory_can_be_made_again);
     suite_add_tcase(suite, tcase);
     return run_suite(suite);
 }
