@@ -3,7 +3,7 @@
 #ifndef PGRAD_MODEL_KV_CACHE_H
 #define PGRAD_MODEL_KV_CACHE_H
 
-#include "model/arena.h"
+#include "base/arena.h"
 #include "model/model.h"
 
 struct pgrad__kv_cache {

@@ -5,10 +5,10 @@
 
 #include <policygrad/model.h>
 
+#include "base/arena.h"
 #include "base/context.h"
 #include "io/atomic_file.h"
 #include "kernel/kernel.h"
-#include "model/arena.h"
 #include "model/config.h"
 
 /* How a tensor is stored. */

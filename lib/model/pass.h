@@ -3,7 +3,7 @@
 #ifndef PGRAD_MODEL_PASS_H
 #define PGRAD_MODEL_PASS_H
 
-#include "model/arena.h"
+#include "base/arena.h"
 #include "model/block.h"
 #include "model/gradients.h"
 

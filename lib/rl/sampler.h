@@ -5,9 +5,9 @@
 
 #include <policygrad/sampler.h>
 
+#include "base/arena.h"
 #include "base/context.h"
 #include "kernel/kernel.h"
-#include "model/arena.h"
 #include "rl/stop_strings.h"
 
 struct pgrad_sampler {

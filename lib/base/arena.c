@@ -1,4 +1,4 @@
-#include "model/arena.h"
+#include "base/arena.h"
 
 #include "base/alloc.h"
 #include "base/checked.h"
@@ -8,7 +8,7 @@ void *pgrad__arena_take(pgrad__arena *arena, size_t count, size_t size)
 {
     size_t bytes, end, at = arena->used;
     if (!pgrad__mul(count, size, &bytes) || !pgrad__align(bytes, 64, &bytes) ||
-        __builtin_add_overflow(at, bytes, &end)) {
+        !pgrad__add(at, bytes, &end)) {
         arena->overflow = 1;
         return NULL;
     }
@@ -59,18 +59,13 @@ void pgrad__arena_count_block(pgrad__arena *sum, size_t count, size_t size)
     (void)pgrad__arena_take(sum, 1, PGRAD__BLOCK_HEADER);
 }
 
-pgrad_status pgrad__arena_sum(const pgrad__arena *sum, size_t *bytes)
-{
-    if (sum->overflow)
-        return too_large();
-    *bytes = sum->used;
-    return PGRAD_OK;
-}
-
 pgrad_status pgrad__arena_measure(void (*lay_out)(pgrad__arena *arena, void *user), void *user,
                                   size_t *bytes)
 {
     pgrad__arena sum = {0};
     lay_out(&sum, user);
-    return pgrad__arena_sum(&sum, bytes);
+    if (sum.overflow)
+        return too_large();
+    *bytes = sum.used;
+    return PGRAD_OK;
 }

@@ -1,7 +1,7 @@
 /* The memory of a pass, a rollout and the like: one block laid out by a plan, grown to the largest
  * plan and kept. Not an allocator: nothing is given back in it. */
-#ifndef PGRAD_MODEL_ARENA_H
-#define PGRAD_MODEL_ARENA_H
+#ifndef PGRAD_BASE_ARENA_H
+#define PGRAD_BASE_ARENA_H
 
 #include <policygrad/types.h>
 
@@ -16,8 +16,8 @@ typedef struct pgrad__arena {
 /* The next count * size bytes, on a 64-byte border; NULL while measuring. */
 void *pgrad__arena_take(pgrad__arena *arena, size_t count, size_t size);
 
-/* Runs lay_out twice and sees that the memory is there. E_NOMEM, E_LIMIT: the arena is then empty.
- */
+/* Runs lay_out twice and sees that the memory is there. E_NOMEM, E_LIMIT: what was handed out before
+ * is gone. */
 pgrad_status pgrad__arena_plan(pgrad__arena *arena,
                                void (*lay_out)(pgrad__arena *arena, void *user), void *user);
 void pgrad__arena_free(pgrad__arena *arena);
@@ -27,10 +27,8 @@ void pgrad__arena_free(pgrad__arena *arena);
 
 /* The bytes of a block of the allocator's with count * size bytes in it. */
 void pgrad__arena_count_block(pgrad__arena *sum, size_t count, size_t size);
-/* A plan's bytes, all in. E_LIMIT. */
+/* A plan's bytes, all in; E_LIMIT when they cannot be addressed. */
 pgrad_status pgrad__arena_measure(void (*lay_out)(pgrad__arena *arena, void *user), void *user,
                                   size_t *bytes);
-/* The sum; E_LIMIT when it cannot be addressed. */
-pgrad_status pgrad__arena_sum(const pgrad__arena *sum, size_t *bytes);
 
 #endif
