@@ -27,7 +27,7 @@ static void lay_out_decode(pgrad__arena *arena, void *user)
 
 static size_t span_pages(const pgrad__decode_span *span)
 {
-    return ((size_t)span->first_position + span->n_tokens + PGRAD__KEY_TILE - 1) / PGRAD__KEY_TILE;
+    return pgrad__kv_pages((size_t)span->first_position + span->n_tokens);
 }
 
 static pgrad_status check_span(const pgrad_model *model, const pgrad__kv_cache *cache,
@@ -165,7 +165,7 @@ pgrad_status pgrad__model_forget(pgrad_model *model, pgrad__pass *pass, pgrad__k
                                  const uint32_t *pages, uint32_t first, uint32_t n)
 {
     const pgrad__config *config = &model->config;
-    forget_plan plan = {.n_pages = ((size_t)first + n + PGRAD__KEY_TILE - 1) / PGRAD__KEY_TILE,
+    forget_plan plan = {.n_pages = pgrad__kv_pages((size_t)first + n),
                         .width = (size_t)config->n_kv_heads * config->head_dim};
     PGRAD__TRY(pgrad__arena_plan(&pass->arena, lay_out_forget, &plan));
     memset(plan.zero, 0, plan.width * sizeof *plan.zero);

@@ -215,11 +215,6 @@ static pgrad_status check_batch(const pgrad_model *model, const pgrad__batch *ba
                                   : pgrad__check_tokens(model, batch->targets, batch->n_targets);
 }
 
-static size_t n_pages_of(uint32_t n_positions)
-{
-    return ((size_t)n_positions + PGRAD__KEY_TILE - 1) / PGRAD__KEY_TILE;
-}
-
 /* A page of one layer: all kv heads. */
 static size_t page_floats(const pgrad_model *model)
 {
@@ -245,7 +240,8 @@ static size_t shared_pages(const pgrad__batch *batch, size_t i)
 
 static size_t all_pages(const pgrad__batch *batch, size_t i)
 {
-    return n_pages_of(pgrad__n_prefix(batch->sequences, i) + batch->sequences[i].n_rows);
+    return pgrad__kv_pages((size_t)pgrad__n_prefix(batch->sequences, i) +
+                           batch->sequences[i].n_rows);
 }
 
 /* The rows behind the last full page of a prefix go into the first page of each sequence's own. */

@@ -174,6 +174,10 @@ void pgrad__gradients_zero(pgrad_model *model);
 /* Pages of PGRAD__KEY_TILE positions for all layers, allocated once. A page is shared by counting
  * references; only its single owner may write to it. */
 typedef struct pgrad__kv_cache pgrad__kv_cache;
+static inline size_t pgrad__kv_pages(size_t n_positions)
+{
+    return (n_positions + PGRAD__KEY_TILE - 1) / PGRAD__KEY_TILE;
+}
 /* storage: PGRAD_KV_*. */
 pgrad_status pgrad__kv_cache_create(pgrad_model *model, uint32_t n_pages, uint32_t storage,
                                     pgrad__kv_cache **out);
@@ -202,8 +206,7 @@ typedef struct pgrad__decode_span {
 
 /* Runs the spans' tokens, stores their keys and values, and writes the logits of the wanted rows,
  * in span order, [n_wanted, n_vocab]. A span may begin behind pages that another one of the same
- * call fills. Cancel and the pass's deadline are looked at between
- * layers. */
+ * call fills. Cancel and the pass's deadline are looked at between layers. */
 pgrad_status pgrad__model_decode(pgrad_model *model, pgrad__pass *pass, pgrad__kv_cache *cache,
                                  const pgrad__decode_span *spans, size_t n_spans, float *logits);
 

@@ -6,11 +6,6 @@
 #include "base/fail.h"
 #include "model/kv_cache.h"
 
-static uint32_t pages_for(size_t positions)
-{
-    return (uint32_t)((positions + PGRAD__KEY_TILE - 1) / PGRAD__KEY_TILE);
-}
-
 static uint32_t min_u32(uint32_t a, uint32_t b)
 {
     return a < b ? a : b;
@@ -69,9 +64,9 @@ static pgrad_status plan_cache(pgrad_rollout *rollout)
     const pgrad_rollout_params *params = &rollout->params;
     const size_t longest = (size_t)params->max_prompt_tokens + params->max_new_tokens;
     const uint32_t n_context = rollout->model->n_context;
-    g->max_pages = pages_for(longest < n_context ? longest : n_context);
+    g->max_pages = (uint32_t)pgrad__kv_pages(longest < n_context ? longest : n_context);
     const uint64_t pages =
-        ((uint64_t)g->batch_size + 1) * g->max_pages + pages_for(params->prefix_cache_tokens);
+        ((uint64_t)g->batch_size + 1) * g->max_pages + pgrad__kv_pages(params->prefix_cache_tokens);
     if (pages > UINT32_MAX / 2)
         return pgrad__fail(PGRAD_E_LIMIT, "rollout: a cache of %llu pages is too large",
                            (unsigned long long)pages);
