@@ -98,17 +98,10 @@ static int is_group_estimator(uint32_t estimator)
            estimator == PGRAD_ADVANTAGE_DR_GRPO;
 }
 
-static float mask_of(const pgrad_rollout *rollout, uint32_t i, uint32_t t)
-{
-    return (rollout->sequences[i].filled & (1u << PGRAD_MASK)) == 0
-               ? 1.0f
-               : pgrad__rollout_values(rollout, PGRAD_MASK, i)[t];
-}
-
 /* d_t = old - reference of a learned token, the k1 estimator. */
 static double k1_of(const pgrad_rollout *rollout, uint32_t i, uint32_t t, const float *old)
 {
-    if (mask_of(rollout, i, t) == 0.0f)
+    if (!pgrad__is_learned(rollout, i, t))
         return 0.0;
     return (double)old[t] - (double)pgrad__rollout_values(rollout, PGRAD_REFERENCE, i)[t];
 }
@@ -130,7 +123,7 @@ static pgrad_status gather_rewards(const pgrad_advantage *advantage, const pgrad
                 i);
         if (beta == 0.0 || isnan(reward[i]))
             continue;
-        if ((sequence->filled & (1u << PGRAD_REFERENCE)) == 0)
+        if (!pgrad__sequence_has(sequence, PGRAD_REFERENCE))
             return pgrad__fail(PGRAD_E_STATE,
                                "advantage.kl_beta is %g, but sequence %u has no REFERENCE: call "
                                "pgrad_rollout_score first",

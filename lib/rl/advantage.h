@@ -27,7 +27,7 @@ struct pgrad_advantage {
     atomic_uint references;
     pgrad_advantage_params params;
     pgrad__ema ema;
-    double *scratch; /* rewards, then advantages, of the rollout's sequences */
+    double *scratch; /* of sequences: rewards; then baselines, or a group's rewards and advantages */
     size_t scratch_count;
 };
 

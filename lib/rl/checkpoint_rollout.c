@@ -132,9 +132,7 @@ static pgrad_status add_arrays(pgrad_rollout *rollout, pgrad__state *state)
 static pgrad_status describe(void *handle, pgrad__state *state)
 {
     pgrad_rollout *rollout = handle;
-    if (rollout->generating)
-        return pgrad__fail(PGRAD_E_BUSY,
-                           "checkpoint: called from inside a callback of the rollout");
+    PGRAD__TRY(pgrad__rollout_check_idle(rollout, "checkpoint"));
     PGRAD__TRY(pgrad__state_match(state, "group_size", rollout->params.group_size));
     PGRAD__TRY(pgrad__state_match(state, "max_prompts", rollout->params.max_prompts));
     PGRAD__TRY(pgrad__state_match(state, "max_new_tokens", rollout->params.max_new_tokens));

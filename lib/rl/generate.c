@@ -491,9 +491,7 @@ pgrad_status pgrad_rollout_generate(pgrad_rollout *rollout, pgrad_sampler *sampl
     if (rollout == NULL || sampler == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "rollout_generate: %s is NULL",
                            rollout == NULL ? "rollout" : "sampler");
-    if (rollout->generating)
-        return pgrad__fail(PGRAD_E_BUSY,
-                           "rollout_generate: called from inside a callback of the rollout");
+    PGRAD__TRY(pgrad__rollout_check_idle(rollout, "rollout_generate"));
     PGRAD__TRY(pgrad__enter(rollout->context, &scope));
     pgrad_status status = pgrad__lock_read(&rollout->model->lock, "rollout_generate: the model");
     if (status == PGRAD_OK) {

@@ -100,19 +100,12 @@ static int uses_reference(const pgrad_objective *objective)
            !is_supervised(objective);
 }
 
-/* m_it of a token. */
-static int learned(const pgrad_rollout *rollout, uint32_t i, uint32_t t)
-{
-    return (rollout->sequences[i].filled & (1u << PGRAD_MASK)) == 0 ||
-           pgrad__rollout_values(rollout, PGRAD_MASK, i)[t] != 0.0f;
-}
-
 /* T_i. */
 static uint32_t learned_tokens(const pgrad_rollout *rollout, uint32_t i)
 {
     uint32_t count = 0;
     for (uint32_t t = 0; t < rollout->sequences[i].n_tokens; t++)
-        count += learned(rollout, i, t) ? 1u : 0u;
+        count += pgrad__is_learned(rollout, i, t) ? 1u : 0u;
     return count;
 }
 
@@ -128,7 +121,7 @@ typedef struct counts {
 static pgrad_status check_sequence(const pgrad_objective *objective, const pgrad_rollout *rollout,
                                    uint32_t i)
 {
-    const uint32_t filled = rollout->sequences[i].filled;
+    const pgrad__sequence *sequence = &rollout->sequences[i];
     if (pgrad__sequence_positions(rollout, i) > objective->model->n_context)
         return pgrad__fail(
             PGRAD_E_MISMATCH,
@@ -136,12 +129,12 @@ static pgrad_status check_sequence(const pgrad_objective *objective, const pgrad
             pgrad__sequence_positions(rollout, i), objective->model->n_context);
     if (is_supervised(objective))
         return PGRAD_OK;
-    if ((filled & (1u << PGRAD_ADVANTAGES)) == 0)
+    if (!pgrad__sequence_has(sequence, PGRAD_ADVANTAGES))
         return pgrad__fail(PGRAD_E_STATE,
                            "objective_backward: sequence %u has no advantages: call "
                            "pgrad_advantage_apply or set them",
                            i);
-    if (uses_reference(objective) && (filled & (1u << PGRAD_REFERENCE)) == 0)
+    if (uses_reference(objective) && !pgrad__sequence_has(sequence, PGRAD_REFERENCE))
         return pgrad__fail(PGRAD_E_STATE,
                            "objective.kl_beta is %g, but sequence %u has no REFERENCE: call "
                            "pgrad_rollout_score first",
@@ -272,7 +265,7 @@ static pgrad_status loss_of_token(const micro_batch *micro, uint32_t j, uint32_t
     uint32_t i = objective->chosen[j];
     *d_logprob = 0.0f;
     *entropy_weight = 0.0f;
-    if (!learned(rollout, i, t))
+    if (!pgrad__is_learned(rollout, i, t))
         return PGRAD_OK;
     if (!isfinite(l))
         return pgrad__fail(

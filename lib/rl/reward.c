@@ -102,12 +102,14 @@ pgrad_status pgrad_reward_create(pgrad_context *context, const char *name, pgrad
         return pgrad__fail(PGRAD_E_INVALID,
                            "reward_create: name: expected 1 to %d bytes, found %zu",
                            PGRAD__REWARD_NAME - 1, length);
+    int good = pgrad__utf8_is_valid(name, length);
     for (size_t i = 0; i < length; i++)
-        if ((unsigned char)name[i] < 0x20 || !pgrad__utf8_is_valid(name, length))
-            return pgrad__fail(PGRAD_E_INVALID,
-                               "reward_create: name: expected UTF-8 without control characters, "
-                               "found '%s'",
-                               name);
+        good &= (unsigned char)name[i] >= 0x20;
+    if (!good)
+        return pgrad__fail(PGRAD_E_INVALID,
+                           "reward_create: name: expected UTF-8 without control characters, "
+                           "found '%s'",
+                           name);
     PGRAD__TRY(pgrad__enter(context, &scope));
     pgrad_status status = pgrad__calloc(context, 1, sizeof *reward, &reward);
     if (status == PGRAD_OK) {
@@ -378,9 +380,7 @@ pgrad_status pgrad_reward_apply(pgrad_reward *reward, pgrad_rollout *rollout)
     if (reward == NULL || rollout == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "reward_apply: %s is NULL",
                            reward == NULL ? "reward" : "rollout");
-    if (rollout->generating)
-        return pgrad__fail(PGRAD_E_BUSY,
-                           "reward_apply: called from inside a callback of the rollout");
+    PGRAD__TRY(pgrad__rollout_check_idle(rollout, "reward_apply"));
     PGRAD__TRY(pgrad__enter(rollout->context, &scope));
     atomic_fetch_add(&reward->references, 1);
     (void)pgrad_rollout_retain(rollout);

@@ -221,7 +221,7 @@ static pgrad_status check_ids(const pgrad_rollout *rollout, const pgrad_token *i
     return PGRAD_OK;
 }
 
-static pgrad_status busy_or(const pgrad_rollout *rollout, const char *what)
+pgrad_status pgrad__rollout_check_idle(const pgrad_rollout *rollout, const char *what)
 {
     if (rollout->generating)
         return pgrad__fail(PGRAD_E_BUSY, "%s: called from inside a callback of the rollout", what);
@@ -259,7 +259,7 @@ pgrad_status pgrad_rollout_add_prompt(pgrad_rollout *rollout, const pgrad_token 
     pgrad_prompt_params read;
     if (rollout == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "add_prompt: rollout is NULL");
-    PGRAD__TRY(busy_or(rollout, "add_prompt"));
+    PGRAD__TRY(pgrad__rollout_check_idle(rollout, "add_prompt"));
     PGRAD__TRY(pgrad__params_read("prompt", params, &read));
     PGRAD__TRY(check_prompt(rollout, ids, n, &read));
     PGRAD__TRY(pgrad__reserve(rollout->context, &rollout->prompts, &rollout->prompt_capacity,
@@ -286,7 +286,7 @@ pgrad_status pgrad_rollout_set_data(pgrad_rollout *rollout, uint32_t group, cons
     size_t needed;
     if (rollout == NULL || key == NULL || (text == NULL && length > 0))
         return pgrad__fail(PGRAD_E_INVALID, "set_data: an argument is NULL");
-    PGRAD__TRY(busy_or(rollout, "set_data"));
+    PGRAD__TRY(pgrad__rollout_check_idle(rollout, "set_data"));
     if (group >= rollout->n_groups)
         return pgrad__fail(PGRAD_E_INVALID, "set_data: group: expected below %u, found %u",
                            rollout->n_groups, group);
@@ -362,7 +362,7 @@ pgrad_status pgrad_rollout_add_sequence(pgrad_rollout *rollout, uint32_t group,
     pgrad_sequence_params read;
     if (rollout == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "add_sequence: rollout is NULL");
-    PGRAD__TRY(busy_or(rollout, "add_sequence"));
+    PGRAD__TRY(pgrad__rollout_check_idle(rollout, "add_sequence"));
     PGRAD__TRY(pgrad__params_read("sequence", params, &read));
     PGRAD__TRY(check_sequence(rollout, group, ids, n));
     if (!isfinite((float)(1.0 / read.temperature)))
@@ -492,9 +492,9 @@ const float *pgrad_rollout_array(const pgrad_rollout *rollout, uint32_t which, u
     if (rollout == NULL || which >= PGRAD__N_ARRAYS || i >= rollout->n_sequences)
         return NULL;
     const pgrad__sequence *sequence = &rollout->sequences[i];
-    if (which == PGRAD_OLD && (sequence->filled & (1u << PGRAD_OLD)) == 0)
+    if (which == PGRAD_OLD && !pgrad__sequence_has(sequence, PGRAD_OLD))
         which = PGRAD_LOGPROBS; /* what it was sampled with */
-    if ((sequence->filled & (1u << which)) == 0)
+    if (!pgrad__sequence_has(sequence, which))
         return NULL;
     if (n != NULL)
         *n = sequence->n_tokens;
@@ -561,7 +561,7 @@ pgrad_status pgrad_rollout_set_array(pgrad_rollout *rollout, uint32_t which, uin
     if (rollout == NULL || values == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "set_array: %s is NULL",
                            rollout == NULL ? "rollout" : "values");
-    PGRAD__TRY(busy_or(rollout, "set_array"));
+    PGRAD__TRY(pgrad__rollout_check_idle(rollout, "set_array"));
     PGRAD__TRY(check_values(rollout, which, i, values, n));
     pgrad__sequence *sequence = &rollout->sequences[i];
     if (sequence->n_tokens == 0)

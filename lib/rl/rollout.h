@@ -94,6 +94,12 @@ struct pgrad_rollout {
     int generating;          /* a callback is looking at it: no change allowed */
 };
 
+/* 1 when array `which` (PGRAD_LOGPROBS ..) of a sequence has values. */
+static inline int pgrad__sequence_has(const pgrad__sequence *sequence, uint32_t which)
+{
+    return (sequence->filled & (1u << which)) != 0;
+}
+
 /* Values of array `which` of sequence i. */
 static inline float *pgrad__rollout_values(const pgrad_rollout *rollout, uint32_t which, uint32_t i)
 {
@@ -105,6 +111,16 @@ static inline pgrad_token *pgrad__rollout_ids(const pgrad_rollout *rollout, uint
     return rollout->tokens + (size_t)i * rollout->params.max_new_tokens;
 }
 
+/* m_it: 1 when token t of sequence i is learned from; without a mask all are. */
+static inline int pgrad__is_learned(const pgrad_rollout *rollout, uint32_t i, uint32_t t)
+{
+    return !pgrad__sequence_has(&rollout->sequences[i], PGRAD_MASK) ||
+           pgrad__rollout_values(rollout, PGRAD_MASK, i)[t] != 0.0f;
+}
+
+/* E_BUSY inside a callback of the rollout; `what` names the call. */
+pgrad_status pgrad__rollout_check_idle(const pgrad_rollout *rollout, const char *what);
+
 /* 1 when the sequence counts: finished, with at least one token. */
 static inline int pgrad__sequence_counts(const pgrad__sequence *sequence)
 {
@@ -115,6 +131,8 @@ static inline int pgrad__sequence_counts(const pgrad__sequence *sequence)
  * What the host has set stays with its sequence. */
 void pgrad__rollout_drop_rewards(pgrad_rollout *rollout);
 
+/* Fills builder->batch, which is valid until the next build. supervised: tau counts as 1. E_NOMEM,
+ * E_LIMIT. */
 pgrad_status pgrad__batch_build(pgrad__batch_builder *builder, const pgrad_rollout *rollout,
                                 const uint32_t *indices, size_t n, int supervised);
 void pgrad__batch_builder_free(pgrad__batch_builder *builder);

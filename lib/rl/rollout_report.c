@@ -130,7 +130,7 @@ static void report_lengths(const pgrad_rollout *rollout, pgrad_step_report *part
         low = fmin(low, sequence->n_tokens);
         high = fmax(high, sequence->n_tokens);
         clipped += sequence->finish == PGRAD_FINISH_LENGTH ? 1.0 : 0.0;
-        if ((sequence->filled & (1u << PGRAD_LOGPROBS_SAMPLED)) == 0)
+        if (!pgrad__sequence_has(sequence, PGRAD_LOGPROBS_SAMPLED))
             continue;
         const float *l = pgrad__rollout_values(rollout, PGRAD_LOGPROBS, i);
         const float *q = pgrad__rollout_values(rollout, PGRAD_LOGPROBS_SAMPLED, i);

@@ -131,9 +131,7 @@ pgrad_status pgrad_rollout_score(pgrad_rollout *rollout, pgrad_model *model, uin
     if (rollout == NULL || model == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "rollout_score: %s is NULL",
                            rollout == NULL ? "rollout" : "model");
-    if (rollout->generating)
-        return pgrad__fail(PGRAD_E_BUSY,
-                           "rollout_score: called from inside a callback of the rollout");
+    PGRAD__TRY(pgrad__rollout_check_idle(rollout, "rollout_score"));
     if (which != PGRAD_CURRENT && which != PGRAD_OLD && which != PGRAD_REFERENCE)
         return pgrad__fail(PGRAD_E_INVALID,
                            "rollout_score: which: expected CURRENT, OLD or REFERENCE, found %u",
