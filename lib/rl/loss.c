@@ -15,7 +15,7 @@ pgrad__token_loss pgrad__loss_token(uint32_t loss, double l, double l_old, doubl
     double d = l - l_old;
     double limited = clamp(d, -20.0, 20.0);
     double ratio = limited == 0.0 ? 1.0 : pgrad__exp(limited); /* exactly 1 on policy */
-    pgrad__token_loss out = {.ratio = ratio};
+    pgrad__token_loss out = {.log_ratio = limited, .ratio = ratio};
 
     if (loss == PGRAD_LOSS_SUPERVISED) {
         out.value = -l;

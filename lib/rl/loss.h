@@ -8,7 +8,8 @@
 typedef struct pgrad__token_loss {
     double value;      /* f */
     double derivative; /* df/dl */
-    double ratio;      /* rho = exp(clamp(l - lold, -20, 20)) */
+    double log_ratio;  /* clamp(l - lold, -20, 20) */
+    double ratio;      /* rho = exp(log_ratio) */
     int clipped;       /* -1: below with A < 0, +1: above with A > 0, 0: not */
 } pgrad__token_loss;
 

@@ -94,7 +94,7 @@ static int is_supervised(const pgrad_objective *objective)
     return objective->params.loss == PGRAD_LOSS_SUPERVISED;
 }
 
-static int uses_reference(const pgrad_objective *objective)
+int pgrad__objective_uses_reference(const pgrad_objective *objective)
 {
     return objective->params.kl_beta > 0.0 && objective->params.kl != PGRAD_KL_NONE &&
            !is_supervised(objective);
@@ -134,7 +134,8 @@ static pgrad_status check_sequence(const pgrad_objective *objective, const pgrad
                            "objective_backward: sequence %u has no advantages: call "
                            "pgrad_advantage_apply or set them",
                            i);
-    if (uses_reference(objective) && !pgrad__sequence_has(sequence, PGRAD_REFERENCE))
+    if (pgrad__objective_uses_reference(objective) &&
+        !pgrad__sequence_has(sequence, PGRAD_REFERENCE))
         return pgrad__fail(PGRAD_E_STATE,
                            "objective.kl_beta is %g, but sequence %u has no REFERENCE: call "
                            "pgrad_rollout_score first",
@@ -256,6 +257,23 @@ typedef struct micro_batch {
     totals *totals;
 } micro_batch;
 
+static void add_to_totals(totals *sum, double w, const pgrad__token_loss *loss, double kl,
+                          double entropy)
+{
+    sum->policy += w * loss->value;
+    sum->kl += w * kl;
+    sum->kl_tokens += kl;
+    sum->entropy += entropy;
+    sum->ratio_sum += loss->ratio;
+    sum->ratio_min = fmin(sum->ratio_min, loss->ratio);
+    sum->ratio_max = fmax(sum->ratio_max, loss->ratio);
+    sum->approx_kl += loss->ratio - 1.0 - loss->log_ratio;
+    sum->clip_low += loss->clipped < 0 ? 1.0 : 0.0;
+    sum->clip_high += loss->clipped > 0 ? 1.0 : 0.0;
+    sum->tokens += 1.0;
+}
+
+/* Token t of chosen sequence j, with log-probability l and entropy h. */
 static pgrad_status loss_of_token(const micro_batch *micro, uint32_t j, uint32_t t, double l,
                                   double h, float *d_logprob, float *entropy_weight)
 {
@@ -283,7 +301,7 @@ static pgrad_status loss_of_token(const micro_batch *micro, uint32_t j, uint32_t
     pgrad__token_loss loss =
         pgrad__loss_token(params->loss, l, l_old, advantage, params->clip_low, params->clip_high);
     pgrad__kl_term kl = {0.0, 0.0};
-    if (uses_reference(objective))
+    if (pgrad__objective_uses_reference(objective))
         kl = pgrad__kl_token(params->kl, l,
                              (double)pgrad__rollout_values(rollout, PGRAD_REFERENCE, i)[t],
                              loss.ratio);
@@ -296,19 +314,7 @@ static pgrad_status loss_of_token(const micro_batch *micro, uint32_t j, uint32_t
                            i, t, advantage, l, l_old);
     *d_logprob = (float)c;
     *entropy_weight = (float)micro->entropy_weight;
-
-    totals *sum = micro->totals;
-    sum->policy += w * loss.value;
-    sum->kl += w * kl.value;
-    sum->kl_tokens += kl.value;
-    sum->entropy += h;
-    sum->ratio_sum += loss.ratio;
-    sum->ratio_min = fmin(sum->ratio_min, loss.ratio);
-    sum->ratio_max = fmax(sum->ratio_max, loss.ratio);
-    sum->approx_kl += loss.ratio - 1.0 - fmax(-20.0, fmin(20.0, l - l_old));
-    sum->clip_low += loss.clipped < 0 ? 1.0 : 0.0;
-    sum->clip_high += loss.clipped > 0 ? 1.0 : 0.0;
-    sum->tokens += 1.0;
+    add_to_totals(micro->totals, w, &loss, kl.value, h);
     return PGRAD_OK;
 }
 
@@ -380,7 +386,7 @@ static void fill_report(const pgrad_objective *objective, const totals *sum, dou
     full.loss = sum->policy + objective->params.kl_beta * sum->kl;
     if (entropy_tokens > 0.0)
         full.loss -= objective->params.entropy_coefficient * sum->entropy / entropy_tokens;
-    if (uses_reference(objective))
+    if (pgrad__objective_uses_reference(objective))
         full.kl = sum->kl_tokens / tokens;
     full.entropy = sum->entropy / tokens;
     full.ratio_mean = sum->ratio_sum / tokens;

@@ -6,8 +6,7 @@
 
 #include "rl/rollout.h"
 
-/* The values of AUTO without a plan. */
-#define PGRAD__MICRO_BATCH_TOKENS 2048
+#define PGRAD__MICRO_BATCH_TOKENS 2048 /* what 0 means without a plan */
 
 struct pgrad_objective {
     pgrad_context *context;
@@ -27,6 +26,9 @@ struct pgrad_objective {
 /* Sets what is in force where params leave it open; 0 and AUTO: as without a plan. */
 void pgrad__objective_choose(pgrad_objective *objective, uint32_t micro_batch_tokens,
                              uint32_t recompute);
+
+/* 1 when the loss has a KL term: log-probabilities of a reference are needed. */
+int pgrad__objective_uses_reference(const pgrad_objective *objective);
 
 /* What backward takes for all sequences of a rollout. */
 typedef struct pgrad__backward_need {

@@ -6,8 +6,8 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
-#include "base/real.h"
 #include "rl/advantage.h"
+#include "rl/loss.h"
 #include "rl/metrics.h"
 #include "rl/rollout.h"
 
@@ -108,8 +108,7 @@ static void report_kl(const pgrad_rollout *rollout, pgrad_step_report *part)
         for (uint32_t t = 0; t < sequence->n_tokens; t++) {
             if (mask != NULL && mask[t] == 0.0f)
                 continue;
-            const double d = fmax(-20.0, fmin(20.0, (double)old[t] - (double)reference[t]));
-            sum += pgrad__expm1(-d) + d;
+            sum += pgrad__kl_token(PGRAD_KL_K3_RATIO, (double)old[t], (double)reference[t], 1.0).value;
             tokens += 1.0;
         }
     }

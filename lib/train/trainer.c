@@ -59,9 +59,7 @@ static pgrad_status make_handles(pgrad__run *r)
 static int needs_reference(const pgrad__run *r)
 {
     return r->params.advantage->params.kl_beta > 0.0 ||
-           (r->params.objective->params.kl_beta > 0.0 &&
-            r->params.objective->params.kl != PGRAD_KL_NONE &&
-            r->params.objective->params.loss != PGRAD_LOSS_SUPERVISED);
+           pgrad__objective_uses_reference(r->params.objective);
 }
 
 /* What scoring with it would refuse, before a step is spent. */
