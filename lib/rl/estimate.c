@@ -29,10 +29,12 @@ static pgrad_status read_lengths(const pgrad_model *model, pgrad__plan *plan)
     const uint32_t most[2] = {min_u32(plan->rollout.max_prompt_tokens, model->n_context),
                               min_u32(plan->rollout.max_new_tokens, model->n_context)};
     if (params->prompt_tokens > most[0])
-        return pgrad__fail(PGRAD_E_INVALID, "plan.prompt_tokens: the rollout has %u, found %u",
+        return pgrad__fail(PGRAD_E_INVALID,
+                           "plan.prompt_tokens: expected at most the rollout's %u, found %u",
                            most[0], params->prompt_tokens);
     if (params->completion_tokens > most[1])
-        return pgrad__fail(PGRAD_E_INVALID, "plan.completion_tokens: the rollout has %u, found %u",
+        return pgrad__fail(PGRAD_E_INVALID,
+                           "plan.completion_tokens: expected at most the rollout's %u, found %u",
                            most[1], params->completion_tokens);
     plan->prompt_tokens = params->prompt_tokens != 0 ? params->prompt_tokens : most[0];
     plan->completion_tokens = params->completion_tokens != 0 ? params->completion_tokens : most[1];
@@ -98,7 +100,7 @@ void pgrad__need_add(pgrad__need *to, const pgrad__need *need)
 
 /* ---- the model, its copy, the host's ---- */
 
-pgrad_status pgrad__need_model(const pgrad__plan *plan, const pgrad_model *model, pgrad__need *need)
+void pgrad__need_model(const pgrad__plan *plan, const pgrad_model *model, pgrad__need *need)
 {
     const pgrad_plan_params *params = &plan->params;
     pgrad__weights_count(model, &need->of[PGRAD__NEED_WEIGHTS]);
@@ -111,17 +113,15 @@ pgrad_status pgrad__need_model(const pgrad__plan *plan, const pgrad_model *model
         (void)pgrad__arena_take(&need->of[PGRAD__NEED_OTHER],
                                 pgrad__tokenizer_held(params->tokenizer), 1);
     (void)pgrad__arena_take(&need->of[PGRAD__NEED_OTHER], params->other_bytes, 1);
-    return PGRAD_OK;
 }
 
-pgrad_status pgrad__need_moments(const pgrad__plan *plan, const pgrad_model *model,
-                                 const pgrad__choice *choice, pgrad__need *need)
+void pgrad__need_moments(const pgrad__plan *plan, const pgrad_model *model,
+                         const pgrad__choice *choice, pgrad__need *need)
 {
     pgrad_optimizer_params params = plan->optimizer;
     params.moments = choice->moments;
     if (plan->has_optimizer)
         pgrad__optimizer_count(model, &params, &need->of[PGRAD__NEED_MOMENTS]);
-    return PGRAD_OK;
 }
 
 static void count_pass(const pgrad__pass_size *size, pgrad__need *need)

@@ -28,7 +28,7 @@ typedef struct pgrad__choice {
     uint32_t batch_size, micro_batch_tokens, recompute, kv_storage, moments;
 } pgrad__choice;
 
-/* The memory of a part of a plan by name, in the order of pgrad_memory_report. */
+/* Bytes of a part of a plan by name, in the order of pgrad_memory_report. */
 enum {
     PGRAD__NEED_WEIGHTS,
     PGRAD__NEED_GRADIENTS,
@@ -47,14 +47,13 @@ typedef struct pgrad__need {
 
 /* The parts add up. Each depends on few fields of the choice; `model` is a planned one for the
  * machine, which has n_workers. */
-pgrad_status pgrad__need_model(const pgrad__plan *plan, const pgrad_model *model,
-                               pgrad__need *need);
+void pgrad__need_model(const pgrad__plan *plan, const pgrad_model *model, pgrad__need *need);
 /* batch_size, kv_storage. */
 pgrad_status pgrad__need_rollouts(const pgrad__plan *plan, pgrad_model *model, uint32_t n_workers,
                                   const pgrad__choice *choice, pgrad__need *need);
 /* moments. */
-pgrad_status pgrad__need_moments(const pgrad__plan *plan, const pgrad_model *model,
-                                 const pgrad__choice *choice, pgrad__need *need);
+void pgrad__need_moments(const pgrad__plan *plan, const pgrad_model *model,
+                         const pgrad__choice *choice, pgrad__need *need);
 /* micro_batch_tokens, recompute; *how (may be NULL): rows and micro-batches. */
 pgrad_status pgrad__need_backward(const pgrad__plan *plan, pgrad_model *model, uint32_t n_workers,
                                   const pgrad__choice *choice, pgrad__need *need,
@@ -63,6 +62,10 @@ pgrad_status pgrad__need_backward(const pgrad__plan *plan, pgrad_model *model, u
 /* The sum of all names; UINT64_MAX when it cannot be counted. */
 uint64_t pgrad__need_total(const pgrad__need *need);
 void pgrad__need_add(pgrad__need *to, const pgrad__need *need);
+
+/* PGRAD_MOMENTS_* and PGRAD_KV_* as messages say them; not AUTO. */
+const char *pgrad__moments_name(uint32_t moments);
+const char *pgrad__kv_name(uint32_t kv_storage);
 
 /* Chooses, measures for the context's machine and writes *out: see pgrad_model_estimate. `model`
  * may be a planned one. E_LIMIT fills *out too. */

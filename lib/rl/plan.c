@@ -52,7 +52,7 @@ static options options_of(const pgrad__plan *plan)
     static const uint32_t moments[N_MOMENTS] = {PGRAD_MOMENTS_F32, PGRAD_MOMENTS_BF16,
                                                 PGRAD_MOMENTS_Q8};
     static const uint32_t kv[N_KV] = {PGRAD_KV_F32, PGRAD_KV_F16};
-    static const uint32_t slots[N_SLOTS] = {64, 32, 16, 8, 4, 2, 1};
+    static const uint32_t slots[N_SLOTS] = {PGRAD__BATCH_SIZE, 32, 16, 8, 4, 2, 1};
     const uint64_t n = sequences_of(&plan->rollout), n_other = sequences_of(&plan->evaluation);
     const pgrad_objective_params *objective = &plan->objective;
     options o;
@@ -147,9 +147,9 @@ static int choose_way(const search *s, uint64_t room, pgrad__choice *choice)
 static pgrad_status standing(const search *s, const pgrad__choice *choice, uint64_t *bytes)
 {
     pgrad__need need = {0};
-    PGRAD__TRY(pgrad__need_model(s->plan, s->model, &need));
+    pgrad__need_model(s->plan, s->model, &need);
     PGRAD__TRY(pgrad__need_rollouts(s->plan, s->model, s->n_workers, choice, &need));
-    PGRAD__TRY(pgrad__need_moments(s->plan, s->model, choice, &need));
+    pgrad__need_moments(s->plan, s->model, choice, &need);
     *bytes = pgrad__need_total(&need);
     return PGRAD_OK;
 }
@@ -199,9 +199,9 @@ static pgrad_status measure(const pgrad__plan *plan, pgrad_model *model,
     const uint32_t n_workers = pgrad__n_workers(plan->context);
     pgrad__need rollouts = {0}, backward = {0};
     pgrad__backward_need how;
-    PGRAD__TRY(pgrad__need_model(plan, model, &rollouts));
+    pgrad__need_model(plan, model, &rollouts);
     PGRAD__TRY(pgrad__need_rollouts(plan, model, n_workers, choice, &rollouts));
-    PGRAD__TRY(pgrad__need_moments(plan, model, choice, &rollouts));
+    pgrad__need_moments(plan, model, choice, &rollouts);
     PGRAD__TRY(pgrad__need_backward(plan, model, n_workers, choice, &backward, &how));
     const uint64_t peak_rollout = pgrad__need_total(&rollouts);
     pgrad__need_add(&rollouts, &backward);
@@ -227,6 +227,20 @@ static pgrad_status measure(const pgrad__plan *plan, pgrad_model *model,
     if (out->total == UINT64_MAX)
         return pgrad__fail(PGRAD_E_LIMIT, "plan: more memory than can be addressed");
     return PGRAD_OK;
+}
+
+/* ---- in words ---- */
+
+const char *pgrad__moments_name(uint32_t moments)
+{
+    static const char *const NAMES[] = {"f32", "bf16", "q8"};
+    return NAMES[moments];
+}
+
+const char *pgrad__kv_name(uint32_t kv_storage)
+{
+    static const char *const NAMES[] = {"f32", "f16", "bf16"};
+    return NAMES[kv_storage];
 }
 
 /* ---- refusing ---- */
@@ -319,17 +333,15 @@ static void advise_length(const pgrad__plan *plan, pgrad_model *model, advice *t
 static pgrad_status refuse(const pgrad__plan *plan, pgrad_model *model,
                            const pgrad__choice *leanest, const pgrad_memory_report *needed)
 {
-    static const char *const moments[] = {"f32", "bf16", "q8"}, *const kv[] = {"f32", "f16",
-                                                                               "bf16"};
     advice how = {.length = 0}, ways = {.length = 0};
     if (plan->has_objective)
         advise(&how, ", micro-batches of %u tokens%s", leanest->micro_batch_tokens,
                leanest->recompute ? ", recompute" : "");
     if (plan->has_optimizer)
-        advise(&how, ", moments in %s", moments[leanest->moments]);
+        advise(&how, ", moments in %s", pgrad__moments_name(leanest->moments));
     if (plan->has_rollout)
-        advise(&how, ", keys and values in %s, decoding %u at a time", kv[leanest->kv_storage],
-               leanest->batch_size);
+        advise(&how, ", keys and values in %s, decoding %u at a time",
+               pgrad__kv_name(leanest->kv_storage), leanest->batch_size);
     advise_storage(plan, model, &ways);
     advise_length(plan, model, &ways);
     if (ways.length == 0)

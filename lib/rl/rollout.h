@@ -13,6 +13,7 @@
  * applied. */
 enum { PGRAD__REWARDS_NONE, PGRAD__REWARDS_APPLIED, PGRAD__REWARDS_SET };
 
+#define PGRAD__BATCH_SIZE 64 /* what 0 means without a plan, at most */
 #define PGRAD__N_ARRAYS 9
 #define PGRAD__MAX_COMPONENTS 16
 #define PGRAD__REWARD_NAME 41

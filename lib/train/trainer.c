@@ -162,14 +162,13 @@ static void fill_params(pgrad__run *r)
 
 static void tell_plan(const pgrad__run *r, const pgrad_memory_report *report)
 {
-    static const char *const moments[] = {"f32", "bf16", "q8"}, *const kv[] = {"f32", "f16",
-                                                                               "bf16"};
     pgrad__log_line(r->model->context, PGRAD_LOG_INFO,
                     "train: %.1f MiB are planned: micro-batches of %u tokens, %s, moments in %s, "
                     "keys and values in %s, decoding %u at a time",
                     (double)report->total / 1048576.0, report->micro_batch_tokens,
                     report->recompute ? "recompute" : "activations kept",
-                    moments[report->moments_storage], kv[report->kv_storage], report->batch_size);
+                    pgrad__moments_name(report->moments_storage),
+                    pgrad__kv_name(report->kv_storage), report->batch_size);
 }
 
 /* Plans the run's memory and puts the choices into force: E_LIMIT when none fits. */

@@ -374,9 +374,9 @@ static uint64_t need_on(const pgrad__machine *machine, pgrad_model *of, const pa
     pgrad_model *model;
     OK(pgrad__plan_read(of, &p->plan, &plan));
     OK(pgrad__model_plan_copy(of, machine->kernels, of->storage, &model));
-    OK(pgrad__need_model(&plan, model, &need));
+    pgrad__need_model(&plan, model, &need);
     OK(pgrad__need_rollouts(&plan, model, machine->n_workers, &choice, &need));
-    OK(pgrad__need_moments(&plan, model, &choice, &need));
+    pgrad__need_moments(&plan, model, &choice, &need);
     OK(pgrad__need_backward(&plan, model, machine->n_workers, &choice, &need, NULL));
     pgrad_model_free(model);
     return pgrad__need_total(&need);
