@@ -6,6 +6,7 @@
 
 #include "base/fail.h"
 #include "base/number.h"
+#include "base/sink.h"
 
 /* Where each number stands and what it is called: TRL's name where the thing is the same. */
 typedef struct metric {
@@ -53,7 +54,7 @@ static const metric METRICS[] = {
     {AT(tokens_per_second), "tokens_per_second"},
     {AT(eval_reward), "eval_reward"},
 };
-enum { N_METRICS = sizeof METRICS / sizeof METRICS[0], N_NAMED = 32 };
+enum { N_METRICS = sizeof METRICS / sizeof METRICS[0] };
 
 /* 1 when the caller's struct holds all bytes up to the end of a field. */
 static int holds(const pgrad_step_report *report, size_t end)
@@ -89,7 +90,7 @@ static uint32_t named_count(const pgrad_step_report *report)
 {
     if (!holds(report, AT(named) + sizeof report->named))
         return 0;
-    return report->n_named < N_NAMED ? report->n_named : N_NAMED;
+    return report->n_named < PGRAD__N_NAMED ? report->n_named : PGRAD__N_NAMED;
 }
 
 static void merge_named(pgrad_step_report *report, const pgrad_named_value *value)
@@ -98,7 +99,7 @@ static void merge_named(pgrad_step_report *report, const pgrad_named_value *valu
     uint32_t at = 0;
     while (at < n && strcmp(report->named[at].name, value->name) != 0)
         at++;
-    if (at == N_NAMED)
+    if (at == PGRAD__N_NAMED)
         return;
     report->named[at] = *value;
     report->n_named = at == n ? n + 1 : n;
@@ -170,53 +171,36 @@ double pgrad_metrics_value(const pgrad_step_report *report, uint32_t index)
 
 /* ---- as JSON ---- */
 
-/* Counts what does not fit, so that the caller learns the size needed. */
-typedef struct sink {
-    char *text;
-    size_t capacity, length;
-} sink;
-
-static void put(sink *out, const char *text, size_t length)
-{
-    if (out->length + length < out->capacity)
-        memcpy(out->text + out->length, text, length);
-    out->length += length;
-}
-
-static void put_text(sink *out, const char *text)
-{
-    put(out, text, strlen(text));
-}
-
 /* Names are ASCII but for a reward's own, where a quote or backslash is escaped. */
-static void put_name(sink *out, const char *name)
+static void put_name(pgrad__sink *out, const char *name)
 {
-    put_text(out, "\"");
+    pgrad__sink_put(out, "\"");
     for (; *name != '\0'; name++) {
         if (*name == '"' || *name == '\\')
-            put_text(out, "\\");
-        put(out, (unsigned char)*name < 0x20 ? " " : name, 1);
+            pgrad__sink_put(out, "\\");
+        const char byte[] = {(unsigned char)*name < 0x20 ? ' ' : *name, '\0'};
+        pgrad__sink_put(out, byte);
     }
-    put_text(out, "\":");
+    pgrad__sink_put(out, "\":");
 }
 
-static void put_report(sink *out, const pgrad_step_report *report)
+static void put_report(pgrad__sink *out, const pgrad_step_report *report)
 {
     char number[32];
     (void)snprintf(number, sizeof number, "%llu",
                    holds(report, AT(step) + sizeof report->step) ? (unsigned long long)report->step
                                                                  : 0);
-    put_text(out, "{\"step\":");
-    put_text(out, number);
+    pgrad__sink_put(out, "{\"step\":");
+    pgrad__sink_put(out, number);
     uint32_t n = pgrad_metrics_count(report);
     for (uint32_t i = 0; i < n; i++) {
         double value = pgrad_metrics_value(report, i);
-        put_text(out, ",");
+        pgrad__sink_put(out, ",");
         put_name(out, pgrad_metrics_name(report, i));
         (void)pgrad__format_real(number, value);
-        put_text(out, isfinite(value) ? number : "null");
+        pgrad__sink_put(out, isfinite(value) ? number : "null");
     }
-    put_text(out, "}");
+    pgrad__sink_put(out, "}");
 }
 
 pgrad_status pgrad_metrics_json(const pgrad_step_report *report, char *json, size_t capacity,
@@ -225,14 +209,12 @@ pgrad_status pgrad_metrics_json(const pgrad_step_report *report, char *json, siz
     if (report == NULL || length == NULL || (json == NULL && capacity > 0))
         return pgrad__fail(PGRAD_E_INVALID, "metrics_json: an argument is NULL");
     PGRAD__TRY(pgrad__report_check(report));
-    sink measure = {NULL, 0, 0};
+    pgrad__sink measure = {NULL, 0, 0};
     put_report(&measure, report);
     *length = measure.length;
     if (capacity <= measure.length)
         return pgrad__fail(PGRAD_E_BUFFER, "metrics_json: %zu bytes are needed, capacity is %zu",
                            measure.length + 1, capacity);
-    sink out = {json, capacity, 0};
-    put_report(&out, report);
-    json[out.length] = '\0';
+    put_report(&(pgrad__sink){json, capacity, 0}, report);
     return PGRAD_OK;
 }

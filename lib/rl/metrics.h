@@ -4,6 +4,9 @@
 
 #include <policygrad/metrics.h>
 
+/* Named values that a report has room for. */
+enum { PGRAD__N_NAMED = sizeof ((pgrad_step_report *)0)->named / sizeof(pgrad_named_value) };
+
 /* Copies every number of `part` that is filled (not NaN; named values appended or replaced by name)
  * into the caller's report, within its struct_size. */
 void pgrad__report_merge(pgrad_step_report *report, const pgrad_step_report *part);

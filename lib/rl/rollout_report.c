@@ -151,7 +151,8 @@ static void report_lengths(const pgrad_rollout *rollout, pgrad_step_report *part
 
 static void report_components(const pgrad_rollout *rollout, double *values, pgrad_step_report *part)
 {
-    for (uint32_t c = 0; c < rollout->n_components && part->n_named + 2 <= 32; c++) {
+    _Static_assert(2 * PGRAD__MAX_COMPONENTS <= PGRAD__N_NAMED, "room for all components");
+    for (uint32_t c = 0; c < rollout->n_components; c++) {
         const double *scores = rollout->component_scores + (size_t)c * rollout->max_sequences;
         size_t n = 0;
         for (uint32_t i = 0; i < rollout->n_sequences; i++)
