@@ -24,13 +24,12 @@ struct pgrad_reward {
     uint32_t n_components;
 };
 
-/* A rollout's room for the scores of one plain reward, in its arena. */
+/* A rollout's room for the scores of one plain reward, in its arena: [max_sequences] each. */
 typedef struct pgrad__score_scratch {
-    float *data; /* [max_sequences] */
-    double *sum; /* [max_sequences] of token scores */
-    double
-        *whole; /* [max_sequences] weighted scores given for the sequence, of all rewards so far */
-    unsigned char *kind; /* [max_sequences] PGRAD__SCORE_* */
+    float *data;
+    double *sum;   /* of token scores */
+    double *whole; /* weighted, given for the sequence, of all rewards so far */
+    unsigned char *kind; /* PGRAD__SCORE_* */
     float *tokens; /* [max_sequences, max_new_tokens], a block of its own, made when a reward first
                       scores tokens */
 } pgrad__score_scratch;

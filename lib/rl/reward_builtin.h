@@ -111,13 +111,4 @@ int pgrad__span_equal(pgrad__span a, pgrad__span b, int ignore_case);
 size_t pgrad__span_find_word(pgrad__span text, pgrad__span word, size_t start, int ignore_case,
                              size_t *end);
 
-/* ---- measures shared by rows ---- */
-
-/* 0 up to max - buffer tokens, then down to -1 at max, and -1 beyond. */
-double pgrad__overlong(uint32_t n_tokens, uint32_t max, uint32_t buffer);
-
-/* 1 - distinct / all runs of n ids; 0 when there is none. */
-pgrad_status pgrad__repeated_share(pgrad_context *context, const int32_t *ids, size_t n_ids,
-                                   uint32_t n, double *share);
-
 #endif

@@ -106,7 +106,8 @@ static const pgrad__argument TRL_OVERLONG_ARGUMENTS[] = {
      NULL, "tokens before that over which it grows"},
 };
 
-double pgrad__overlong(uint32_t n_tokens, uint32_t max, uint32_t buffer)
+/* 0 up to max - buffer tokens, then down to -1 at max, and -1 beyond. */
+static double overlong(uint32_t n_tokens, uint32_t max, uint32_t buffer)
 {
     const double free_length = (double)max - buffer, length = n_tokens;
     if (length <= free_length)
@@ -118,7 +119,7 @@ static pgrad_status score_overlong(const void *reward, const pgrad__completion *
                                    double *score)
 {
     const overlong_reward *self = reward;
-    *score = self->factor * pgrad__overlong(completion->n_tokens, self->max_length, self->buffer);
+    *score = self->factor * overlong(completion->n_tokens, self->max_length, self->buffer);
     return PGRAD_OK;
 }
 
@@ -126,7 +127,7 @@ static pgrad_status score_trl_overlong(const void *reward, const pgrad__completi
                                        double *score)
 {
     const overlong_reward *self = reward;
-    *score = pgrad__overlong(completion->n_tokens, self->max_length, self->buffer);
+    *score = overlong(completion->n_tokens, self->max_length, self->buffer);
     return PGRAD_OK;
 }
 
@@ -170,7 +171,8 @@ static const pgrad__argument TRL_REPETITION_ARGUMENTS[] = {
      NULL, "what the share of repeated runs is multiplied by"},
 };
 
-pgrad_status pgrad__repeated_share(pgrad_context *context, const int32_t *ids, size_t n_ids,
+/* 1 - distinct / all runs of n ids; 0 when there is none. */
+static pgrad_status repeated_share(pgrad_context *context, const int32_t *ids, size_t n_ids,
                                    uint32_t n, double *share)
 {
     pgrad__hashmap seen;
@@ -230,13 +232,13 @@ static pgrad_status score_repetition(const void *reward, const pgrad__completion
     size_t n;
     PGRAD__TRY(has_text(completion, self->unit));
     if (self->unit == TOKENS) {
-        PGRAD__TRY(pgrad__repeated_share(context, completion->tokens, completion->n_tokens, self->n,
-                                         &share));
+        PGRAD__TRY(
+            repeated_share(context, completion->tokens, completion->n_tokens, self->n, &share));
     } else {
         PGRAD__TRY(pgrad__alloc(context, completion->text.length, sizeof *ids, &ids));
         pgrad_status status = number_units(context, completion->text, self->unit, ids, &n);
         if (status == PGRAD_OK)
-            status = pgrad__repeated_share(context, ids, n, self->n, &share);
+            status = repeated_share(context, ids, n, self->n, &share);
         pgrad__free(context, ids);
         PGRAD__TRY(status);
     }

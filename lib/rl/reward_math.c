@@ -48,8 +48,9 @@ static size_t closing_brace(pgrad__span text, size_t at)
 /* \frac{1}{2} of plain numbers counts without dollars around it. */
 static size_t bare_fraction(pgrad__span text, size_t at)
 {
-    size_t end = at + (has(text, at, "-") ? 6 : 5);
-    if (!has(text, at + (has(text, at, "-") ? 1 : 0), "\\frac"))
+    const size_t sign = has(text, at, "-") ? 1 : 0;
+    size_t end = at + sign + 5;
+    if (!has(text, at + sign, "\\frac"))
         return 0;
     for (int i = 0; i < 2; i++) {
         if (!has(text, end, "{"))
