@@ -5,7 +5,6 @@
  */
 #include "model/pass.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "base/fail.h"

@@ -8,7 +8,6 @@
 #include "base/fail.h"
 #include "base/half.h"
 #include "base/params_check.h"
-#include "base/pool.h"
 
 uint32_t pgrad__model_eos(const pgrad_model *model, pgrad_token out[8])
 {

@@ -1,7 +1,6 @@
 /* What each kind of handle keeps in a checkpoint. */
 #include "rl/checkpoint.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "base/alloc.h"

@@ -1,6 +1,5 @@
 #include "rl/estimate.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "base/alloc.h"

@@ -1,6 +1,4 @@
 /* Prompts: what is kept of them is taken over, the rest computed once for their group. */
-#include <string.h>
-
 #include "base/fail.h"
 #include "rl/generator.h"
 

@@ -2,8 +2,6 @@
 
 #include <string.h>
 
-#include "base/fail.h"
-
 enum { TILE = PGRAD__KEY_TILE };
 
 void pgrad__prefix_cache_lay_out(pgrad__prefix_cache *prefixes, uint32_t n_pages,

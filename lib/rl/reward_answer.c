@@ -1,6 +1,5 @@
 /* Rewards that compare the completion's answer with the prompt's data: exact, numeric, choice. */
 #include <math.h>
-#include <string.h>
 
 #include <policygrad/rollout.h>
 

@@ -1,8 +1,6 @@
 /* Drafts by prompt lookup: where the last ids of a sequence stood before, what followed them there.
  * They only decide which rows a pass computes: a row's bits, and a draw from it, do not depend on
  * its company, so the tokens are the same with drafts and without. */
-#include <string.h>
-
 #include "rl/generator.h"
 
 enum {

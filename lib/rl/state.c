@@ -1,10 +1,8 @@
 #include "rl/state.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/checked.h"
 #include "base/fail.h"
 #include "base/params_check.h"
 #include "base/pool.h"

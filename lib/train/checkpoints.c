@@ -1,9 +1,7 @@
 /* Checkpoints of pgrad_train: its own state beside that of the handles, and taking a run up. */
 #include <math.h>
-#include <stdio.h>
 #include <string.h>
 
-#include "base/alloc.h"
 #include "base/fail.h"
 #include "base/os.h"
 #include "base/strbuf.h"

@@ -2,8 +2,6 @@
 #include <policygrad/trainer.h>
 
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include <policygrad/advantage.h>
 #include <policygrad/objective.h>
@@ -17,13 +15,13 @@
 #include "base/params_check.h"
 #include "io/append.h"
 #include "io/atomic_file.h"
-#include "text/tokenizer.h"
 #include "rl/advantage.h"
 #include "rl/estimate.h"
 #include "rl/objective.h"
 #include "rl/optimizer.h"
 #include "rl/reward.h"
 #include "rl/sampler.h"
+#include "text/tokenizer.h"
 #include "train/run.h"
 
 enum { MAX_REFUSED_IN_A_ROW = 3 };
