@@ -36,10 +36,10 @@ typedef struct pgrad__config {
     double rope_theta;
     pgrad__rope_scaling rope_scaling;
     int tied_head;
-    float attention_scale;
+    float attention_scale; /* of q.k; 0 until it is filled in from head_dim */
     int scale_by_layer; /* GPT-2 scale_attn_by_inverse_layer_idx */
     float initializer_range;
-    pgrad_token eos[8];
+    pgrad_token eos[8]; /* of config and generation config */
     uint32_t n_eos;
     pgrad_token bos; /* -1: none */
 } pgrad__config;

@@ -80,9 +80,6 @@ void pgrad__registry_count(const pgrad_model *model, pgrad__arena *sum);
 pgrad_status pgrad__model_write(pgrad_model *model, const pgrad_save_params *params,
                                 pgrad__folder *folder);
 
-/* The end tokens of config and generation config: at most 8. */
-uint32_t pgrad__model_eos(const pgrad_model *model, pgrad_token out[8]);
-
 /* ---- passes over whole sequences: scoring and training (forward.c, backward.c) ----
  * Passes take no lock. The caller holds the model's read lock around score, forward_logits and
  * decode, its write lock around backward. Tokens outside the vocabulary are E_INVALID with their

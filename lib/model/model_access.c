@@ -9,12 +9,6 @@
 #include "base/half.h"
 #include "base/params_check.h"
 
-uint32_t pgrad__model_eos(const pgrad_model *model, pgrad_token out[8])
-{
-    memcpy(out, model->config.eos, model->config.n_eos * sizeof out[0]);
-    return model->config.n_eos;
-}
-
 pgrad_status pgrad_model_get_info(pgrad_model *model, pgrad_model_info *out)
 {
     if (model == NULL || out == NULL)

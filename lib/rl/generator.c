@@ -180,10 +180,9 @@ static pgrad_status add_end(struct pgrad__generator *g, pgrad_token token)
 static pgrad_status make_ends(pgrad_rollout *rollout)
 {
     struct pgrad__generator *g = rollout->generator;
-    pgrad_token of_model[8];
-    const uint32_t n = pgrad__model_eos(rollout->model, of_model);
-    for (uint32_t i = 0; i < n; i++)
-        PGRAD__TRY(add_end(g, of_model[i]));
+    const pgrad__config *config = &rollout->model->config;
+    for (uint32_t i = 0; i < config->n_eos; i++)
+        PGRAD__TRY(add_end(g, config->eos[i]));
     if (rollout->tokenizer == NULL)
         return PGRAD_OK;
     PGRAD__TRY(add_end(g, pgrad_tokenizer_special(rollout->tokenizer, PGRAD_TOKEN_EOS)));
