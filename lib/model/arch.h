@@ -41,6 +41,32 @@ typedef struct pgrad__flag_key {
     size_t field;            /* of an int */
 } pgrad__flag_key;
 
+/* The fields that keys tell of. */
+static inline uint32_t *pgrad__size_field(pgrad__config *config, const pgrad__size_key *key)
+{
+    return (uint32_t *)(void *)((char *)config + key->field);
+}
+
+static inline int *pgrad__flag_field(pgrad__config *config, const pgrad__flag_key *key)
+{
+    return (int *)(void *)((char *)config + key->field);
+}
+
+static inline double pgrad__real_get(const pgrad__config *config, const pgrad__real_key *key)
+{
+    const void *field = (const char *)config + key->field;
+    return key->is_double ? *(const double *)field : (double)*(const float *)field;
+}
+
+static inline void pgrad__real_set(pgrad__config *config, const pgrad__real_key *key, double value)
+{
+    void *field = (char *)config + key->field;
+    if (key->is_double)
+        *(double *)field = value;
+    else
+        *(float *)field = (float)value;
+}
+
 /* Extents of a tensor's dimensions. */
 typedef enum pgrad__extent {
     PGRAD__EXTENT_NONE,

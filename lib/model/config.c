@@ -10,31 +10,6 @@
 
 /* ---- what both sources share ---- */
 
-static uint32_t *size_field(pgrad__config *config, const pgrad__size_key *key)
-{
-    return (uint32_t *)(void *)((char *)config + key->field);
-}
-
-static void set_real(pgrad__config *config, const pgrad__real_key *key, double value)
-{
-    void *field = (char *)config + key->field;
-    if (key->is_double)
-        *(double *)field = value;
-    else
-        *(float *)field = (float)value;
-}
-
-static double get_real(const pgrad__config *config, const pgrad__real_key *key)
-{
-    const void *field = (const char *)config + key->field;
-    return key->is_double ? *(const double *)field : (double)*(const float *)field;
-}
-
-static int *flag_field(pgrad__config *config, const pgrad__flag_key *key)
-{
-    return (int *)(void *)((char *)config + key->field);
-}
-
 /* What a size is called in the file it came from. */
 static const char *name_of(const pgrad__config *config, size_t field, int is_gguf)
 {
@@ -57,7 +32,7 @@ pgrad_status pgrad__config_finish(pgrad__config *config, const char *origin, int
         config->head_dim = config->n_embd / config->n_heads;
     }
     if (config->n_ff == 0)
-        config->n_ff = 4 * config->n_embd; /* below 2^22 by the limit of n_embd */
+        config->n_ff = 4 * config->n_embd; /* at most 2^22 by the limit of n_embd */
     if (config->n_heads % config->n_kv_heads != 0)
         return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected a multiple of %s = %u, found %u",
                            origin, NAME_OF(n_heads), NAME_OF(n_kv_heads), config->n_kv_heads,
@@ -198,7 +173,7 @@ static pgrad_status read_sizes(pgrad__config *config, const pgrad__json *json, c
         if (pgrad__json_get(json, name) == NULL && key->alias != NULL &&
             pgrad__json_get(json, key->alias) != NULL)
             name = key->alias;
-        uint32_t *field = size_field(config, key);
+        uint32_t *field = pgrad__size_field(config, key);
         if (key->optional)
             PGRAD__TRY(pgrad__json_optional_u32(json, origin, name, 1, key->max, *field, field));
         else
@@ -247,22 +222,22 @@ static pgrad_status read_begin(pgrad__config *config, const pgrad__json *json, c
 static void tell_defaults(pgrad_context *context, const pgrad__arch *arch, const pgrad__json *json,
                           const char *origin)
 {
+    const pgrad__json *rope = pgrad__json_get(json, "rope_parameters");
+    pgrad__config initial = arch->initial;
     for (size_t i = 0; i < arch->n_sizes; i++) {
         const pgrad__size_key *key = &arch->sizes[i];
-        const uint32_t *initial =
-            (const uint32_t *)(const void *)((const char *)&arch->initial + key->field);
-        if (key->optional && *initial != 0 && pgrad__json_get(json, key->json) == NULL)
+        const uint32_t size = *pgrad__size_field(&initial, key);
+        if (key->optional && size != 0 && pgrad__json_get(json, key->json) == NULL)
             pgrad__log_line(context, PGRAD_LOG_WARNING, "%s: %s: missing, %u is used", origin,
-                            key->json, *initial);
+                            key->json, size);
     }
     for (size_t i = 0; i < arch->n_reals; i++) {
         const pgrad__real_key *key = &arch->reals[i];
-        const pgrad__json *rope = pgrad__json_get(json, "rope_parameters");
         const int in_rope = key->field == offsetof(pgrad__config, rope_theta) &&
                             pgrad__json_get(rope, key->json) != NULL;
         if (key->gguf != NULL && !in_rope && pgrad__json_get(json, key->json) == NULL)
             pgrad__log_line(context, PGRAD_LOG_WARNING, "%s: %s: missing, %g is used", origin,
-                            key->json, get_real(&arch->initial, key));
+                            key->json, pgrad__real_get(&initial, key));
     }
 }
 
@@ -281,11 +256,11 @@ pgrad_status pgrad__config_read_json(pgrad_context *context, const pgrad__json *
         const pgrad__real_key *key = &arch->reals[i];
         double value;
         PGRAD__TRY(pgrad__json_optional_real(json, origin, key->json, key->min, key->max,
-                                             get_real(&config, key), &value));
-        set_real(&config, key, value);
+                                             pgrad__real_get(&config, key), &value));
+        pgrad__real_set(&config, key, value);
     }
     for (size_t i = 0; i < arch->n_flags; i++) {
-        int *field = flag_field(&config, &arch->flags[i]);
+        int *field = pgrad__flag_field(&config, &arch->flags[i]);
         PGRAD__TRY(pgrad__json_optional_bool(json, origin, arch->flags[i].json, *field, field));
     }
     PGRAD__TRY(read_activation(&config, json, origin));

@@ -54,7 +54,7 @@ static pgrad_status read_sizes(pgrad_context *context, pgrad__config *config,
     const pgrad__arch *arch = config->arch;
     for (size_t i = 0; i < arch->n_sizes; i++) {
         const pgrad__size_key *key = &arch->sizes[i];
-        uint32_t *field = (uint32_t *)(void *)((char *)config + key->field);
+        uint32_t *field = pgrad__size_field(config, key);
         pgrad__arch_key(name, arch, key->gguf);
         if (pgrad__gguf_has(gguf, name)) {
             PGRAD__TRY(read_size(gguf, name, origin, config->n_layers, key->max, field));
@@ -85,23 +85,19 @@ static pgrad_status read_reals(pgrad_context *context, pgrad__config *config,
     char name[PGRAD__KEY_MAX];
     for (size_t i = 0; i < config->arch->n_reals; i++) {
         const pgrad__real_key *key = &config->arch->reals[i];
-        void *field = (char *)config + key->field;
         float value;
         if (key->gguf == NULL)
             continue;
         if (!pgrad__gguf_has(gguf, pgrad__arch_key(name, config->arch, key->gguf))) {
             pgrad__log_line(context, PGRAD_LOG_WARNING, "%s: %s: missing, %g is used", origin, name,
-                            key->is_double ? *(double *)field : (double)*(float *)field);
+                            pgrad__real_get(config, key));
             continue;
         }
         PGRAD__TRY(pgrad__gguf_f32(gguf, name, &value));
         if (!((double)value >= key->min && (double)value <= key->max))
             return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected %g to %g, found %g", origin, name,
                                key->min, key->max, (double)value);
-        if (key->is_double)
-            *(double *)field = (double)value;
-        else
-            *(float *)field = value;
+        pgrad__real_set(config, key, (double)value);
     }
     return PGRAD_OK;
 }
@@ -180,7 +176,7 @@ pgrad_status pgrad__config_read_gguf(pgrad_context *context, const pgrad__gguf *
     for (size_t i = 0; i < arch->n_flags; i++) {
         const pgrad__flag_key *key = &arch->flags[i];
         if (key->gguf_tensor != NULL)
-            *(int *)(void *)((char *)&config + key->field) =
+            *pgrad__flag_field(&config, key) =
                 pgrad__tensor_find(pgrad__gguf_tensors(gguf), key->gguf_tensor) != NULL;
     }
     config.tied_head = pgrad__tensor_find(pgrad__gguf_tensors(gguf), "output.weight") == NULL;
@@ -232,26 +228,23 @@ pgrad_status pgrad__config_write(pgrad_context *context, const pgrad__config *co
                                  size_t *length)
 {
     const pgrad__arch *arch = config->arch;
+    pgrad__config copy = *config; /* fields are reached by pointers */
     pgrad__strbuf out = {.context = context};
     pgrad__strbuf_format(&out, "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\"",
                          arch->class_name, arch->name);
     for (size_t i = 0; i < arch->n_sizes; i++)
-        pgrad__strbuf_format(
-            &out, ",\n  \"%s\": %u", arch->sizes[i].json,
-            *(const uint32_t *)(const void *)((const char *)config + arch->sizes[i].field));
+        pgrad__strbuf_format(&out, ",\n  \"%s\": %u", arch->sizes[i].json,
+                             *pgrad__size_field(&copy, &arch->sizes[i]));
     for (size_t i = 0; i < arch->n_reals; i++) {
-        const pgrad__real_key *key = &arch->reals[i];
-        const void *field = (const char *)config + key->field;
-        pgrad__strbuf_format(&out, ",\n  \"%s\": ", key->json);
-        pgrad__config_append_real(&out, key->is_double ? *(const double *)field
-                                                       : (double)*(const float *)field);
+        pgrad__strbuf_format(&out, ",\n  \"%s\": ", arch->reals[i].json);
+        pgrad__config_append_real(&out, pgrad__real_get(config, &arch->reals[i]));
     }
     for (size_t i = 0; i < arch->n_flags; i++) {
         const pgrad__flag_key *key = &arch->flags[i];
         if (i > 0 && strcmp(key->json, arch->flags[i - 1].json) == 0)
             continue; /* one key for two fields */
-        int value = *(const int *)(const void *)((const char *)config + key->field);
-        pgrad__strbuf_format(&out, ",\n  \"%s\": %s", key->json, value ? "true" : "false");
+        pgrad__strbuf_format(&out, ",\n  \"%s\": %s", key->json,
+                             *pgrad__flag_field(&copy, key) ? "true" : "false");
     }
     pgrad__strbuf_format(&out, ",\n  \"%s\": \"%s\"", arch->activation_key,
                          pgrad__activation_name(config->activation));
