@@ -1,6 +1,7 @@
 #include "model/weights.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -89,24 +90,10 @@ static pgrad_status read_rows(void *user, uint32_t index, uint64_t first, uint64
 static const char *shape_text(char buffer[96], uint32_t n_dims, const uint64_t *dims)
 {
     size_t used = 0;
-    buffer[used++] = '[';
-    for (uint32_t i = 0; i < n_dims && used < 70; i++) {
-        char digits[20];
-        size_t n = 0;
-        uint64_t value = dims[i];
-        do {
-            digits[n++] = (char)('0' + value % 10);
-            value /= 10;
-        } while (value > 0);
-        while (n > 0)
-            buffer[used++] = digits[--n];
-        if (i + 1 < n_dims) {
-            buffer[used++] = ',';
-            buffer[used++] = ' ';
-        }
-    }
-    buffer[used++] = ']';
-    buffer[used] = '\0';
+    for (uint32_t i = 0; i < n_dims && used < 70; i++) /* 22 bytes a dimension at most */
+        used += (size_t)snprintf(buffer + used, 96 - used, "%s%llu", i == 0 ? "[" : ", ",
+                                 (unsigned long long)dims[i]);
+    (void)snprintf(buffer + used, 96 - used, "%s]", used == 0 ? "[" : "");
     return buffer;
 }
 
