@@ -2,7 +2,8 @@
 
 #include "base/fail.h"
 
-pgrad_status pgrad__trunk_backward(pgrad__trunk *trunk, pgrad__gradients *gradients)
+/* From d_stream, the gradient at the last layer's output, down to the embedding. */
+static pgrad_status trunk_backward(pgrad__trunk *trunk, pgrad__gradients *gradients)
 {
     pgrad_model *model = trunk->model;
     for (uint32_t i = model->config.n_layers; i > 0; i--) {
@@ -37,7 +38,7 @@ static pgrad_status go_back(pgrad__batch_pass *plan, const pgrad__backward *how)
     if (plan->head.n_kept == 0)
         return use_gradients(&plan->gradients);
     pgrad__trunk_drop(trunk, &plan->head);
-    return pgrad__trunk_backward(trunk, &plan->gradients);
+    return trunk_backward(trunk, &plan->gradients);
 }
 
 static pgrad__batch_pass plan_of(const pgrad__backward *how, int has_gradients)

@@ -36,7 +36,10 @@ static pgrad_status read_size(const pgrad__gguf *gguf, const char *key, const ch
                                    key);
             first = item;
         }
-        value = first < 0 ? 0 : (uint32_t)first;
+        if (first < 0)
+            return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected 1 to %u, found %d", origin, key,
+                               max, first);
+        value = (uint32_t)first;
     } else {
         PGRAD__TRY(pgrad__gguf_u32(gguf, key, &value));
     }

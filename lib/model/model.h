@@ -26,13 +26,18 @@ typedef struct pgrad__tensor {
     pgrad__tensor_kind kind;
     uint32_t n_dims;
     uint64_t dims[2];     /* as in the checkpoint */
-    pgrad__matrix matrix; /* MATRIX*: data is `data` */
-    pgrad__matrix grad_matrix;
+    pgrad__matrix matrix;      /* MATRIX*: data is `data`; of the others n_out is 0 */
+    pgrad__matrix grad_matrix; /* likewise, of `grad` */
     void *data;    /* floats; of a matrix what its storage says */
     size_t bytes;  /* of it, slack excluded */
     float *grad;   /* floats in the same order; NULL before the first backward pass: gradients.h */
     size_t floats; /* of it, slack excluded, whether there is one or not */
 } pgrad__tensor;
+
+static inline int pgrad__tensor_is_matrix(const pgrad__tensor *tensor)
+{
+    return tensor->kind == PGRAD__TENSOR_MATRIX || tensor->kind == PGRAD__TENSOR_MATRIX_TRANSPOSED;
+}
 
 struct pgrad_model {
     pgrad_context *context;

@@ -64,7 +64,8 @@ static pgrad_status read_tensor(pgrad_model *model, const char *name, int gradie
                                 size_t capacity, size_t *n)
 {
     if (model == NULL || name == NULL || n == NULL || (out == NULL && capacity > 0))
-        return pgrad__fail(PGRAD_E_INVALID, "tensor_read: an argument is NULL");
+        return pgrad__fail(PGRAD_E_INVALID, "%s: an argument is NULL",
+                           gradient ? "grad_read" : "tensor_read");
     if (gradient && model->frozen)
         return pgrad__fail(PGRAD_E_STATE, "a frozen model has no gradients");
     pgrad__tensor *tensor;

@@ -99,6 +99,7 @@ size_t pgrad__head_scratch(const pgrad__head_pass *head, const pgrad__machine *m
 void pgrad__head_gather(pgrad__head_pass *head, const float *output);
 /* logits [n, V] of target rows first .. */
 pgrad_status pgrad__head_logits(pgrad__head_pass *head, size_t first, size_t n, float *logits);
+/* logprob and entropy [n_targets], each may be NULL; by chunks. */
 pgrad_status pgrad__head_score(pgrad__head_pass *head, float *logprob, float *entropy);
 /* Adds to the head's and the final norm's gradients and writes the gradient at the trunk's output,
  * unless n_kept is 0 at the end: every derivative was zero. */
@@ -118,6 +119,7 @@ static inline size_t pgrad__query_width(const pgrad__config *config)
     return (size_t)config->n_heads * config->head_dim;
 }
 
+/* Heads and scale of a layer's attention; kv_storage is left at F32. */
 pgrad__attention_shape pgrad__layer_attention(const pgrad__config *config, uint32_t layer);
 
 /* Hands out the trunk's arrays; model, n_rows, n_spans, n_runs, n_pages, page_scratch_floats, keep
@@ -164,8 +166,6 @@ pgrad_status pgrad__check_tokens(const pgrad_model *model, const pgrad_token *to
 /* Embedding and all layers; pages stand at layer 0 and are moved on. Cancel is looked at in front
  * of each layer. */
 pgrad_status pgrad__trunk_forward(pgrad__trunk *trunk);
-/* From d_stream, the gradient at the last layer's output, down to the embedding. */
-pgrad_status pgrad__trunk_backward(pgrad__trunk *trunk, pgrad__gradients *gradients);
 
 /* One layer; block_pass.c. `output` may be the layer's middle, or separate rows. */
 pgrad_status pgrad__block_forward(pgrad__trunk *trunk, uint32_t layer, pgrad__activations *kept,
@@ -175,8 +175,10 @@ pgrad_status pgrad__block_recompute(pgrad__trunk *trunk, uint32_t layer, pgrad__
 /* d_stream: in, the gradient at the output; out, at the input. Overwrites kept->expand. */
 pgrad_status pgrad__block_backward(pgrad__trunk *trunk, uint32_t layer, pgrad__activations *kept);
 
+/* y = norm(x), both [n_rows, E]; mean (of LayerNorm alone) and rstd, [n_rows], for the way back. */
 void pgrad__norm_forward(const pgrad_model *model, const pgrad__norm *norm, const float *x,
                          size_t n_rows, float *y, float *mean, float *rstd);
+/* Adds to dx, and to the gradients of the norm's weight and bias. */
 void pgrad__norm_backward(const pgrad_model *model, const pgrad__norm *norm, const float *dy,
                           const float *x, size_t n_rows, const float *mean, const float *rstd,
                           float *dx);

@@ -53,7 +53,7 @@ static int wanted(const pgrad__config *config, const pgrad__tensor_rule *rule)
 }
 
 /* Goes through the tensors in their order: the stem's rules in front of the layers' once, then the
- * layers' for each layer, then the rest. Returns 0 behind the last. */
+ * layers' for each layer, then the rest. */
 typedef struct walk {
     const pgrad__config *config;
     size_t rule;
@@ -61,6 +61,7 @@ typedef struct walk {
     size_t first_layer_rule;
 } walk;
 
+/* 0 behind the last. */
 static int walk_next(walk *at, const pgrad__tensor_rule **rule, uint32_t *layer)
 {
     const pgrad__arch *arch = at->config->arch;
@@ -93,7 +94,7 @@ static pgrad_status plan_one(pgrad_model *model, pgrad__tensor *tensor,
     tensor->dims[0] = extent_size(config, rule->dims[0]);
     tensor->dims[1] = extent_size(config, rule->dims[1]);
     size_t slack = PGRAD__SLACK;
-    if (rule->kind == PGRAD__TENSOR_MATRIX || rule->kind == PGRAD__TENSOR_MATRIX_TRANSPOSED) {
+    if (pgrad__tensor_is_matrix(tensor)) {
         int transposed = rule->kind == PGRAD__TENSOR_MATRIX_TRANSPOSED;
         tensor->matrix.n_out = (uint32_t)tensor->dims[transposed];
         tensor->matrix.n_in = (uint32_t)tensor->dims[!transposed];

@@ -13,7 +13,7 @@ static pgrad_status check_finite(const pgrad_model *model)
 {
     for (uint32_t i = 0; i < model->n_tensors; i++) {
         const pgrad__tensor *tensor = &model->tensors[i];
-        int finite = tensor->matrix.n_out > 0
+        int finite = pgrad__tensor_is_matrix(tensor)
                          ? pgrad__matrix_all_finite(model->context, &tensor->matrix)
                          : pgrad__all_finite(model->context, tensor->data, tensor->floats);
         if (!finite)

@@ -29,17 +29,12 @@ static void release(pgrad_optimizer *optimizer)
     pgrad_model_free(model); /* last: the context may go with it */
 }
 
-static int is_matrix(const pgrad__tensor *tensor)
-{
-    return tensor->kind == PGRAD__TENSOR_MATRIX || tensor->kind == PGRAD__TENSOR_MATRIX_TRANSPOSED;
-}
-
 /* The shape the update sees. */
 static pgrad__update_arrays arrays_of(const pgrad__tensor *tensor)
 {
     pgrad__update_arrays arrays = {
         .n_in = tensor->floats, .theta.data = tensor->data, .g = tensor->grad};
-    if (is_matrix(tensor)) {
+    if (pgrad__tensor_is_matrix(tensor)) {
         arrays.n_out = tensor->matrix.n_out;
         arrays.n_in = tensor->matrix.n_in;
         if (tensor->matrix.storage == PGRAD_STORAGE_BF16)
@@ -99,6 +94,7 @@ static pgrad_status take_moments(pgrad_optimizer *optimizer, pgrad__stored **mom
     return PGRAD_OK;
 }
 
+/* What the table of fields cannot say. */
 static pgrad_status check_params(const pgrad_optimizer_params *params)
 {
     if (params->schedule != PGRAD_SCHEDULE_CONSTANT && params->total_steps <= params->warmup_steps)
@@ -108,7 +104,8 @@ static pgrad_status check_params(const pgrad_optimizer_params *params)
             "found %llu",
             (unsigned long long)params->warmup_steps, (unsigned long long)params->total_steps);
     if (params->nesterov && params->momentum == 0.0)
-        return pgrad__fail(PGRAD_E_INVALID, "optimizer.nesterov: needs a momentum above 0");
+        return pgrad__fail(PGRAD_E_INVALID,
+                           "optimizer.nesterov: expected a momentum above 0, found 0");
     return PGRAD_OK;
 }
 
@@ -179,8 +176,9 @@ pgrad_status pgrad_optimizer_set_lr(pgrad_optimizer *optimizer, double learning_
 
 static double gradient_squares(const pgrad_model *model, const pgrad__tensor *tensor)
 {
-    return is_matrix(tensor) ? pgrad__matrix_sumsq(model->context, &tensor->grad_matrix)
-                             : pgrad__vector_sumsq(model->context, tensor->grad, tensor->floats);
+    return pgrad__tensor_is_matrix(tensor)
+               ? pgrad__matrix_sumsq(model->context, &tensor->grad_matrix)
+               : pgrad__vector_sumsq(model->context, tensor->grad, tensor->floats);
 }
 
 /* n = sqrt(sum g^2) over all tensors, in their order. */
