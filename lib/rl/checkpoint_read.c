@@ -48,7 +48,9 @@ pgrad_status pgrad_checkpoint_get_part(const pgrad_checkpoint *checkpoint, uint3
                                        pgrad_checkpoint_part *out)
 {
     PGRAD__TRY(check_opened(checkpoint, "checkpoint_get_part"));
-    if (out == NULL || index >= checkpoint->file.n_parts)
+    if (out == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "checkpoint_get_part: out is NULL");
+    if (index >= checkpoint->file.n_parts)
         return pgrad__fail(PGRAD_E_INVALID,
                            "checkpoint_get_part: index: expected below %u, found %u",
                            checkpoint->file.n_parts, index);

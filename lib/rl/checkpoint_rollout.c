@@ -149,7 +149,7 @@ static pgrad_status describe(void *handle, pgrad__state *state)
 
 /* ---- looking at what comes back ---- */
 
-/* What was staged, as it is named. */
+/* What was staged, as it is named. Behind `tokens` come the arrays, as add_arrays has them. */
 typedef struct staged {
     const pgrad_rollout *rollout;
     const pgrad__array *whole, *groups, *sequences, *data, *prompts, *text, *data_text, *tokens;

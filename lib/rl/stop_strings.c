@@ -71,7 +71,9 @@ pgrad_status pgrad__stop_strings_build(pgrad__stop_strings *stops, pgrad_context
     for (size_t i = 0; i < n; i++)
         most += strlen(strings[i]);
     if (most > UINT32_MAX / 2)
-        return pgrad__fail(PGRAD_E_LIMIT, "stop_strings: %zu bytes in all are too many", most);
+        return pgrad__fail(PGRAD_E_LIMIT,
+                           "sampler.stop_strings: expected at most %u bytes in all, found %zu",
+                           UINT32_MAX / 2 - 1, most - 1);
     PGRAD__TRY(pgrad__alloc(context, most, sizeof *queue, &queue));
     pgrad_status status = pgrad__alloc(context, most, sizeof *stops->nodes, &stops->nodes);
     if (status == PGRAD_OK) {

@@ -339,16 +339,14 @@ static pgrad_status learn(pgrad__run *r, pgrad_step_report *report)
             pgrad_objective_backward(r->params.objective, r->rollout, NULL, 0, NULL, report);
         if (status == PGRAD_OK)
             status = pgrad_optimizer_step(r->params.optimizer, report);
-        if (status == PGRAD_E_NUMERIC && ++r->refused_in_a_row < MAX_REFUSED_IN_A_ROW) {
+        if (status == PGRAD_E_NUMERIC) {
             r->report.n_skipped++;
+            if (++r->refused_in_a_row >= MAX_REFUSED_IN_A_ROW)
+                return pgrad__fail_in(status,
+                                      "%d steps in a row were not finite: ", MAX_REFUSED_IN_A_ROW);
             pgrad__log_line(r->model->context, PGRAD_LOG_WARNING, "step refused: %s",
                             pgrad_error_message());
             break;
-        }
-        if (status == PGRAD_E_NUMERIC) {
-            r->report.n_skipped++;
-            return pgrad__fail_in(status,
-                                  "%d steps in a row were not finite: ", MAX_REFUSED_IN_A_ROW);
         }
         PGRAD__TRY(status);
         r->refused_in_a_row = 0;
@@ -432,6 +430,40 @@ static pgrad_status evaluate(pgrad__run *r, double *mean)
     return PGRAD_OK;
 }
 
+/* Whether the host, or the reward it waits for, ends the run behind this step. */
+static int ends_run(pgrad__run *r, const pgrad_step_report *report)
+{
+    const int32_t answer =
+        r->params.report == NULL ? 1 : r->params.report(r->params.report_user, report, r->rollout);
+    (void)pgrad__os_float_begin(); /* the host may have left another rounding mode */
+    if (answer <= 0)
+        r->report.stopped = PGRAD_STOPPED_HOST;
+    else if (target_reached(r, report->reward))
+        r->report.stopped = PGRAD_STOPPED_TARGET;
+    else
+        return 0;
+    return 1;
+}
+
+/* What follows the updates, which began at `before` steps: evaluation, metrics, saves, the host. */
+static pgrad_status close_step(pgrad__run *r, uint64_t before, pgrad_step_report *report, int *stop)
+{
+    if (isnan(r->report.first_reward))
+        r->report.first_reward = report->reward;
+    r->report.last_reward = report->reward;
+    if (r->has_evaluation && is_due(r, before, r->params.eval_every)) {
+        PGRAD__TRY(evaluate(r, &r->report.eval_after));
+        report->eval_reward = r->report.eval_after;
+    }
+    PGRAD__TRY(write_metrics(r, report));
+    if (is_due(r, before, r->params.save_every))
+        PGRAD__TRY(save(r));
+    *stop = ends_run(r, report);
+    if (!*stop && is_due(r, before, r->params.checkpoint_every))
+        return pgrad__run_checkpoint(r);
+    return PGRAD_OK;
+}
+
 static pgrad_status one_step(pgrad__run *r, int *stop)
 {
     const double started = pgrad__os_seconds();
@@ -466,30 +498,7 @@ static pgrad_status one_step(pgrad__run *r, int *stop)
     remember_times(r, &report, n_prompt_tokens, n_updates);
     if (report.seconds_generate > 0.0)
         report.tokens_per_second = report.n_tokens / report.seconds_generate;
-    if (isnan(r->report.first_reward))
-        r->report.first_reward = report.reward;
-    r->report.last_reward = report.reward;
-    if (r->has_evaluation && is_due(r, before, r->params.eval_every)) {
-        PGRAD__TRY(evaluate(r, &r->report.eval_after));
-        report.eval_reward = r->report.eval_after;
-    }
-    PGRAD__TRY(write_metrics(r, &report));
-
-    if (is_due(r, before, r->params.save_every))
-        PGRAD__TRY(save(r));
-    const int32_t answer =
-        r->params.report == NULL ? 1 : r->params.report(r->params.report_user, &report, r->rollout);
-    (void)pgrad__os_float_begin(); /* the host may have left another rounding mode */
-    if (answer <= 0) {
-        r->report.stopped = PGRAD_STOPPED_HOST;
-        *stop = 1;
-    } else if (target_reached(r, report.reward)) {
-        r->report.stopped = PGRAD_STOPPED_TARGET;
-        *stop = 1;
-    }
-    if (!*stop && is_due(r, before, r->params.checkpoint_every))
-        return pgrad__run_checkpoint(r);
-    return PGRAD_OK;
+    return close_step(r, before, &report, stop);
 }
 
 static pgrad_status loop(pgrad__run *r)
