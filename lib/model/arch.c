@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "base/sink.h"
+
 /* The families that are built: one line each. */
 static const pgrad__arch *const families[] = {
     &pgrad__arch_gpt2,
@@ -35,19 +37,11 @@ const pgrad__arch *pgrad__arch_find_class(const char *name, size_t length)
 
 const char *pgrad__arch_list(char buffer[256])
 {
-    size_t used = 0;
+    pgrad__sink list = {buffer, 256, 0};
     for (size_t i = 0; i < N_FAMILIES; i++) {
-        size_t length = strlen(families[i]->name);
-        if (used + length + 3 > 256)
-            break;
-        if (used > 0) {
-            memcpy(buffer + used, ", ", 2);
-            used += 2;
-        }
-        memcpy(buffer + used, families[i]->name, length);
-        used += length;
+        pgrad__sink_put(&list, i > 0 ? ", " : "");
+        pgrad__sink_put(&list, families[i]->name);
     }
-    buffer[used] = '\0';
     return buffer;
 }
 

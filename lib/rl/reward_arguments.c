@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "base/sink.h"
 #include "base/strbuf.h"
 #include "rl/reward.h"
 #include "rl/reward_builtin.h"
@@ -24,7 +25,7 @@ const pgrad__argument *pgrad__argument_at(const pgrad__reward_kind *kind, size_t
 
 static void expected_words(const pgrad__argument *argument, char *out, size_t size)
 {
-    int n = 0;
+    pgrad__sink list = {out, size, 0};
     switch (argument->type) {
     case PGRAD__ARGUMENT_WHOLE:
         (void)snprintf(out, size, "a whole number from %.0f to %.0f", argument->min, argument->max);
@@ -36,10 +37,11 @@ static void expected_words(const pgrad__argument *argument, char *out, size_t si
         (void)snprintf(out, size, "true or false");
         break;
     case PGRAD__ARGUMENT_CHOICE:
-        n = snprintf(out, size, "one of");
-        for (size_t i = 0; argument->choices[i] != NULL && (size_t)n < size; i++)
-            n += snprintf(out + n, size - (size_t)n, "%s \"%s\"", i > 0 ? "," : "",
-                          argument->choices[i]);
+        for (size_t i = 0; argument->choices[i] != NULL; i++) {
+            pgrad__sink_put(&list, i == 0 ? "one of \"" : ", \"");
+            pgrad__sink_put(&list, argument->choices[i]);
+            pgrad__sink_put(&list, "\"");
+        }
         break;
     case PGRAD__ARGUMENT_TEXT:
         (void)snprintf(out, size, "a string of %.0f to %.0f bytes without NUL", argument->min,
@@ -138,11 +140,12 @@ static pgrad_status read_value(pgrad__builtin *reward, const pgrad__argument *ar
 static pgrad_status unknown_argument(const pgrad__reward_kind *kind, const char *key)
 {
     char names[256] = "";
+    pgrad__sink list = {names, sizeof names, 0};
     const pgrad__argument *argument;
-    size_t n = 0;
-    for (size_t i = 0; (argument = pgrad__argument_at(kind, i)) != NULL && n < sizeof names; i++)
-        n += (size_t)snprintf(names + n, sizeof names - n, "%s%s", i > 0 ? ", " : "",
-                              argument->name);
+    for (size_t i = 0; (argument = pgrad__argument_at(kind, i)) != NULL; i++) {
+        pgrad__sink_put(&list, i > 0 ? ", " : "");
+        pgrad__sink_put(&list, argument->name);
+    }
     return pgrad__fail(PGRAD_E_INVALID,
                        "reward '%s': arguments: expected some of %s, found \"%.64s\"", kind->name,
                        names, key);
