@@ -77,7 +77,7 @@ PGRAD_API void pgrad_step_report_init(pgrad_step_report *report, size_t size);
 
 /* Fills the report's part about completions and rewards. Takes memory for the time of the call with more
  * than 1,024 completions.
- * Errors: E_INVALID for a report that pgrad_step_report_init did not see. */
+ * Errors: E_INVALID for a report that pgrad_step_report_init did not see; E_LIMIT, E_NOMEM. */
 PGRAD_API pgrad_status pgrad_rollout_report(const pgrad_rollout *rollout, pgrad_step_report *report);
 
 /* Goes through all numbers that are filled, by the names that TRL uses where the thing is the same

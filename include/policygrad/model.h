@@ -84,7 +84,8 @@ enum { PGRAD_LOGITS_ALL = 0, PGRAD_LOGITS_LAST = 1 };
 /* Loads a model. path is a folder, a .safetensors file beside its config.json, or a .gguf file.
  * Reports progress as "load".
  * Errors: E_IO, E_FORMAT, E_UNSUPPORTED (a family, rope scaling or tensor type that is not built,
- * by name), E_MISMATCH (a tensor's shape against the config), E_LIMIT, E_NOMEM, E_CANCELLED. */
+ * by name), E_MISMATCH (a tensor's shape against the config), E_NUMERIC (a weight is not finite),
+ * E_INVALID (params), E_LIMIT, E_NOMEM, E_CANCELLED, E_CALLBACK. */
 PGRAD_API pgrad_status pgrad_model_load(pgrad_context *context, const char *path,
                                         const pgrad_model_params *params, pgrad_model **out);
 
@@ -92,7 +93,7 @@ PGRAD_API pgrad_status pgrad_model_load(pgrad_context *context, const char *path
  * everywhere. Initialisation: matrices and embeddings N(0, initializer_range^2) (0.02 when the
  * config does not say), projections into the residual stream scaled by 1/sqrt(2 n_layers), norms
  * one, biases zero (Radford et al. 2019).
- * Errors: E_FORMAT, E_UNSUPPORTED, E_LIMIT, E_NOMEM. */
+ * Errors: E_INVALID (params), E_FORMAT, E_UNSUPPORTED, E_LIMIT, E_NOMEM, E_CANCELLED, E_CALLBACK. */
 PGRAD_API pgrad_status pgrad_model_create(pgrad_context *context, const char *config_json,
                                           uint64_t seed, const pgrad_model_params *params,
                                           pgrad_model **out);
@@ -105,7 +106,8 @@ PGRAD_API pgrad_status pgrad_model_snapshot(pgrad_model *model, pgrad_model **ou
 /* Drops the caller's reference. NULL is allowed. */
 PGRAD_API void pgrad_model_free(pgrad_model *model);
 
-/* Tells sizes and names. Set out->struct_size first; no more than that is written. */
+/* Tells sizes and names. Set out->struct_size first; no more than that is written.
+ * Errors: E_INVALID. */
 PGRAD_API pgrad_status pgrad_model_get_info(pgrad_model *model, pgrad_model_info *out);
 
 /* Names tensor `index` of info.n_tensors, NULL beyond. *n_dims (1 or 2) and dims are written when not
@@ -135,7 +137,7 @@ PGRAD_API pgrad_status pgrad_model_zero_grad(pgrad_model *model);
 /* Runs n tokens through the model and writes logits: [n, n_vocab] row-major, or only the last row
  * with PGRAD_LOGITS_LAST. capacity counts floats.
  * Errors: E_INVALID (a token outside the vocabulary, with its index), E_LIMIT (n beyond n_context),
- * E_BUFFER, E_NOMEM, E_CANCELLED. */
+ * E_BUFFER, E_BUSY, E_NOMEM, E_CANCELLED. */
 PGRAD_API pgrad_status pgrad_model_logits(pgrad_model *model, const pgrad_token *tokens, size_t n,
                                           uint32_t flags, float *out, size_t capacity);
 

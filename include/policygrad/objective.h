@@ -89,7 +89,8 @@ typedef struct pgrad_backward_params {
 /* Writes the size and the defaults, no more than size bytes. */
 PGRAD_API void pgrad_backward_params_init(pgrad_backward_params *params, size_t size);
 
-/* Errors: E_INVALID; E_STATE (a frozen model). */
+/* Creates an objective for a model. The memory of its passes is taken by the first backward.
+ * Errors: E_INVALID; E_STATE (a frozen model); E_LIMIT; E_NOMEM. */
 PGRAD_API pgrad_status pgrad_objective_create(pgrad_model *model,
                                               const pgrad_objective_params *params,
                                               pgrad_objective **out);
@@ -98,7 +99,8 @@ PGRAD_API pgrad_status pgrad_objective_create(pgrad_model *model,
 PGRAD_API void pgrad_objective_free(pgrad_objective *objective);
 
 /* Gives the denominator that backward would use for these completions: M, N+, N or B by the
- * aggregation. Sum it over the calls of a step and give it to each as normalizer_total. */
+ * aggregation. Sum it over the calls of a step and give it to each as normalizer_total.
+ * Errors: E_INVALID; E_STATE and E_MISMATCH as backward; E_NOMEM. */
 PGRAD_API pgrad_status pgrad_objective_normalizer(pgrad_objective *objective,
                                                   const pgrad_rollout *rollout,
                                                   const uint32_t *indices, uint32_t n, double *out);
@@ -107,9 +109,10 @@ PGRAD_API pgrad_status pgrad_objective_normalizer(pgrad_objective *objective,
  * to the model's, and fills the report's loss part. Cut inside into micro-batches of whole sequences;
  * the normaliser is the whole call's, so the split changes rounding only. Reports progress as
  * "backward" in tokens.
- * Errors: E_STATE (no advantages; KL without PGRAD_REFERENCE); E_INVALID; E_NUMERIC (a loss or
- * log-probability is not finite, naming the sequence); E_NOMEM; E_CANCELLED, E_CALLBACK. After any
- * failure the gradients are undefined until pgrad_model_zero_grad.
+ * Errors: E_STATE (no advantages; KL without PGRAD_REFERENCE; no finished completion); E_INVALID;
+ * E_MISMATCH (another vocabulary; a sequence longer than the model's context); E_NUMERIC (a loss or
+ * log-probability is not finite, naming the sequence); E_BUSY; E_LIMIT; E_NOMEM; E_CANCELLED,
+ * E_CALLBACK. After any failure the gradients are undefined until pgrad_model_zero_grad.
  *
  * Sequences and tokens whose loss has no derivative, such as those of a group without spread, are
  * left out of the backward pass; the report counts them all the same.

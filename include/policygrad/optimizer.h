@@ -70,7 +70,7 @@ PGRAD_API pgrad_status pgrad_optimizer_set_lr(pgrad_optimizer *optimizer, double
 /* Updates the weights from the gradients, which stay as they are. All or nothing: with a gradient, or
  * a result, that is not finite it returns E_NUMERIC and leaves weights, moments and counters
  * untouched. Fills the report's grad_norm (before clipping), learning_rate and step.
- * Errors: E_NUMERIC, E_BUSY. */
+ * Errors: E_INVALID, E_NUMERIC, E_BUSY; E_LIMIT and E_NOMEM where no backward pass came before it. */
 PGRAD_API pgrad_status pgrad_optimizer_step(pgrad_optimizer *optimizer, pgrad_step_report *report);
 
 #ifdef __cplusplus

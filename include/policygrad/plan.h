@@ -13,14 +13,15 @@
  * is what loading holds for a moment: buffers of a few MiB a thread, and a GGUF file's metadata.
  *
  * Under a memory limit, the context's or the plan's, what params leave open is chosen so that all of
- * it fits, with a 128th of the limit left free for what is left out: batch_size 0, micro_batch_tokens 0, recompute AUTO, and, where they are AUTO, moments and
- * kv_storage. The first four change no bit of a rollout, and of gradients nothing but the order of
- * sums (micro-batches). The cheapest choice is taken: rows to compute, a tenth more for recomputing,
- * a little for every micro-batch; decoding fewer sequences at once comes after that, narrower moments
- * and then narrower keys and values last. It depends on params and lengths alone: not on what is held
- * at the moment, and neither on threads nor on the kernel set (it is made for 8 threads and the widest
- * kernels). pgrad_train plans so by itself; a loop of the host's hands the report's choices to the
- * calls that create. Without a limit everything open has its default.
+ * it fits, with a 128th of the limit left free for what is left out: batch_size 0, micro_batch_tokens
+ * 0, and recompute, moments and kv_storage where they are AUTO. The first three change no bit of a
+ * rollout, and of gradients nothing but the order of sums (micro-batches). The cheapest choice is
+ * taken: rows to compute, a tenth more for recomputing, a little for every micro-batch; decoding fewer
+ * sequences at once comes after that, narrower moments and then narrower keys and values last. It
+ * depends on params and lengths alone: not on what is held at the moment, and neither on threads nor
+ * on the kernel set (it is made for 8 threads and the widest kernels). pgrad_train plans so by itself;
+ * a loop of the host's hands the report's choices to the calls that create. Without a limit everything
+ * open has its default.
  *
  * Threads: safe, as reads of the model are. */
 #ifndef POLICYGRAD_PLAN_H

@@ -51,7 +51,7 @@ PGRAD_API pgrad_status pgrad_reward_create(pgrad_context *context, const char *n
                                            pgrad_reward **out);
 
 /* Makes the weighted sum of n rewards (at most 16 plain ones in all), each reported by its name.
- * Weights must be finite. */
+ * Weights must be finite. Errors: E_INVALID (two of one name, or of another context); E_LIMIT; E_NOMEM. */
 PGRAD_API pgrad_status pgrad_reward_combine(pgrad_context *context, pgrad_reward *const *rewards,
                                             const double *weights, uint32_t n, pgrad_reward **out);
 
@@ -86,7 +86,8 @@ PGRAD_API void pgrad_reward_free(pgrad_reward *reward);
 
 /* Scores all finished completions of a rollout: R_i = sum of weight * score over what applies.
  * Errors: E_STATE (no completions); E_CALLBACK (the function did not return count; the message names
- * reward and sequence); E_NUMERIC (NaN or infinite, naming reward and sequence). On failure the
+ * reward and sequence); E_NUMERIC (NaN or infinite, naming reward and sequence); E_BUSY (inside a
+ * callback); E_CANCELLED; those of the library's rewards: pgrad_reward_builtin. Where scoring fails the
  * rollout has no rewards. */
 PGRAD_API pgrad_status pgrad_reward_apply(pgrad_reward *reward, pgrad_rollout *rollout);
 

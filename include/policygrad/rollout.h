@@ -16,6 +16,9 @@
  * ids and arrays point to memory of the rollout's own, taken once: what stands there changes with such a
  * call, but it may be read as long as the rollout lives, which is what a binding's views need.
  *
+ * From inside a callback of generate, score or a reward, calls that would change the rollout return
+ * E_BUSY, and clear does nothing.
+ *
  * Threads: one at a time; const calls may run in parallel. */
 #ifndef POLICYGRAD_ROLLOUT_H
 #define POLICYGRAD_ROLLOUT_H
@@ -31,7 +34,7 @@ typedef struct pgrad_rollout_params {
     uint32_t group_size;        /* G: completions per prompt, default 8 */
     uint32_t max_prompts;       /* B: prompts at once, default 8 */
     uint32_t max_prompt_tokens; /* default 256; never more than the model's context */
-    uint32_t max_new_tokens;    /* default 64 */
+    uint32_t max_new_tokens;    /* default 64; likewise */
     uint32_t batch_size;        /* sequences decoded at once; 0: all of them, at most 64 */
     uint32_t prefix_cache_tokens; /* room of the key-value cache beyond what decoding may need, for
                                      the beginnings of earlier sequences; default 0: what decoding
@@ -118,10 +121,11 @@ typedef struct pgrad_event {
     size_t struct_size;
     uint32_t kind;     /* PGRAD_EVENT_* */
     uint32_t sequence; /* its index in the rollout */
-    pgrad_token token; /* EVENT_TOKEN: the new token */
-    float logprob;
-    const char *text;  /* EVENT_TOKEN: characters completed by it, may be empty; FINISHED: the whole */
-    size_t length;
+    pgrad_token token; /* EVENT_TOKEN: the new token; FINISHED: -1 */
+    float logprob;     /* as PGRAD_LOGPROBS; FINISHED: NaN */
+    const char *text;  /* EVENT_TOKEN: characters completed by it, may be empty; FINISHED: the whole;
+                          valid during the call */
+    size_t length;     /* bytes of text */
 } pgrad_event;
 
 /* Returns more than zero to go on; zero or less stops with E_CALLBACK. */
@@ -167,13 +171,15 @@ PGRAD_API void pgrad_rollout_clear(pgrad_rollout *rollout);
 
 /* Adds a prompt of n ids (at least one) and makes its group; *group (may be NULL) is its number.
  * Errors: E_INVALID (an id outside the vocabulary, with its index; an empty prompt); E_LIMIT
- * (max_prompts; more tokens than max_prompt_tokens or the context, with both numbers). */
+ * (max_prompts; more tokens than max_prompt_tokens or the context, with both numbers); E_BUSY;
+ * E_NOMEM. */
 PGRAD_API pgrad_status pgrad_rollout_add_prompt(pgrad_rollout *rollout, const pgrad_token *ids,
                                                 size_t n, const pgrad_prompt_params *params,
                                                 uint32_t *group);
 
 /* Keeps a text with a group under a key (an answer, any column of the data) for reward functions.
- * Copied; a key set twice keeps the later text. */
+ * Copied; a key set twice keeps the later text. Errors: E_INVALID (no such group), E_BUSY, E_LIMIT,
+ * E_NOMEM. */
 PGRAD_API pgrad_status pgrad_rollout_set_data(pgrad_rollout *rollout, uint32_t group, const char *key,
                                               const char *text, size_t length);
 
@@ -182,8 +188,9 @@ PGRAD_API pgrad_status pgrad_rollout_set_data(pgrad_rollout *rollout, uint32_t g
  * completion, in whole pages of 64 tokens, once for all of them: as long as the weights stay the same
  * and the cache has room, also over calls. The model must not change meanwhile. Reports progress as
  * "generate" in tokens.
- * Errors: E_STATE (no prompt); E_INVALID (a token of the sampler's lists outside the vocabulary);
- * E_NUMERIC (logits not finite, with sequence and position);
+ * Errors: E_STATE (no prompt); E_INVALID (a token of the sampler's lists outside the vocabulary; stop
+ * strings without a tokenizer); E_NUMERIC (logits not finite, with sequence and position); E_BUSY;
+ * E_LIMIT, E_NOMEM: the rollout is as it was.
  * E_CANCELLED, E_CALLBACK, E_DEADLINE: finished completions are kept, the others have
  * PGRAD_FINISH_NONE. */
 PGRAD_API pgrad_status pgrad_rollout_generate(pgrad_rollout *rollout, pgrad_sampler *sampler,
@@ -205,7 +212,8 @@ PGRAD_API pgrad_status pgrad_rollout_get_info(const pgrad_rollout *rollout, pgra
 
 /* Adds a completion that was not sampled here (supervised, replayed) to a group. It counts against
  * group_size. Rewards of pgrad_reward_apply are gone with it, as with pgrad_rollout_generate; those
- * that the host has set stay. Errors: E_INVALID, E_LIMIT. */
+ * that the host has set stay. Errors: E_INVALID; E_LIMIT (group_size, max_new_tokens or the context);
+ * E_BUSY; E_NOMEM. */
 PGRAD_API pgrad_status pgrad_rollout_add_sequence(pgrad_rollout *rollout, uint32_t group,
                                                   const pgrad_token *ids, size_t n,
                                                   const pgrad_sequence_params *params);
@@ -213,8 +221,9 @@ PGRAD_API pgrad_status pgrad_rollout_add_sequence(pgrad_rollout *rollout, uint32
 /* Computes log-probabilities of all completions under a model, with each sequence's own tau, into
  * PGRAD_CURRENT, PGRAD_OLD or PGRAD_REFERENCE. For completions sampled from the same weights CURRENT
  * has the bits of LOGPROBS (where kv_storage is F32).
- * Errors: E_INVALID; E_MISMATCH (another vocabulary); E_STATE (no completions); E_NUMERIC;
- * E_NOMEM; E_CANCELLED. */
+ * Errors: E_INVALID; E_MISMATCH (another vocabulary; a completion longer than the model's context);
+ * E_STATE (no completions); E_NUMERIC; E_BUSY; E_LIMIT; E_NOMEM; E_CANCELLED, E_CALLBACK: the arrays
+ * stay as they were. */
 PGRAD_API pgrad_status pgrad_rollout_score(pgrad_rollout *rollout, pgrad_model *model, uint32_t which);
 
 /* Counts the completions. */
@@ -250,7 +259,8 @@ PGRAD_API const float *pgrad_rollout_array(const pgrad_rollout *rollout, uint32_
 /* Sets an array: REWARDS, ADVANTAGES, OLD, REFERENCE, MASK; for hosts with an estimator of their own,
  * and for controls. n is the completion's length, or 1 to give every token the same value (for
  * REWARDS: the sequence's reward).
- * Errors: E_INVALID, E_MISMATCH (n), E_NUMERIC (NaN, or infinite, with its index). */
+ * Errors: E_INVALID (a mask must be 0 or 1), E_MISMATCH (n), E_NUMERIC (NaN, or infinite, with its
+ * index), E_BUSY. */
 PGRAD_API pgrad_status pgrad_rollout_set_array(pgrad_rollout *rollout, uint32_t which, uint32_t i,
                                                const float *values, size_t n);
 

@@ -48,7 +48,8 @@ typedef struct pgrad_sampler_params {
 /* Writes the size and the defaults, no more than size bytes. */
 PGRAD_API void pgrad_sampler_params_init(pgrad_sampler_params *params, size_t size);
 
-/* Errors: E_INVALID naming the field; E_NOMEM. */
+/* Creates a sampler whose next sequence is number 0. Errors: E_INVALID naming the field; E_LIMIT;
+ * E_NOMEM. */
 PGRAD_API pgrad_status pgrad_sampler_create(pgrad_context *context,
                                             const pgrad_sampler_params *params, pgrad_sampler **out);
 
@@ -59,7 +60,8 @@ PGRAD_API void pgrad_sampler_free(pgrad_sampler *sampler);
  * repetition penalty and stop rules do not apply. The outputs may be NULL: logprob is the token's
  * log-softmax(z / tau), untruncated; logprob_sampled under the distribution drawn from; entropy
  * (nats) of softmax(z / tau). With temperature 0 tau counts as 1.
- * Errors: E_NUMERIC (a NaN or +infinity among the logits, with its index; or no token left). */
+ * Errors: E_INVALID; E_NUMERIC (a NaN or +infinity among the logits, with its index; or no token
+ * left); E_LIMIT, E_NOMEM (with more logits than before). */
 PGRAD_API pgrad_status pgrad_sampler_pick(pgrad_sampler *sampler, const float *logits, size_t n_vocab,
                                           uint64_t sequence, uint64_t position, pgrad_token *token,
                                           float *logprob, float *logprob_sampled, float *entropy);

@@ -77,7 +77,7 @@ PGRAD_API pgrad_token pgrad_tokenizer_find(pgrad_tokenizer *tokenizer, const cha
 /* Tells whether an id has a token: 1 or 0. Ids without one are never sampled. */
 PGRAD_API uint32_t pgrad_tokenizer_has(pgrad_tokenizer *tokenizer, pgrad_token id);
 
-/* Starts a streaming decode; flags as in decode. */
+/* Starts a streaming decode; flags as in decode. Errors: E_INVALID, E_NOMEM. */
 PGRAD_API pgrad_status pgrad_decoder_create(pgrad_tokenizer *tokenizer, uint32_t flags,
                                             pgrad_decoder **out);
 

@@ -141,26 +141,32 @@ typedef struct pgrad_train_report {
 
 /* Trains model on prompts. A step whose update is not finite is skipped; three in a row end the run
  * with E_NUMERIC. Reports progress as "train" in steps.
+ * Host handles are kept alive for the run. A save_path that cannot be written is told at the start.
+ *
  * With max_seconds no step is begun that is predicted to take longer than what is left (from the
  * fourth on: seconds_predicted), and a rollout that the time ends in is dropped, its numbers of sequences
- * given back: weights and sampler are those after the last whole step. From the
- * rewards on a step is finished. Time for the closing evaluation, as long as the last one took, is kept
- * back. Host handles are kept alive for the run. A save_path that cannot be written is told at the start.
- * Its memory is planned before it is taken, with the longest prompt and completions of max_new_tokens;
+ * given back: weights and sampler are those after the last whole step. From the rewards on a step is
+ * finished. Time for the closing evaluation, as long as the last one took, is kept back.
+ *
+ * Memory is planned before it is taken, with the longest prompt and completions of max_new_tokens;
  * a memory limit of the context chooses what params leave open (plan.h), in an objective of the host's
  * too, for the run. Each step's report tells micro_batch_tokens, recompute and n_micro_batches, the log
  * at INFO all of it. Where nothing fits, E_LIMIT says what would.
  *
  * With checkpoint_path a run can be taken up again, after a crash too: with resume, and model, handles,
  * options and prompts as before, it goes on with the bits of a run that was never interrupted, up to
- * `steps` in all (where as many are done, it takes up the state, saves and evaluates, and trains nothing); weights, optimizer, sampler, baseline, place in the data and counters come from the
- * file. What the metrics file has beyond the checkpoint is cut off. A damaged file is told in the log,
- * and the one before it is taken; when there is none that is good, the run fails and says why for each.
+ * `steps` in all (where as many are done, it takes up the state, saves and evaluates, and trains
+ * nothing); weights, optimizer, sampler, baseline, place in the data and counters come from the file.
+ * What the metrics file has beyond the checkpoint is cut off. A damaged file is told in the log, and
+ * the one before it is taken; when there is none that is good, the run fails and says why for each.
  * A reference model is the host's: it must be the same, too. learning_rate may change where the optimizer
  * is made here; max_seconds counts anew. Where checkpoints go to, another run must not.
+ *
+ * out (may be NULL) is filled in any case.
  * Errors: E_INVALID and E_LIMIT, naming the prompt or field (a sampler of temperature 0 and groups of one
- * under a group estimator learn nothing); E_MISMATCH (an objective or optimizer of
- * another model, another context; a checkpoint of another run, by the field that differs); and those of the calls it wraps; out (may be NULL) is filled in any case. */
+ * under a group estimator learn nothing); E_MISMATCH (an objective or optimizer of another model,
+ * another context; a checkpoint of another run, by the field that differs); and those of the calls it
+ * wraps. */
 PGRAD_API pgrad_status pgrad_train(pgrad_model *model, pgrad_tokenizer *tokenizer,
                                    pgrad_reward *reward, const pgrad_prompts *prompts,
                                    const pgrad_train_params *params, pgrad_train_report *out);
