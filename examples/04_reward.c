@@ -19,8 +19,8 @@ static int32_t names_colour(void *user, const pgrad_rollout *rollout, uint32_t f
         CHECK(pgrad_rollout_sequence(rollout, first + i, &info));
         const char *colour = pgrad_rollout_data(rollout, info.group, "colour", NULL);
         if (colour == NULL) {
-            pgrad_scores_fail(scores, first + i, "the prompt has no colour"); /* of the rollout */
-            return -1; /* pgrad_reward_apply fails with E_CALLBACK and this text */
+            pgrad_scores_fail(scores, first + i, "the prompt has no colour");
+            return -1; /* pgrad_reward_apply fails with E_CALLBACK, this sequence and this text */
         }
         if (info.finish == PGRAD_FINISH_LENGTH)
             pgrad_scores_skip(scores, i);

@@ -159,7 +159,6 @@ static int32_t on_step(void *user, const pgrad_step_report *report, const pgrad_
     r->points[r->n_points++] = (point){report->reward, report->reward_q1, report->reward_q3,
                                        report->reward_min, report->reward_max};
     r->tokens += report->n_tokens;
-    r->tokens_trained_seconds += report->seconds;
     double elapsed = now() - r->started;
     double left =
         elapsed / (double)(r->n_points - r->n_restored) * (double)(r->n_steps - r->n_points);

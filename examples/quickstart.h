@@ -26,7 +26,7 @@ typedef struct run {
     point *points;
     uint32_t n_points, n_steps;
     uint32_t n_restored; /* of the points, those of an earlier run that is taken up */
-    double started, seconds, tokens, tokens_trained_seconds;
+    double started, seconds, tokens;
     int terminal;
 } run;
 

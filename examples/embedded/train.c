@@ -10,13 +10,29 @@
 
 enum { LINES_PER_STEP = 64, STEPS = 1500, MAX_TOKENS = 32 };
 
-/* One line of the file as a prompt and its completion, the end token behind it. */
+/* The next line of the file, from its beginning again behind the last. */
+static void read_line(FILE *text, char *line, int size)
+{
+    if (fgets(line, size, text) != NULL)
+        return;
+    rewind(text);
+    if (fgets(line, size, text) == NULL) {
+        fprintf(stderr, "the text is empty, or cannot be read\n");
+        exit(1);
+    }
+}
+
+/* A line as a prompt and its completion, the end token behind it. */
 static void add_line(pgrad_rollout *rollout, pgrad_tokenizer *tokenizer, const char *line)
 {
     pgrad_token prompt[MAX_TOKENS], completion[MAX_TOKENS];
     size_t n_prompt, n;
     uint32_t group;
     const char *tab = strchr(line, '\t');
+    if (tab == NULL) {
+        fprintf(stderr, "expected a prompt, a tab and a completion, found '%s'\n", line);
+        exit(1);
+    }
     CHECK(pgrad_tokenizer_encode(tokenizer, line, (size_t)(tab - line), 0, prompt, MAX_TOKENS,
                                  &n_prompt));
     CHECK(pgrad_tokenizer_encode(tokenizer, tab + 1, strcspn(tab + 1, "\n"), 0, completion,
@@ -85,11 +101,7 @@ int main(int argc, char **argv)
         pgrad_step_report_init(&report, sizeof report);
         pgrad_rollout_clear(rollout);
         for (int i = 0; i < LINES_PER_STEP; i++) {
-            if (fgets(line, sizeof line, text) == NULL) {
-                rewind(text);
-                i--;
-                continue;
-            }
+            read_line(text, line, sizeof line);
             add_line(rollout, tokenizer, line);
         }
         CHECK(pgrad_model_zero_grad(model));
