@@ -207,14 +207,13 @@ static pgrad_status optimizer_describe(void *handle, pgrad__state *state)
 
 static pgrad_status optimizer_accept(void *handle, const pgrad__state *state)
 {
+    double rate;
     (void)handle;
-    for (size_t i = 0; i < state->n_records; i++) {
-        double rate;
-        memcpy(&rate, &state->records[i].restored, sizeof rate);
-        if (strcmp(state->records[i].name, "learning_rate") == 0 && !(rate >= 0.0))
-            return pgrad__fail(PGRAD_E_FORMAT, "optimizer.learning_rate: the checkpoint has %g",
-                               rate);
-    }
+    memcpy(&rate, &pgrad__state_record(state, "learning_rate")->restored, sizeof rate);
+    if (!(rate >= 0.0))
+        return pgrad__fail(PGRAD_E_FORMAT,
+                           "optimizer.learning_rate: expected a number >= 0, the checkpoint has %g",
+                           rate);
     return PGRAD_OK;
 }
 

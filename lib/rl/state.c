@@ -26,13 +26,28 @@ void pgrad__state_free(pgrad__state *state)
     memset(state, 0, sizeof *state);
 }
 
+pgrad__record *pgrad__state_record(const pgrad__state *state, const char *name)
+{
+    for (size_t i = 0; i < state->n_records; i++)
+        if (strcmp(state->records[i].name, name) == 0)
+            return &state->records[i];
+    return NULL;
+}
+
+const pgrad__array *pgrad__state_find(const pgrad__state *state, const char *name)
+{
+    for (size_t i = 0; i < state->n_arrays; i++)
+        if (strcmp(state->arrays[i].name, name) == 0)
+            return &state->arrays[i];
+    return NULL;
+}
+
 /* ---- building ---- */
 
 static pgrad_status add_record(pgrad__state *state, const pgrad__record *record)
 {
-    for (size_t i = 0; i < state->n_records; i++)
-        if (strcmp(state->records[i].name, record->name) == 0)
-            return pgrad__fail(PGRAD_E_INTERNAL, "two numbers are called '%s'", record->name);
+    if (pgrad__state_record(state, record->name) != NULL)
+        return pgrad__fail(PGRAD_E_INTERNAL, "two numbers are called '%s'", record->name);
     PGRAD__TRY(pgrad__reserve(state->context, &state->records, &state->record_capacity,
                               state->n_records + 1, sizeof *record));
     state->records[state->n_records++] = *record;
@@ -122,14 +137,6 @@ pgrad_status pgrad__state_own(pgrad__state *state, size_t count, size_t size, vo
     state->owned[state->n_owned++] = block;
     memcpy(out, &block, sizeof block);
     return PGRAD_OK;
-}
-
-const pgrad__array *pgrad__state_find(const pgrad__state *state, const char *name)
-{
-    for (size_t i = 0; i < state->n_arrays; i++)
-        if (strcmp(state->arrays[i].name, name) == 0)
-            return &state->arrays[i];
-    return NULL;
 }
 
 /* ---- a copy of it ---- */

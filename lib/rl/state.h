@@ -78,6 +78,8 @@ pgrad_status pgrad__state_params(pgrad__state *state, const char *params_name, v
 pgrad_status pgrad__state_array(pgrad__state *state, const pgrad__array *array);
 /* A block that is freed with the state. */
 pgrad_status pgrad__state_own(pgrad__state *state, size_t count, size_t size, void *out);
+/* The number of this name; NULL when it has none. */
+pgrad__record *pgrad__state_record(const pgrad__state *state, const char *name);
 /* The array's values after staging; NULL for a name it does not have. */
 const pgrad__array *pgrad__state_find(const pgrad__state *state, const char *name);
 

@@ -80,12 +80,9 @@ static pgrad_status check_record(const reading *r, const pgrad__record *record)
 static pgrad_status read_record(reading *r)
 {
     unsigned char rest[PGRAD__RECORD_BYTES];
-    pgrad__record *record = NULL;
     PGRAD__TRY(read_name(r));
     PGRAD__TRY(pgrad__checkpoint_stream_read(&r->stream, rest, sizeof rest));
-    for (size_t i = 0; i < r->state->n_records; i++)
-        if (strcmp(r->state->records[i].name, r->name) == 0)
-            record = &r->state->records[i];
+    pgrad__record *record = pgrad__state_record(r->state, r->name);
     if (record == NULL)
         return pgrad__fail(PGRAD_E_UNSUPPORTED,
                            "part '%s' has '%.200s', which this library does not know",

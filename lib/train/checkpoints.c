@@ -76,11 +76,10 @@ static pgrad_status run_accept(void *handle, const pgrad__state *state)
 {
     const pgrad__run *r = handle;
     const pgrad__array *window = pgrad__state_find(state, "window");
-    for (size_t i = 0; i < state->n_records; i++)
-        if (strcmp(state->records[i].name, "cursor") == 0 &&
-            state->records[i].restored > r->prompts.source.n)
-            return pgrad__fail(PGRAD_E_FORMAT, "checkpoint: prompt %llu of %zu comes next",
-                               (unsigned long long)state->records[i].restored, r->prompts.source.n);
+    const uint64_t cursor = pgrad__state_record(state, "cursor")->restored;
+    if (cursor > r->prompts.source.n)
+        return pgrad__fail(PGRAD_E_FORMAT, "checkpoint: prompt %llu of %zu comes next",
+                           (unsigned long long)cursor, r->prompts.source.n);
     for (size_t i = 0; i < r->params.target_window; i++)
         if (!isfinite(((const double *)window->staged)[i]))
             return pgrad__fail(PGRAD_E_FORMAT, "checkpoint: window: reward %zu is not finite", i);
