@@ -1,3 +1,4 @@
+/* The way back of a batch, from the head to the embedding. */
 #include "model/pass.h"
 
 #include "base/fail.h"

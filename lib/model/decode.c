@@ -1,3 +1,4 @@
+/* Passes over a key-value cache: new tokens of many sequences, and forgetting positions. */
 #include "model/kv_cache.h"
 #include "model/pass.h"
 

@@ -1,3 +1,4 @@
+/* Passes, the way of their rows through all layers, and batches of whole sequences over it. */
 #include "model/pass.h"
 
 #include <math.h>

@@ -189,25 +189,32 @@ static pgrad_status read_configs(pgrad_model *model, const checkpoint_paths *pat
     return status;
 }
 
+static pgrad_status load_weights(pgrad_model *model, const checkpoint_paths *paths)
+{
+    pgrad_status status;
+    pgrad__tensor_set set = {0};
+    if (paths->weights != NULL)
+        PGRAD__GO(pgrad__safetensors_open(model->context, paths->weights, &set));
+    else
+        PGRAD__GO(pgrad__safetensors_open_index(model->context, paths->folder, paths->index, &set));
+    PGRAD__GO(pgrad__weights_load(model, &set, 0));
+fail:
+    pgrad__tensor_set_free(&set);
+    return status;
+}
+
 static pgrad_status load_checkpoint(pgrad_model *model, const char *path, int is_folder,
                                     const pgrad_model_params *params)
 {
     pgrad_status status;
     checkpoint_paths paths = {0};
-    pgrad__tensor_set set = {0};
     PGRAD__GO(find_configs(model->context, path, is_folder, &paths));
     PGRAD__GO(read_configs(model, &paths));
     PGRAD__GO(find_weights(model->context, path, is_folder, &paths));
     PGRAD__GO(apply_params(model, params));
-    if (model->planned)
-        goto fail; /* that is all */
-    if (paths.weights != NULL)
-        PGRAD__GO(pgrad__safetensors_open(model->context, paths.weights, &set));
-    else
-        PGRAD__GO(pgrad__safetensors_open_index(model->context, paths.folder, paths.index, &set));
-    PGRAD__GO(pgrad__weights_load(model, &set, 0));
+    if (!model->planned)
+        PGRAD__GO(load_weights(model, &paths));
 fail:
-    pgrad__tensor_set_free(&set);
     free_paths(model->context, &paths);
     return status;
 }
