@@ -706,7 +706,7 @@ def _array(values: Any, kind: Any, shape: Tuple[int, ...] = (), readonly: bool =
     return numpy.asarray(view) if numpy is not None else view
 
 
-def _text(value: Any) -> bytes:
+def _option(value: Any) -> bytes:
     """An option's value as pgrad_params_set reads it."""
     value = value.item() if hasattr(value, "item") else value  # numpy's scalars
     if isinstance(value, float) and math.isinf(value):
@@ -752,14 +752,14 @@ def _params(name: str, fields: Mapping[str, Any]) -> Any:
     params: Any = (c_uint64 * ((size + 7) // 8))()
     getattr(_library, f"pgrad_{name}_params_init")(params, c_size_t(size))
     if "profile" in fields:
-        _check(_library.pgrad_params_profile(name.encode(), params, _text(fields.pop("profile"))))
+        _check(_library.pgrad_params_profile(name.encode(), params, _option(fields.pop("profile"))))
     struct = mirror.from_buffer(params) if mirror else None
     params.kept = []
     for field, value in fields.items():
         if struct is not None and field in struct._points:
             params.kept.append(_point(name, struct, field, value))
         else:
-            _check(_library.pgrad_params_set(name.encode(), params, field.encode(), _text(value)))
+            _check(_library.pgrad_params_set(name.encode(), params, field.encode(), _option(value)))
     return params
 
 

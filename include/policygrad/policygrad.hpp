@@ -71,6 +71,9 @@ public:
         return pointer;
     }
 
+protected:
+    void adopt(Handle *pointer) noexcept { pointer_ = pointer; } // of an empty one
+
 private:
     Handle *pointer_;
 };
@@ -328,7 +331,7 @@ private:
         pgrad_reward *out = nullptr;
         check(pgrad_reward_create(in.get(), name.c_str(), call, made.get(), destroy, &out));
         made.release(); // the reward owns it now
-        static_cast<handle &>(*this) = handle(out);
+        adopt(out);
     }
     reward(pgrad_reward *made, std::vector<state *> states) : handle(made), states_(std::move(states)) {}
 
@@ -375,7 +378,7 @@ public:
     {
         pgrad_sampler *out = nullptr;
         check(pgrad_sampler_create(in.get(), params, &out));
-        static_cast<handle &>(*this) = handle(out);
+        adopt(out);
     }
 };
 
@@ -433,7 +436,7 @@ private:
     {
         pgrad_rollout *out = nullptr;
         check(pgrad_rollout_create(policy, words, params, &out));
-        static_cast<handle &>(*this) = handle(out);
+        adopt(out);
     }
 };
 
@@ -443,7 +446,7 @@ public:
     {
         pgrad_advantage *out = nullptr;
         check(pgrad_advantage_create(in.get(), params, &out));
-        static_cast<handle &>(*this) = handle(out);
+        adopt(out);
     }
     void apply(const rollout &to) { check(pgrad_advantage_apply(get(), to.get())); }
 };
@@ -454,7 +457,7 @@ public:
     {
         pgrad_objective *out = nullptr;
         check(pgrad_objective_create(policy.get(), params, &out));
-        static_cast<handle &>(*this) = handle(out);
+        adopt(out);
     }
     void backward(const rollout &over, pgrad_step_report *report = nullptr,
                   const pgrad_backward_params *params = nullptr)
@@ -476,7 +479,7 @@ public:
     {
         pgrad_optimizer *out = nullptr;
         check(pgrad_optimizer_create(policy.get(), params, &out));
-        static_cast<handle &>(*this) = handle(out);
+        adopt(out);
     }
     void step(pgrad_step_report *report = nullptr) { check(pgrad_optimizer_step(get(), report)); }
 };
@@ -489,7 +492,7 @@ public:
     {
         pgrad_checkpoint *out = nullptr;
         check(pgrad_checkpoint_create(in.get(), &out));
-        static_cast<handle &>(*this) = handle(out);
+        adopt(out);
     }
     static checkpoint open(const context &in, const std::string &path)
     {
