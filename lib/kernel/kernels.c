@@ -105,7 +105,7 @@ static pgrad_status choose_kernel_set(uint32_t asked, uint32_t *set)
     if (asked != PGRAD_KERNELS_AUTO && !is_usable(asked, why))
         return pgrad__fail(
             PGRAD_E_UNSUPPORTED, "context.kernel_set: '%s': %s; the best here is '%s'",
-            pgrad__kernel_set_name(asked), why, pgrad__kernel_set_name(pgrad__best_kernel_set()));
+            pgrad__kernel_set_names[asked], why, pgrad__kernel_set_names[pgrad__best_kernel_set()]);
     *set = chosen;
     return PGRAD_OK;
 }
@@ -132,7 +132,7 @@ static void log_poor_choice(pgrad_context *context)
     if (context->kernel_set != wanted && !is_usable(wanted, why))
         pgrad__log_line(context, PGRAD_LOG_WARNING,
                         "kernel set: '%s', slower than '%s', which this CPU could run: %s",
-                        pgrad__kernel_set_name(context->kernel_set), pgrad__kernel_set_name(wanted),
+                        pgrad__kernel_set_names[context->kernel_set], pgrad__kernel_set_names[wanted],
                         why);
     else if (wanted == PGRAD_KERNELS_GENERIC)
         pgrad__log_line(context, PGRAD_LOG_WARNING, "kernel set: 'generic', plain C and slow: %s",
