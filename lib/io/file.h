@@ -31,7 +31,8 @@ int pgrad__path_kind(const char *path);
 pgrad_status pgrad__path_join(pgrad_context *context, const char *folder, const char *name,
                               char **out);
 
-/* 1 when name is a plain file name: not empty, no '/', no "..", no control bytes. */
+/* 1 when name is a plain file name: 1 to 255 bytes, no slash of either kind, no control bytes, not
+ * "." and without "..". */
 int pgrad__path_is_plain(const char *name, size_t length);
 
 #endif

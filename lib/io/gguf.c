@@ -2,7 +2,6 @@
  * that remain before anything is made of it. */
 #include "io/gguf.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"

@@ -6,12 +6,11 @@
  * at a time, into the worker's scratch; few rows widen them in registers. */
 #include <string.h>
 
+#include "base/fail.h"
+#include "base/pool.h"
 #include "kernel/kernel.h"
 #include "kernel/panels.h"
 #include "kernel/vec.h"
-
-#include "base/fail.h"
-#include "base/pool.h"
 
 enum { CHUNK_PANELS = 8, BLOCK_ROWS = 240, TASKS_PER_THREAD = 4, FEW_ROWS_TASKS = 12 };
 

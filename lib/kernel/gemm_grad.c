@@ -139,9 +139,9 @@ typedef struct weight_job {
     const pgrad__kernels *kernels;
     const float *dy;
     size_t ldy, n_rows;
-    const float *x; /* as given, then packed: [block of KC rows][narrow panel][rows][narrow] */
+    const float *x;
     size_t ldx;
-    float *packed;
+    float *packed; /* x in [block of KC rows][narrow panel][rows][narrow] */
     pgrad__matrix *d_weight;
     size_t chunk;
     float *scratch;

@@ -60,8 +60,8 @@ struct pgrad_tokenizer {
     pgrad__split splits[PGRAD__MAX_SPLITS];
     uint32_t n_splits;
     pgrad__special added;
-    pgrad_token prefix_ids[PGRAD__MAX_ADDED_IDS],
-        suffix_ids[PGRAD__MAX_ADDED_IDS]; /* PGRAD_ENCODE_ADD */
+    /* What PGRAD_ENCODE_ADD puts around a text. */
+    pgrad_token prefix_ids[PGRAD__MAX_ADDED_IDS], suffix_ids[PGRAD__MAX_ADDED_IDS];
     uint32_t n_prefix, n_suffix;
     pgrad_token roles[PGRAD__N_ROLES]; /* by PGRAD_TOKEN_* */
     pgrad__kept_file files[8];
@@ -129,7 +129,7 @@ void pgrad__tokenizer_keep(pgrad_tokenizer *tokenizer, const char *name, char *d
 
 /* ---- encoding (encode.c) ---- */
 
-/* Appends the ids of a text without added tokens' template. */
+/* Collects the ids of a text, without what PGRAD_ENCODE_ADD puts around it. */
 typedef struct pgrad__encoder {
     const pgrad_tokenizer *tokenizer;
     pgrad__regex_match *match;
