@@ -8,7 +8,7 @@
 #include "base/checked.h"
 #include "base/fail.h"
 #include "base/hashmap.h"
-#include "io/utf8.h"
+#include "base/utf8.h"
 
 enum {
     MAX_ENTRIES = 65536,

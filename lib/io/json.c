@@ -10,8 +10,8 @@
 #include "base/fail.h"
 #include "base/number.h"
 #include "base/strbuf.h"
+#include "base/utf8.h"
 #include "io/file.h"
-#include "io/utf8.h"
 
 enum { MAX_DEPTH = 64, MAX_SIZE = 100 * 1000 * 1000 };
 

@@ -7,7 +7,6 @@
 #include "base/fail.h"
 #include "text/bpe_byte.h"
 #include "text/tokenizer_inside.h"
-#include "text/unicode.h"
 
 enum { MAX_IDS = 1 << 22, TOLD_EVERY = 4096 };
 

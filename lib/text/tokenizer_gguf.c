@@ -3,10 +3,10 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "base/utf8.h"
 #include "io/gguf.h"
 #include "text/tokenizer_gguf.h"
 #include "text/tokenizer_inside.h"
-#include "text/unicode.h"
 
 /* Types of tokens. */
 enum { TYPE_NORMAL = 1, TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4, TYPE_UNUSED = 5 };
@@ -81,10 +81,9 @@ static pgrad_status add_token(pgrad_tokenizer *t, uint32_t id, const char *text,
 static pgrad_status read_token(pgrad_tokenizer *t, pgrad__hashmap *texts, size_t i, int32_t type,
                                const char *text, size_t length)
 {
-    size_t bad;
     int existing;
     uint32_t other = 0;
-    if (!pgrad__utf8_valid(text, length, &bad) || memchr(text, '\0', length) != NULL)
+    if (!pgrad__utf8_is_valid(text, length) || memchr(text, '\0', length) != NULL)
         return pgrad__fail(PGRAD_E_FORMAT, "expected UTF-8 without a NUL, found '%.*s'",
                            (int)(length < 64 ? length : 64), text);
     PGRAD__TRY(pgrad__hashmap_put(texts, text, length, (uint32_t)i, &existing));
