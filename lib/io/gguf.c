@@ -234,7 +234,7 @@ static pgrad_status index_keys(pgrad__gguf *g)
             pgrad__hashmap_put(&g->keys, key, g->entries[i].key_length, (uint32_t)i, &existing));
         if (existing)
             return pgrad__fail(PGRAD_E_FORMAT, "%s: key '%.*s' is there twice", g->path,
-                               (int)(g->entries[i].key_length < 64 ? g->entries[i].key_length : 64),
+                               pgrad__shown(g->entries[i].key_length),
                                key);
     }
     return PGRAD_OK;

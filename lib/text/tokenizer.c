@@ -150,8 +150,8 @@ pgrad_status pgrad__tokenizer_set(pgrad_tokenizer *tokenizer, uint32_t id, const
         if (token->length != length || memcmp(tokenizer->bytes + token->offset, bytes, length) != 0)
             return pgrad__fail(
                 PGRAD_E_FORMAT, "token id %u belongs to two tokens, '%.*s' and '%.*s'", id,
-                (int)(token->length < 64 ? token->length : 64), tokenizer->bytes + token->offset,
-                (int)(length < 64 ? length : 64), bytes);
+                pgrad__shown(token->length), tokenizer->bytes + token->offset,
+                pgrad__shown(length), bytes);
         return PGRAD_OK;
     }
     if (length > UINT32_MAX - tokenizer->n_bytes)
@@ -206,7 +206,7 @@ static pgrad_status two_ids(const pgrad_tokenizer *tokenizer, uint32_t id)
                              token->length, &other);
     return pgrad__fail(
         PGRAD_E_FORMAT, "token ids %u and %u: expected two texts, found '%.*s' twice", other, id,
-        (int)(token->length < 64 ? token->length : 64), tokenizer->bytes + token->offset);
+        pgrad__shown(token->length), tokenizer->bytes + token->offset);
 }
 
 pgrad_status pgrad__tokenizer_index(pgrad_tokenizer *tokenizer)
@@ -250,8 +250,8 @@ pgrad_status pgrad__tokenizer_merge(pgrad_tokenizer *tokenizer, const char *left
         !pgrad__hashmap_get(&tokenizer->vocabulary, bytes, n + m, &merge.id))
         return pgrad__fail(PGRAD_E_FORMAT,
                            "'%.*s' with '%.*s': a part or the whole is not in the vocabulary",
-                           (int)(left_length < 64 ? left_length : 64), left,
-                           (int)(right_length < 64 ? right_length : 64), right);
+                           pgrad__shown(left_length), left,
+                           pgrad__shown(right_length), right);
     tokenizer->merges_special |= tokenizer->tokens[merge.id].special;
     pgrad__merges_put(&tokenizer->merges, merge);
     return PGRAD_OK;

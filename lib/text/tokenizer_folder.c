@@ -255,7 +255,7 @@ static pgrad_status read_merge_line(pgrad_tokenizer *t, const char *line, size_t
     const char *space = memchr(line, ' ', length);
     if (space == NULL)
         return pgrad__fail(PGRAD_E_FORMAT, "expected two parts, found '%.*s'",
-                           (int)(length < 64 ? length : 64), line);
+                           pgrad__shown(length), line);
     return pgrad__tokenizer_merge(t, line, (size_t)(space - line), space + 1,
                                   length - (size_t)(space + 1 - line), rank);
 }

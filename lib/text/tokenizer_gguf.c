@@ -47,7 +47,7 @@ pgrad_status pgrad__gguf_pre_find(const pgrad__gguf *gguf, const pgrad__gguf_pre
         }
     return in_key(gguf, KEY,
                   pgrad__fail(PGRAD_E_UNSUPPORTED, ": '%.*s' is not built",
-                              (int)(length < 40 ? length : 40), text));
+                              pgrad__shown(length), text));
 }
 
 static pgrad_status check_kind(const pgrad__gguf *gguf)
@@ -61,7 +61,7 @@ static pgrad_status check_kind(const pgrad__gguf *gguf)
     return in_key(gguf, KEY,
                   pgrad__fail(PGRAD_E_UNSUPPORTED,
                               ": expected gpt2 (byte-level BPE), found '%.*s', which is not built",
-                              (int)(length < 40 ? length : 40), text));
+                              pgrad__shown(length), text));
 }
 
 static pgrad_status add_token(pgrad_tokenizer *t, uint32_t id, const char *text, size_t length,
@@ -85,12 +85,12 @@ static pgrad_status read_token(pgrad_tokenizer *t, pgrad__hashmap *texts, size_t
     uint32_t other = 0;
     if (!pgrad__utf8_is_valid(text, length) || memchr(text, '\0', length) != NULL)
         return pgrad__fail(PGRAD_E_FORMAT, "expected UTF-8 without a NUL, found '%.*s'",
-                           (int)(length < 64 ? length : 64), text);
+                           pgrad__shown(length), text);
     PGRAD__TRY(pgrad__hashmap_put(texts, text, length, (uint32_t)i, &existing));
     if (existing) {
         (void)pgrad__hashmap_get(texts, text, length, &other);
         return pgrad__fail(PGRAD_E_FORMAT, "expected another text than token %u's, found '%.*s'",
-                           other, (int)(length < 64 ? length : 64), text);
+                           other, pgrad__shown(length), text);
     }
     if (type == TYPE_CONTROL || type == TYPE_USER_DEFINED)
         return add_token(t, (uint32_t)i, text, length, type == TYPE_CONTROL);
@@ -152,7 +152,7 @@ static pgrad_status read_merge(pgrad_tokenizer *t, const char *text, size_t leng
     const char *space = length > 1 ? memchr(text + 1, ' ', length - 1) : NULL;
     if (space == NULL)
         return pgrad__fail(PGRAD_E_FORMAT, "expected two parts, found '%.*s'",
-                           (int)(length < 64 ? length : 64), text);
+                           pgrad__shown(length), text);
     return pgrad__tokenizer_merge(t, text, (size_t)(space - text), space + 1,
                                   length - (size_t)(space + 1 - text), rank);
 }
