@@ -257,6 +257,17 @@ pgrad_status pgrad__tokenizer_merge(pgrad_tokenizer *tokenizer, const char *left
     return PGRAD_OK;
 }
 
+pgrad_status pgrad__tokenizer_merge_line(pgrad_tokenizer *tokenizer, const char *line,
+                                         size_t length, uint32_t rank)
+{
+    const char *space = memchr(line, ' ', length), *end = line + length;
+    if (space == NULL || memchr(space + 1, ' ', (size_t)(end - space - 1)) != NULL)
+        return pgrad__fail(PGRAD_E_FORMAT, "expected two parts, found '%.*s'", pgrad__shown(length),
+                           line);
+    return pgrad__tokenizer_merge(tokenizer, line, (size_t)(space - line), space + 1,
+                                  (size_t)(end - space - 1), rank);
+}
+
 pgrad_status pgrad__tokenizer_split(pgrad_tokenizer *tokenizer, const char *pattern, size_t length,
                                     pgrad__split_behavior behavior, int invert, int prefix_space,
                                     const char *origin)

@@ -249,17 +249,6 @@ static pgrad_status read_pair_vocabulary(pgrad_tokenizer *t, const pgrad__json *
     return in_file(index_pair(t), path);
 }
 
-static pgrad_status read_merge_line(pgrad_tokenizer *t, const char *line, size_t length,
-                                    uint32_t rank)
-{
-    const char *space = memchr(line, ' ', length);
-    if (space == NULL)
-        return pgrad__fail(PGRAD_E_FORMAT, "expected two parts, found '%.*s'",
-                           pgrad__shown(length), line);
-    return pgrad__tokenizer_merge(t, line, (size_t)(space - line), space + 1,
-                                  length - (size_t)(space + 1 - line), rank);
-}
-
 static size_t count_lines(const char *data, size_t size)
 {
     size_t lines = 0;
@@ -282,7 +271,7 @@ static pgrad_status read_merge_lines(pgrad_tokenizer *t, const char *data, size_
             length--;
         if (length == 0 || (length >= 8 && memcmp(line, "#version", 8) == 0))
             continue;
-        pgrad_status status = read_merge_line(t, line, length, rank++);
+        pgrad_status status = pgrad__tokenizer_merge_line(t, line, length, rank++);
         if (status != PGRAD_OK)
             return pgrad__fail_in(status, "line %u: ", number);
         PGRAD__TRY(pgrad__tokenizer_tick(t));

@@ -147,16 +147,6 @@ static pgrad_status read_tokens(pgrad_tokenizer *t, const pgrad__gguf *gguf)
     return status == PGRAD_OK ? PGRAD_OK : in_key(gguf, TOKENS, pgrad__fail_in(status, ": "));
 }
 
-static pgrad_status read_merge(pgrad_tokenizer *t, const char *text, size_t length, uint32_t rank)
-{
-    const char *space = length > 1 ? memchr(text + 1, ' ', length - 1) : NULL;
-    if (space == NULL)
-        return pgrad__fail(PGRAD_E_FORMAT, "expected two parts, found '%.*s'",
-                           pgrad__shown(length), text);
-    return pgrad__tokenizer_merge(t, text, (size_t)(space - text), space + 1,
-                                  length - (size_t)(space + 1 - text), rank);
-}
-
 static pgrad_status read_merges(pgrad_tokenizer *t, const pgrad__gguf *gguf)
 {
     size_t n;
@@ -166,7 +156,8 @@ static pgrad_status read_merges(pgrad_tokenizer *t, const pgrad__gguf *gguf)
         const char *text;
         size_t length;
         PGRAD__TRY(pgrad__gguf_array_string(gguf, MERGES, i, &text, &length));
-        PGRAD__TRY(in_element(gguf, MERGES, i, read_merge(t, text, length, (uint32_t)i)));
+        PGRAD__TRY(in_element(gguf, MERGES, i,
+                              pgrad__tokenizer_merge_line(t, text, length, (uint32_t)i)));
         PGRAD__TRY(pgrad__tokenizer_tick(t));
     }
     return PGRAD_OK;

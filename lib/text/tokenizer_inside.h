@@ -108,10 +108,12 @@ pgrad_status pgrad__tokenizer_read_vocabulary(pgrad_tokenizer *tokenizer,
  * for two ids of the same bytes, or none at all. */
 pgrad_status pgrad__tokenizer_index(pgrad_tokenizer *tokenizer);
 
-/* A merge of two tokens as spelled. */
+/* A merge of two tokens as spelled; or of the two in "LEFT RIGHT". */
 pgrad_status pgrad__tokenizer_merge(pgrad_tokenizer *tokenizer, const char *left,
                                     size_t left_length, const char *right, size_t right_length,
                                     uint32_t rank);
+pgrad_status pgrad__tokenizer_merge_line(pgrad_tokenizer *tokenizer, const char *line,
+                                         size_t length, uint32_t rank);
 
 /* Appends a split by a pattern. */
 pgrad_status pgrad__tokenizer_split(pgrad_tokenizer *tokenizer, const char *pattern, size_t length,

@@ -319,7 +319,7 @@ START_TEST(fields_have_their_types)
         {{.model = "\"unk_token\":3,"}, "model.unk_token: expected a string, found 3"},
         {{.model = "\"end_of_word_suffix\":{},"}, "model.end_of_word_suffix: expected a string, found an object"},
         {{.vocabulary = ",\"zz\":\"7\""}, "model.vocab.zz: expected an id, found \"7\""},
-        {{.merges = "\"h e\",\"alone\""}, "model.merges[1]: expected two parts, found \"alone\""},
+        {{.merges = "\"h e\",\"alone\""}, "model.merges[1]: expected two parts, found 'alone'"},
         {{.added_tokens = ",7"}, "added_tokens[3].content: expected a string, found nothing"},
         {{.added_tokens = ",{\"content\":\"<x>\",\"id\":\"300\"}"}, "added_tokens[3].id: expected an id, found \"300\""},
         {{.added_tokens = ",{\"content\":\"<x>\",\"id\":300,\"special\":\"no\"}"},
