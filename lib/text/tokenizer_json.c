@@ -106,6 +106,7 @@ static pgrad_status read_merges(pgrad_tokenizer *t, const pgrad__json *model)
     for (size_t i = 0; i < n; i++) {
         (void)snprintf(path, sizeof path, "model.merges[%zu]", i);
         PGRAD__TRY(read_merge(t, pgrad__json_at(merges, i), path, (uint32_t)i));
+        PGRAD__TRY(pgrad__tokenizer_tick(t));
     }
     return PGRAD_OK;
 }
