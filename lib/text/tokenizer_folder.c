@@ -49,29 +49,35 @@ static int is_kept(const pgrad_tokenizer *t, const char *name)
     return 0;
 }
 
+/* Loads a file of a folder: *data is NULL when it is not there. Both are to be freed. */
+static pgrad_status load_beside(pgrad_context *context, const char *folder, const char *name,
+                                char **path, char **data, size_t *size)
+{
+    *path = *data = NULL;
+    PGRAD__TRY(pgrad__path_join(context, folder, name, path));
+    if (pgrad__path_kind(*path) != PGRAD__PATH_FILE)
+        return PGRAD_OK;
+    return pgrad__file_load(context, *path, MAX_FILE, data, size);
+}
+
 /* Keeps a side file when it is there; a JSON one is asked for roles. */
 static pgrad_status read_side_file(pgrad_tokenizer *t, const char *folder, const char *name,
                                    int has_roles)
 {
     char *path, *data;
     size_t size;
+    pgrad__json *root = NULL;
     if (is_kept(t, name))
         return PGRAD_OK;
-    PGRAD__TRY(pgrad__path_join(t->context, folder, name, &path));
-    pgrad_status status = PGRAD_OK;
-    if (pgrad__path_kind(path) == PGRAD__PATH_FILE) {
-        status = pgrad__file_load(t->context, path, MAX_FILE, &data, &size);
-        if (status == PGRAD_OK) {
-            pgrad__json *root = NULL;
-            pgrad__tokenizer_keep(t, name, data, size);
-            if (has_roles)
-                status = pgrad__json_parse(t->context, data, size, path, &root);
-            if (status == PGRAD_OK && has_roles) {
-                read_roles(t, root);
-                pgrad__json_free(root);
-            }
-        }
+    pgrad_status status = load_beside(t->context, folder, name, &path, &data, &size);
+    if (data != NULL) {
+        pgrad__tokenizer_keep(t, name, data, size);
+        if (has_roles)
+            status = pgrad__json_parse(t->context, data, size, path, &root);
     }
+    if (root != NULL)
+        read_roles(t, root);
+    pgrad__json_free(root);
     pgrad__free(t->context, path);
     return status;
 }
@@ -199,16 +205,11 @@ static pgrad_status parse_side_file(pgrad_context *context, const char *folder, 
 {
     char *path, *data;
     size_t size;
-    pgrad_status status = PGRAD_OK;
     *out = NULL;
-    PGRAD__TRY(pgrad__path_join(context, folder, name, &path));
-    if (pgrad__path_kind(path) == PGRAD__PATH_FILE) {
-        status = pgrad__file_load(context, path, MAX_FILE, &data, &size);
-        if (status == PGRAD_OK) {
-            status = pgrad__json_parse(context, data, size, path, out);
-            pgrad__free(context, data);
-        }
-    }
+    pgrad_status status = load_beside(context, folder, name, &path, &data, &size);
+    if (data != NULL)
+        status = pgrad__json_parse(context, data, size, path, out);
+    pgrad__free(context, data);
     pgrad__free(context, path);
     return status;
 }
