@@ -1,6 +1,8 @@
 /* Tokenizers on small files made here. Names carry the row (TK, PR) of the catalogue of bad inputs they check. */
 #include "text_test.h"
 
+#include "text/regex.h"
+
 START_TEST(encodes_and_decodes)
 {
     pgrad_tokenizer *t = load_parts((parts){0});
@@ -506,6 +508,40 @@ START_TEST(tk08_expressions)
 }
 END_TEST
 
+/* Where a class of an expression ends: \s in it stands for characters, behind it for a class. */
+START_TEST(tk08_classes_and_white_space)
+{
+    static const struct {
+        const char *pattern, *text;
+        size_t begin, end;
+    } cases[] = {
+        {"[^^]\\s", "^ a b", 2, 4},
+        {"[^]\\s]+", "] ab]", 2, 4},
+        {"[]\\s]+", "a] \t]b", 1, 5},
+        {"[[:digit:]\\s]+", "a1 2b", 1, 4},
+        {"[[:^digit:]]\\s", "1 a b", 2, 4},
+        {"[a[:]\\s+", "b:  c", 1, 4},
+        {"\\[\\s\\]", "a[ ]", 1, 4},
+        {"[\\]\\s]+", "a] b", 1, 3},
+        {"a\\S", "a ab", 2, 4},
+    };
+    pgrad__regex_match *match = NULL;
+    OK(pgrad__regex_match_create(&match));
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const char *pattern = cases[i].pattern, *text = cases[i].text;
+        pgrad__regex *regex = NULL;
+        int found = 0;
+        size_t begin = 0, end = 0;
+        OK(pgrad__regex_compile(context, pattern, strlen(pattern), "test", &regex));
+        OK(pgrad__regex_find(regex, match, text, strlen(text), 0, &found, &begin, &end));
+        ck_assert_msg(found && begin == cases[i].begin && end == cases[i].end, "%s: %d, %zu to %zu", pattern, found,
+                      begin, end);
+        pgrad__regex_free(regex);
+    }
+    pgrad__regex_match_free(match);
+}
+END_TEST
+
 /* How each behavior cuts: pieces do not merge across a cut, so which merges were done shows the cuts. The
  * ids are those of the Rust tokenizers. */
 START_TEST(splits)
@@ -700,6 +736,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, tk06_templates);
     tcase_add_test(tests, tk07_what_is_not_built_is_refused_by_its_path);
     tcase_add_test(tests, tk08_expressions);
+    tcase_add_test(tests, tk08_classes_and_white_space);
     tcase_add_test(tests, tk09_nested_sequences);
     tcase_add_test(tests, tk10_bytes);
     tcase_add_test(tests, splits);
