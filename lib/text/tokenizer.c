@@ -285,7 +285,9 @@ pgrad_status pgrad__tokenizer_split(pgrad_tokenizer *tokenizer, const char *patt
 void pgrad__tokenizer_find_roles(pgrad_tokenizer *tokenizer)
 {
     static const char *const END_OF_TURN[] = {"<|im_end|>", "<|eot_id|>", "<end_of_turn>"};
-    for (size_t i = 0; i < 3 && tokenizer->roles[PGRAD_TOKEN_END_OF_TURN] < 0; i++) {
+    for (size_t i = 0; i < sizeof END_OF_TURN / sizeof END_OF_TURN[0] &&
+                       tokenizer->roles[PGRAD_TOKEN_END_OF_TURN] < 0;
+         i++) {
         const pgrad__added_token *token =
             pgrad__special_content(&tokenizer->added, END_OF_TURN[i], strlen(END_OF_TURN[i]));
         if (token != NULL)

@@ -33,7 +33,7 @@ static pgrad_status in_element(const pgrad__gguf *gguf, const char *key, size_t 
     return status == PGRAD_OK ? PGRAD_OK : in_key(gguf, key, pgrad__fail_in(status, "[%zu]: ", i));
 }
 
-pgrad_status pgrad__gguf_pre_find(const pgrad__gguf *gguf, const pgrad__gguf_pre **out)
+static pgrad_status find_pre(const pgrad__gguf *gguf, const pgrad__gguf_pre **out)
 {
     static const char KEY[] = "tokenizer.ggml.pre";
     const char *text = "(none)";
@@ -217,7 +217,7 @@ static pgrad_status read_all(pgrad_tokenizer *t, const pgrad__gguf *gguf)
     if (pgrad__gguf_has(gguf, HUGGINGFACE))
         return read_huggingface(t, gguf, HUGGINGFACE);
     PGRAD__TRY(check_kind(gguf));
-    PGRAD__TRY(pgrad__gguf_pre_find(gguf, &pre));
+    PGRAD__TRY(find_pre(gguf, &pre));
     if (pre->digits)
         PGRAD__TRY(pgrad__tokenizer_split(t, "\\p{N}", 5, PGRAD__SPLIT_ISOLATED, 0, 0, "digits"));
     PGRAD__TRY(pgrad__tokenizer_split(t, pre->pattern, strlen(pre->pattern), PGRAD__SPLIT_ISOLATED,
