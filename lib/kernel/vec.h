@@ -109,11 +109,19 @@ extern const pgrad__vector_ops pgrad__vector_ops_haswell;
 extern const pgrad__vector_ops pgrad__vector_ops_skx;
 extern const pgrad__vector_ops pgrad__vector_ops_armv8a;
 
-/* PGRAD__VEC(name) is pgrad__vec_name_SET in a file built for SET. */
+/* In a file built for SET: PGRAD__VEC(name) is pgrad__vec_name_SET, and an #if may ask
+ * PGRAD__BUILT_FOR(set). */
 #ifdef PGRAD__SET
 #define PGRAD__VEC_PASTE(name, set) pgrad__vec_##name##_##set
 #define PGRAD__VEC_EXPAND(name, set) PGRAD__VEC_PASTE(name, set)
 #define PGRAD__VEC(name) PGRAD__VEC_EXPAND(name, PGRAD__SET)
+#define PGRAD__NUMBER_OF_generic 1
+#define PGRAD__NUMBER_OF_haswell 2
+#define PGRAD__NUMBER_OF_skx 3
+#define PGRAD__NUMBER_OF_armv8a 4
+#define PGRAD__NUMBER_PASTE(set) PGRAD__NUMBER_OF_##set
+#define PGRAD__NUMBER_EXPAND(set) PGRAD__NUMBER_PASTE(set)
+#define PGRAD__BUILT_FOR(set) (PGRAD__NUMBER_EXPAND(PGRAD__SET) == PGRAD__NUMBER_OF_##set)
 #endif
 
 #endif
