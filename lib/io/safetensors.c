@@ -11,6 +11,7 @@
 #include "base/fail.h"
 #include "base/hashmap.h"
 #include "io/json.h"
+#include "io/little_endian.h"
 
 enum {
     MAX_HEADER = 100 * 1000 * 1000,
@@ -287,15 +288,13 @@ static pgrad_status read_entries(reader *r, const pgrad__json *root)
 static pgrad_status read_header(reader *r, pgrad__file *file)
 {
     unsigned char prefix[8];
-    uint64_t size = 0;
     char *text = NULL;
     pgrad__json *root = NULL;
     if (file->size < sizeof prefix)
         return pgrad__fail(PGRAD_E_FORMAT, "%s: too small: expected at least 8 bytes, found %llu",
                            r->path, (unsigned long long)file->size);
     PGRAD__TRY(pgrad__file_read(file, 0, prefix, sizeof prefix));
-    for (int i = 7; i >= 0; i--)
-        size = size << 8 | prefix[i];
+    const uint64_t size = pgrad__get_u64(prefix);
     if (size > file->size - sizeof prefix)
         return pgrad__fail(PGRAD_E_FORMAT,
                            "%s: header length %llu is more than the file's %llu bytes hold",

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 
 #include "../failing_allocator.h"
+#include "io/little_endian.h"
 #include "io/zstream.h"
 #include "io_test.h"
 
