@@ -144,19 +144,12 @@ fail:
     return status;
 }
 
-static pgrad_status write_all(pgrad__writer *writer, const unsigned char *data, size_t size)
+static pgrad_status write_all(pgrad__writer *writer, const void *data, size_t size)
 {
-    for (size_t done = 0; done < size;) {
-        ssize_t n = write(writer->descriptor, data + done, size - done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n == 0)
-            errno = ENOSPC;
-        if (n <= 0)
-            return pgrad__fail_system(writer->path, "write");
-        done += (size_t)n;
-    }
-    return PGRAD_OK;
+    size_t written;
+    return pgrad__write(writer->descriptor, data, size, &written) == 0
+               ? PGRAD_OK
+               : pgrad__fail_system(writer->path, "write");
 }
 
 static pgrad_status flush(pgrad__writer *writer)

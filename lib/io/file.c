@@ -14,38 +14,6 @@
 /* The kernel transfers at most a little under 2 GiB at once. */
 static const size_t READ_MAX = (size_t)1 << 30;
 
-pgrad_status pgrad__fail_system(const char *path, const char *what)
-{
-    char text[PGRAD__PATH_MAX], words[128] = "";
-    const int error = errno;
-    const char *said = strerror_r(error, words, sizeof words);
-    return pgrad__fail(error == ENOMEM ? PGRAD_E_NOMEM : PGRAD_E_IO, "%s: cannot %s: %s",
-                       pgrad__path_text(text, path), what, said);
-}
-
-int pgrad__open(const char *path, int flags, unsigned mode)
-{
-    int descriptor;
-    do
-        descriptor = open(path, flags | O_CLOEXEC, mode);
-    while (descriptor < 0 && errno == EINTR);
-    return descriptor;
-}
-
-int pgrad__sync(int descriptor)
-{
-    int result;
-    do
-        result = fsync(descriptor);
-    while (result != 0 && errno == EINTR);
-    return result;
-}
-
-int pgrad__close(int descriptor)
-{
-    return close(descriptor) == 0 || errno == EINTR ? 0 : -1;
-}
-
 pgrad_status pgrad__file_open(pgrad_context *context, const char *path, pgrad__file *file)
 {
     pgrad_status status = PGRAD_OK;
