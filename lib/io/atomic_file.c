@@ -130,7 +130,7 @@ pgrad_status pgrad__writer_open(pgrad_context *context, const char *path, pgrad_
         return pgrad__fail(PGRAD_E_IO,
                            "%s: expected a regular file or nothing to write over, found %s",
                            pgrad__path_text(text, path),
-                           kind == PGRAD__PATH_FOLDER ? "a folder" : "a device, pipe or socket");
+                           pgrad__path_kind_name(kind));
     PGRAD__GO(find_target(context, path, &made.path));
     PGRAD__GO(find_parent(context, made.path, &made.parent));
     PGRAD__GO(pgrad__alloc(context, BUFFER_SIZE, 1, &made.buffer));
@@ -431,8 +431,8 @@ pgrad_status pgrad__folder_open(pgrad_context *context, const char *path, pgrad_
     pgrad_status status = PGRAD_OK;
     int kind = pgrad__path_kind(path);
     if (kind == PGRAD__PATH_FILE || kind == PGRAD__PATH_OTHER)
-        return pgrad__fail(PGRAD_E_IO, "%s: expected a folder or nothing, found a file",
-                           pgrad__path_text(text, path));
+        return pgrad__fail(PGRAD_E_IO, "%s: expected a folder or nothing, found %s",
+                           pgrad__path_text(text, path), pgrad__path_kind_name(kind));
     PGRAD__GO(find_target(context, path, &made.path));
     PGRAD__GO(create_folder(&made));
     *folder = made;

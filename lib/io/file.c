@@ -14,6 +14,24 @@
 /* The kernel transfers at most a little under 2 GiB at once. */
 static const size_t READ_MAX = (size_t)1 << 30;
 
+static int kind_of(mode_t mode)
+{
+    return S_ISREG(mode) ? PGRAD__PATH_FILE : S_ISDIR(mode) ? PGRAD__PATH_FOLDER : PGRAD__PATH_OTHER;
+}
+
+int pgrad__path_kind(const char *path)
+{
+    struct stat about;
+    return stat(path, &about) == 0 ? kind_of(about.st_mode) : PGRAD__PATH_NONE;
+}
+
+const char *pgrad__path_kind_name(int kind)
+{
+    static const char *const NAMES[] = {"nothing", "a file", "a folder",
+                                        "a device, pipe or socket"};
+    return NAMES[kind];
+}
+
 pgrad_status pgrad__file_open(pgrad_context *context, const char *path, pgrad__file *file)
 {
     pgrad_status status = PGRAD_OK;
@@ -31,7 +49,7 @@ pgrad_status pgrad__file_open(pgrad_context *context, const char *path, pgrad__f
     if (!S_ISREG(about.st_mode))
         PGRAD__GO(pgrad__fail(PGRAD_E_FORMAT, "%s: expected a regular file, found %s",
                               pgrad__path_text(text, path),
-                              S_ISDIR(about.st_mode) ? "a folder" : "a device, pipe or socket"));
+                              pgrad__path_kind_name(kind_of(about.st_mode))));
     opened.size = (uint64_t)about.st_size;
     *file = opened;
     return PGRAD_OK;
@@ -102,16 +120,6 @@ fail:
     pgrad__free(context, data);
     pgrad__file_close(&file);
     return status;
-}
-
-int pgrad__path_kind(const char *path)
-{
-    struct stat about;
-    if (stat(path, &about) != 0)
-        return PGRAD__PATH_NONE;
-    if (S_ISREG(about.st_mode))
-        return PGRAD__PATH_FILE;
-    return S_ISDIR(about.st_mode) ? PGRAD__PATH_FOLDER : PGRAD__PATH_OTHER;
 }
 
 pgrad_status pgrad__path_join(pgrad_context *context, const char *folder, const char *name,
