@@ -388,7 +388,7 @@ pgrad_status pgrad__json_optional_u32(const pgrad__json *object, const char *ori
                                       const char *key, uint32_t min, uint32_t max,
                                       uint32_t otherwise, uint32_t *out)
 {
-    char expected[64] = "a whole number from ";
+    char expected[64];
     int64_t number;
     const pgrad__json *value = pgrad__json_get(object, key);
     if (value == NULL) {
@@ -406,10 +406,8 @@ pgrad_status pgrad__json_optional_u32(const pgrad__json *object, const char *ori
 pgrad_status pgrad__json_require_u32(const pgrad__json *object, const char *origin, const char *key,
                                      uint32_t min, uint32_t max, uint32_t *out)
 {
-    char path[PGRAD__PATH_MAX];
     if (pgrad__json_get(object, key) == NULL)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected a whole number, found nothing",
-                           pgrad__path_text(path, origin), key);
+        return pgrad__json_wrong(origin, key, "a whole number", NULL);
     return pgrad__json_optional_u32(object, origin, key, min, max, 0, out);
 }
 
