@@ -358,6 +358,14 @@ int pgrad__json_is_real(const pgrad__json *value)
 
 /* ---- members with checks ---- */
 
+/* The shortest text that reads back as the same double, and as a real. */
+static void real_text(char text[40], double number)
+{
+    (void)pgrad__format_real(text, number);
+    if (strpbrk(text, ".e") == NULL)
+        strcat(text, ".0");
+}
+
 static const char *type_name(const pgrad__json *value)
 {
     static const char *const NAMES[] = {"null",     "a boolean", "a number",
@@ -371,10 +379,10 @@ pgrad_status pgrad__json_wrong(const char *origin, const char *key, const char *
     char path[PGRAD__PATH_MAX], found[72];
     int64_t whole;
     double number;
-    if (pgrad__json_integer(value, &whole))
+    if (pgrad__json_is_real(value) && pgrad__json_real(value, &number))
+        real_text(found, number);
+    else if (pgrad__json_integer(value, &whole))
         (void)snprintf(found, sizeof found, "%lld", (long long)whole);
-    else if (pgrad__json_real(value, &number))
-        (void)pgrad__format_real(found, number);
     else if (pgrad__json_type(value) == PGRAD__JSON_STRING)
         (void)snprintf(found, sizeof found, "\"%.64s\"", pgrad__json_string(value, NULL));
     else
@@ -510,14 +518,11 @@ static void write_object(pgrad__strbuf *to, const json_t *object, int indent, in
     pgrad__strbuf_text(to, "}");
 }
 
-/* The shortest text that reads back as the same double, and as a real. */
 static void write_real(pgrad__strbuf *to, double number)
 {
-    char text[32];
-    (void)pgrad__format_real(text, number);
+    char text[40];
+    real_text(text, number);
     pgrad__strbuf_text(to, text);
-    if (strpbrk(text, ".e") == NULL)
-        pgrad__strbuf_text(to, ".0");
 }
 
 static void write_value(pgrad__strbuf *to, const json_t *value, int indent, int level)
