@@ -11,9 +11,6 @@
 #include "base/fail.h"
 #include "io/system_call.h"
 
-/* The kernel transfers at most a little under 2 GiB at once. */
-static const size_t READ_MAX = (size_t)1 << 30;
-
 static int kind_of(mode_t mode)
 {
     return S_ISREG(mode) ? PGRAD__PATH_FILE : S_ISDIR(mode) ? PGRAD__PATH_FOLDER : PGRAD__PATH_OTHER;
@@ -80,8 +77,7 @@ pgrad_status pgrad__file_read(pgrad__file *file, uint64_t offset, void *out, siz
                            pgrad__path_text(text, file->path), size, (unsigned long long)offset,
                            (unsigned long long)file->size);
     while (done < size) {
-        size_t want = size - done < READ_MAX ? size - done : READ_MAX;
-        ssize_t n = pread(file->descriptor, to + done, want, (off_t)(offset + done));
+        ssize_t n = pread(file->descriptor, to + done, size - done, (off_t)(offset + done));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
