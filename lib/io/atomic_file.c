@@ -238,36 +238,58 @@ static pgrad_status shift_old(const char *path, uint32_t first, uint32_t keep)
     return PGRAD_OK;
 }
 
-/* Exchanges new and old, and once that is durable lets the old one take its place in the row. Where
- * the file system cannot, the row moves first: for a moment nothing stands at the path itself. */
-static pgrad_status place_before_old(pgrad__writer *writer, uint32_t keep)
+static int exchange(const char *a, const char *b)
 {
-    old_name first;
-    if (!name_old(writer->path, 1, &first))
-        return pgrad__fail(PGRAD_E_IO, "the path is too long to keep older files beside it");
-    if (renameat2(AT_FDCWD, writer->temporary, AT_FDCWD, writer->path, RENAME_EXCHANGE) == 0) {
-        PGRAD__TRY(sync_folder(writer->parent));
-        PGRAD__TRY(shift_old(writer->path, 1, keep));
-        return rename(writer->temporary, first.path) == 0
-                   ? PGRAD_OK
-                   : pgrad__fail_system(first.path, "keep the old file");
-    }
-    if (errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP)
-        PGRAD__TRY(shift_old(writer->path, 0, keep));
-    else if (errno != ENOENT)
-        return pgrad__fail_system(writer->path, "put the new file in place");
+    return renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE);
+}
+
+/* From errno: whether exchanging is what the file system cannot do. */
+static int cannot_exchange(void)
+{
+    return errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP;
+}
+
+static pgrad_status put_new_file(pgrad__writer *writer)
+{
     return rename(writer->temporary, writer->path) == 0
                ? PGRAD_OK
                : pgrad__fail_system(writer->path, "put the new file in place");
 }
 
+/* The old file, which stands at the temporary name now, takes its place in the row. */
+static pgrad_status keep_exchanged(pgrad__writer *writer, const char *first, uint32_t keep)
+{
+    PGRAD__TRY(sync_folder(writer->parent));
+    PGRAD__TRY(shift_old(writer->path, 1, keep));
+    return rename(writer->temporary, first) == 0 ? PGRAD_OK
+                                                 : pgrad__fail_system(first, "keep the old file");
+}
+
+/* Exchanges new and old, and once that is durable keeps the old one; where that fails they change
+ * back. Where the file system cannot, the row moves first: for a moment nothing stands at the path
+ * itself. */
+static pgrad_status place_before_old(pgrad__writer *writer, uint32_t keep)
+{
+    old_name first;
+    if (!name_old(writer->path, 1, &first))
+        return pgrad__fail(PGRAD_E_IO, "the path is too long to keep older files beside it");
+    if (exchange(writer->temporary, writer->path) == 0) {
+        const pgrad_status status = keep_exchanged(writer, first.path, keep);
+        if (status != PGRAD_OK)
+            (void)exchange(writer->temporary, writer->path);
+        return status;
+    }
+    if (cannot_exchange())
+        PGRAD__TRY(shift_old(writer->path, 0, keep));
+    else if (errno != ENOENT)
+        return pgrad__fail_system(writer->path, "put the new file in place");
+    return put_new_file(writer);
+}
+
 pgrad_status pgrad__writer_place(pgrad__writer *writer, uint32_t keep)
 {
     PGRAD__TRY(close_durably(writer));
-    if (keep > 1)
-        PGRAD__TRY(place_before_old(writer, keep));
-    else if (rename(writer->temporary, writer->path) != 0)
-        return pgrad__fail_system(writer->path, "put the new file in place");
+    PGRAD__TRY(keep > 1 ? place_before_old(writer, keep) : put_new_file(writer));
     writer->temporary[0] = '\0';
     return sync_folder(writer->parent);
 }
@@ -489,9 +511,9 @@ static pgrad_status put_in_place(pgrad__folder *folder, int *swapped)
             return PGRAD_OK;
         return pgrad__fail_system(folder->path, "put the new folder in place");
     }
-    if (renameat2(AT_FDCWD, folder->temporary, AT_FDCWD, folder->path, RENAME_EXCHANGE) == 0)
+    if (exchange(folder->temporary, folder->path) == 0)
         return PGRAD_OK;
-    if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
+    if (!cannot_exchange())
         return pgrad__fail_system(folder->path, "put the new folder in place");
     return put_in_two_moves(folder);
 }
