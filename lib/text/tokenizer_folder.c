@@ -20,16 +20,19 @@ static pgrad_status in_file(pgrad_status status, const char *path)
 
 /* ---- the files beside it ---- */
 
-/* A role's token: "</s>", or {"content": "</s>"}. */
+/* The text of a token: "</s>", or {"content": "</s>"}; NULL for others. */
+static const char *token_text(const pgrad__json *value, size_t *length)
+{
+    const char *text = pgrad__json_string(value, length);
+    return text != NULL ? text : pgrad__json_string(pgrad__json_get(value, "content"), length);
+}
+
 static pgrad_token role_token(const pgrad_tokenizer *t, const pgrad__json *value)
 {
     size_t length;
-    const char *text = pgrad__json_string(value, &length);
-    if (text == NULL)
-        text = pgrad__json_string(pgrad__json_get(value, "content"), &length);
-    if (text == NULL)
-        return -1;
-    const pgrad__added_token *token = pgrad__special_content(&t->added, text, length);
+    const char *text = token_text(value, &length);
+    const pgrad__added_token *token =
+        text == NULL ? NULL : pgrad__special_content(&t->added, text, length);
     return token == NULL ? -1 : token->id;
 }
 
@@ -154,9 +157,7 @@ static pgrad_status read_added(pgrad_tokenizer *t, const pgrad__json *vocabulary
 static int is_text(const pgrad__json *value, const char *text, size_t length)
 {
     size_t n;
-    const char *found = pgrad__json_string(value, &n);
-    if (found == NULL)
-        found = pgrad__json_string(pgrad__json_get(value, "content"), &n);
+    const char *found = token_text(value, &n);
     return found != NULL && n == length && memcmp(found, text, length) == 0;
 }
 
