@@ -6,8 +6,7 @@
 #include "base/context.h"
 #include "base/fail.h"
 
-/* Stands in front of every block and keeps the alignment; the size is needed for the host's free.
- */
+/* Stands in front of every block and keeps the alignment; the host's free is told the size. */
 enum { ALIGNMENT = PGRAD__BLOCK_HEADER };
 typedef struct block_header {
     size_t total;
@@ -19,38 +18,45 @@ static block_header *header_of(void *block)
     return (block_header *)((unsigned char *)block - sizeof(block_header));
 }
 
-/* Counts `size` more bytes as held: E_LIMIT beyond the context's limit. */
-static pgrad_status account(pgrad_context *context, size_t size)
+/* Counts `size` more bytes as held, *held with them: E_LIMIT beyond the context's limit. */
+static pgrad_status account(pgrad_context *context, size_t size, uint_fast64_t *held)
 {
-    uint_fast64_t held = atomic_load(&context->memory_now), after;
+    const uint64_t limit = context->memory_limit;
+    uint_fast64_t before = atomic_load(&context->memory_now);
     do {
-        after = held + size;
-        if (context->memory_limit != 0 && after > context->memory_limit)
+        if (limit != 0 && size > limit - before)
             return pgrad__fail(
                 PGRAD_E_LIMIT,
                 "memory: %zu bytes more are needed, %llu are held, the context allows %llu", size,
-                (unsigned long long)held, (unsigned long long)context->memory_limit);
-    } while (!atomic_compare_exchange_weak(&context->memory_now, &held, after));
-    uint_fast64_t peak = atomic_load(&context->memory_peak);
-    while (peak < after && !atomic_compare_exchange_weak(&context->memory_peak, &peak, after)) {
-    }
+                (unsigned long long)before, (unsigned long long)limit);
+    } while (!atomic_compare_exchange_weak(&context->memory_now, &before, before + size));
+    *held = before + size;
     return PGRAD_OK;
+}
+
+static void raise_peak(pgrad_context *context, uint_fast64_t held)
+{
+    uint_fast64_t peak = atomic_load(&context->memory_peak);
+    while (peak < held && !atomic_compare_exchange_weak(&context->memory_peak, &peak, held)) {
+    }
 }
 
 static pgrad_status allocate(pgrad_context *context, size_t count, size_t size, void **out)
 {
     size_t total;
+    uint_fast64_t held;
     if (!pgrad__mul(count, size, &total) || !pgrad__add(total, sizeof(block_header), &total) ||
         !pgrad__align(total, ALIGNMENT, &total))
         return pgrad__fail(PGRAD_E_LIMIT,
                            "memory: %zu times %zu bytes are more than can be addressed", count,
                            size);
-    PGRAD__TRY(account(context, total));
+    PGRAD__TRY(account(context, total, &held));
     block_header *header = context->allocator.alloc(context->allocator.user, total, ALIGNMENT);
     if (header == NULL) {
         atomic_fetch_sub(&context->memory_now, total);
         return pgrad__fail(PGRAD_E_NOMEM, "memory: the allocator refused %zu bytes", total);
     }
+    raise_peak(context, held); /* not before: a block that was refused was never held */
     atomic_fetch_add(&context->n_allocations, 1);
     header->total = total;
     *out = header + 1;

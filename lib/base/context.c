@@ -11,6 +11,12 @@
 #include "base/pool.h"
 #include "base/thread.h"
 
+/* The context itself is outside of its own accounting: what the host's allocator is asked for. */
+enum {
+    ALIGNMENT = 64,
+    CONTEXT_BYTES = (sizeof(pgrad_context) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT
+};
+
 static void *default_alloc(void *user, size_t size, size_t alignment)
 {
     (void)user;
@@ -24,12 +30,8 @@ static void default_free(void *user, void *pointer, size_t size)
     free(pointer);
 }
 
-static const char *const KERNEL_SET_NAMES[] = {"auto", "generic", "haswell", "skx", "armv8a"};
-
-const char *pgrad__kernel_set_name(uint32_t set)
-{
-    return KERNEL_SET_NAMES[set];
-}
+const char *const pgrad__kernel_set_names[] = {"auto", "generic", "haswell",
+                                               "skx",  "armv8a",  NULL};
 
 pgrad_status pgrad__context_create(const pgrad_context_params *params, uint32_t kernel_set,
                                    pgrad_context **out)
@@ -40,12 +42,11 @@ pgrad_status pgrad__context_create(const pgrad_context_params *params, uint32_t 
     if (allocator.alloc == NULL || allocator.free == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "context.allocator: alloc and free must both be given");
 
-    /* The context itself is outside of its own accounting. */
-    const size_t size = (sizeof(pgrad_context) + 63) & ~(size_t)63;
-    pgrad_context *context = allocator.alloc(allocator.user, size, 64);
+    pgrad_context *context = allocator.alloc(allocator.user, CONTEXT_BYTES, ALIGNMENT);
     if (context == NULL)
-        return pgrad__fail(PGRAD_E_NOMEM, "context_create: the allocator refused %zu bytes", size);
-    memset(context, 0, size);
+        return pgrad__fail(PGRAD_E_NOMEM, "context_create: the allocator refused %d bytes",
+                           CONTEXT_BYTES);
+    memset(context, 0, CONTEXT_BYTES);
     atomic_init(&context->references, 1);
     context->process = pgrad__os_process();
     context->allocator = allocator;
@@ -58,7 +59,7 @@ pgrad_status pgrad__context_create(const pgrad_context_params *params, uint32_t 
         status = pgrad__pool_create(context, n_threads, &context->pool);
     if (status != PGRAD_OK) {
         pgrad__mutex_free(context, context->callbacks);
-        allocator.free(allocator.user, context, size);
+        allocator.free(allocator.user, context, CONTEXT_BYTES);
         return status;
     }
     *out = context;
@@ -77,7 +78,7 @@ void pgrad_context_free(pgrad_context *context)
     pgrad__pool_free(context, context->pool);
     pgrad__mutex_free(context, context->callbacks);
     pgrad_allocator allocator = context->allocator;
-    allocator.free(allocator.user, context, (sizeof(pgrad_context) + 63) & ~(size_t)63);
+    allocator.free(allocator.user, context, CONTEXT_BYTES);
 }
 
 pgrad_status pgrad_context_get_info(pgrad_context *context, pgrad_context_info *out)
@@ -88,7 +89,7 @@ pgrad_status pgrad_context_get_info(pgrad_context *context, pgrad_context_info *
     pgrad_context_info info = {
         .n_threads = pgrad__pool_threads(context->pool),
         .kernel_set = context->kernel_set,
-        .kernel_set_name = KERNEL_SET_NAMES[context->kernel_set],
+        .kernel_set_name = pgrad__kernel_set_names[context->kernel_set],
         .memory_now = atomic_load(&context->memory_now),
         .memory_peak = atomic_load(&context->memory_peak),
         .memory_limit = context->memory_limit,

@@ -37,7 +37,7 @@ pgrad_status pgrad__context_create(const pgrad_context_params *params, uint32_t 
 
 void pgrad__context_retain(pgrad_context *context);
 
-const char *pgrad__kernel_set_name(uint32_t set); /* "skx"; of AUTO too */
+extern const char *const pgrad__kernel_set_names[]; /* by PGRAD_KERNELS_*, NULL behind them */
 
 /* Begins a public call that works: E_INVALID for NULL, E_STATE after a fork; sets the default
  * floating-point state. The end restores the caller's. */

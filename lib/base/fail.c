@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/utf8.h"
+
 enum { MESSAGE_SIZE = 512 };
 
 /* Initial-exec and of fixed size: the first touch of dynamic thread storage may allocate, and out
@@ -60,20 +62,10 @@ static void trim_cut_character(char *text)
 }
 
 /* Bytes of the character at p, 0 when it is a control byte or none of UTF-8. */
-static size_t character_size(const unsigned char *p)
+static size_t character_size(const char *p)
 {
-    if (*p < 0x80)
-        return *p >= 0x20 && *p != 0x7f;
-    const size_t size = *p >= 0xf0 ? 4 : *p >= 0xe0 ? 3 : 2;
-    if (*p < 0xc2 || *p > 0xf4 || (p[1] & 0xc0) != 0x80)
-        return 0;
-    if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] >= 0xa0) ||
-        (*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] >= 0x90))
-        return 0;
-    for (size_t i = 2; i < size; i++)
-        if ((p[i] & 0xc0) != 0x80)
-            return 0;
-    return size;
+    const unsigned char c = (unsigned char)*p;
+    return c < 0x20 || c == 0x7f ? 0 : pgrad__utf8_size(p, strnlen(p, 4));
 }
 
 /* Copies text with control bytes and broken UTF-8 escaped, as much of it as fits; a message is one
@@ -81,24 +73,25 @@ static size_t character_size(const unsigned char *p)
 static size_t escape(char *out, size_t capacity, const char *text)
 {
     static const char HEX[] = "0123456789abcdef";
-    const unsigned char *p = (const unsigned char *)text;
+    const char *p = text;
     size_t n = 0;
     while (*p != '\0') {
         const size_t size = character_size(p);
+        const unsigned char c = (unsigned char)*p;
         if (n + (size == 0 ? 4 : size) >= capacity)
             break;
         if (size == 0) {
             out[n++] = '\\';
             out[n++] = 'x';
-            out[n++] = HEX[*p >> 4];
-            out[n++] = HEX[*p & 15];
+            out[n++] = HEX[c >> 4];
+            out[n++] = HEX[c & 15];
         }
         memmove(out + n, p, size);
         n += size;
         p += size == 0 ? 1 : size;
     }
     out[n] = '\0';
-    return (size_t)(p - (const unsigned char *)text);
+    return (size_t)(p - text);
 }
 
 static void store(const char *text)
@@ -163,7 +156,7 @@ const char *pgrad__path_text(char buffer[PGRAD__PATH_MAX], const char *path)
         return buffer;
     memcpy(buffer, "...", 3);
     do { /* the longest end that fits when it is escaped, not from inside a character */
-        const size_t size = character_size((const unsigned char *)tail);
+        const size_t size = character_size(tail);
         tail += size == 0 ? 1 : size;
     } while (escape(buffer + 3, KEPT, tail) != strlen(tail));
     return buffer;

@@ -31,6 +31,12 @@ void pgrad__message_set(const char *text);
 #define PGRAD__PATH_MAX 128
 const char *pgrad__path_text(char buffer[PGRAD__PATH_MAX], const char *path);
 
+/* For "%.*s": how much of a text of this length a message shows. */
+static inline int pgrad__shown(size_t length)
+{
+    return length < 64 ? (int)length : 64;
+}
+
 #define PGRAD__TRY(call)                                                                           \
     do {                                                                                           \
         pgrad_status try_status_ = (call);                                                         \

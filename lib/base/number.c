@@ -36,7 +36,7 @@ size_t pgrad__format_real(char text[32], double value)
 
 int pgrad__parse_real(const char *text, double *value)
 {
-    if (*text == '\0' || *text == ' ' || *text == '\t' || *text == '\n')
+    if (strpbrk(text, " \t\n\v\f\rxX") != NULL) /* strtod skips space, and reads hexadecimal */
         return 0;
     locale_t c = newlocale(LC_ALL_MASK, "C", (locale_t)0);
     if (c == (locale_t)0)

@@ -8,7 +8,7 @@
  * "-infinity", "nan". At most 32 bytes with the NUL. Returns its length. */
 size_t pgrad__format_real(char text[32], double value);
 
-/* Reads a whole text as a decimal number ("infinity" too): 1 when it is one. */
+/* Reads a whole text as a decimal number ("infinity" and "nan" too): 1 when it is one. */
 int pgrad__parse_real(const char *text, double *value);
 
 #endif

@@ -11,13 +11,18 @@ uint32_t pgrad__os_cpu_count(void); /* affinity mask and cgroup quota; at least 
 /* CPUs' worth of time that the control groups of this process allow, rounded up; 0: no quota. root
  * is "", or stands before /proc and /sys. */
 uint32_t pgrad__os_cgroup_quota(const char *root);
-uint32_t
-pgrad__os_best_kernel_set(void); /* PGRAD_KERNELS_*, by CPUID with OS support of the registers */
+
+/* PGRAD_KERNELS_*, by CPUID with the operating system's support of the registers. */
+uint32_t pgrad__os_best_kernel_set(void);
 int pgrad__os_can_run(uint32_t kernel_set);
+
 int64_t pgrad__os_process(void);
-uint64_t
-pgrad__os_float_begin(void); /* sets round to nearest, no flush to zero; gives the old state */
-void pgrad__os_float_end(uint64_t state); /* gives it back, flags of exceptions included */
+
+/* Sets round to nearest and no flush to zero, and gives the old state; the end gives it back, flags
+ * of exceptions included. */
+uint64_t pgrad__os_float_begin(void);
+void pgrad__os_float_end(uint64_t state);
+
 void pgrad__os_sleep(double seconds);
 void pgrad__os_low_priority(void);                    /* of this thread: others go first */
 void pgrad__os_huge_pages(void *memory, size_t size); /* advice only */

@@ -94,14 +94,10 @@ size_t pgrad_struct_size(const char *params_name)
     return table == NULL ? 0 : table->size;
 }
 
-static pgrad_status find_table(const char *name, const pgrad__params_table **out)
+/* What a field of this type holds can be written as text. */
+static int has_text(const pgrad__field *field)
 {
-    const pgrad__params_table *table = pgrad__params_find(name);
-    if (table == NULL || table->fields == NULL)
-        return pgrad__fail(PGRAD_E_INVALID, "no option struct is called '%.64s'",
-                           name == NULL ? "(NULL)" : name);
-    *out = table;
-    return PGRAD_OK;
+    return field->type != PGRAD__FIELD_POINTER && field->type != PGRAD__FIELD_RESERVED;
 }
 
 /* A choice by its name; -1 when there is none. */
@@ -164,18 +160,18 @@ pgrad_status pgrad_params_set(const char *params_name, void *params, const char 
     const pgrad__params_table *table = NULL;
     uint64_t whole = 0;
     double real = 0.0;
-    PGRAD__TRY(find_table(params_name, &table));
+    PGRAD__TRY(pgrad__options_find(params_name, &table));
     if (params == NULL || field_name == NULL || value == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "params_set: an argument is NULL");
     const pgrad__field *field = NULL;
     for (size_t i = 0; i < table->n_fields; i++)
         if (strcmp(table->fields[i].name, field_name) == 0)
             field = &table->fields[i];
-    if (field == NULL || field->type == PGRAD__FIELD_POINTER ||
-        field->type == PGRAD__FIELD_RESERVED)
+    if (field == NULL || !has_text(field))
         return pgrad__fail(PGRAD_E_INVALID, "%s.%.64s: %s", table->name, field_name,
-                           field == NULL ? "there is no field of this name"
-                                         : "a pointer cannot be set by text");
+                           field == NULL                           ? "there is no field of this name"
+                           : field->type == PGRAD__FIELD_POINTER ? "a pointer cannot be set by text"
+                                                                   : "a reserved field stays 0");
     if (!parse_field(field, value, &whole, &real))
         return no_value(table, field, value);
     return pgrad__params_store(table, field, whole, real, params);
@@ -205,36 +201,35 @@ static void put_field(pgrad__sink *out, const pgrad__field *field, const void *p
     }
 }
 
+static void put_fields(pgrad__sink *out, const pgrad__params_table *table, const void *params)
+{
+    const char *before = "";
+    pgrad__sink_put(out, "{");
+    for (size_t i = 0; i < table->n_fields; i++)
+        if (has_text(&table->fields[i])) {
+            pgrad__sink_put(out, before);
+            put_field(out, &table->fields[i], params);
+            before = ",";
+        }
+    pgrad__sink_put(out, "}");
+}
+
+/* The size first: nothing is written when it is too small. */
 pgrad_status pgrad_params_describe(const char *params_name, const void *params, char *json,
                                    size_t capacity, size_t *length)
 {
     const pgrad__params_table *table = NULL;
     _Alignas(16) unsigned char full[PGRAD__PARAMS_MAX];
-    pgrad__sink out = {json, json == NULL ? 0 : capacity, 0};
-    int first = 1;
-    PGRAD__TRY(find_table(params_name, &table));
+    pgrad__sink size = {NULL, 0, 0}, out = {json, capacity, 0};
+    PGRAD__TRY(pgrad__options_find(params_name, &table));
     if (length == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "params_describe: length is NULL");
     PGRAD__TRY(pgrad__params_read(params_name, params, full));
-    for (int pass = 0; pass < 2;
-         pass++) { /* the size first: nothing is written when it is too small */
-        out = (pgrad__sink){pass == 0 ? NULL : json, pass == 0 ? 0 : capacity, 0};
-        first = 1;
-        pgrad__sink_put(&out, "{");
-        for (size_t i = 0; i < table->n_fields; i++) {
-            const pgrad__field *field = &table->fields[i];
-            if (field->type == PGRAD__FIELD_POINTER || field->type == PGRAD__FIELD_RESERVED)
-                continue;
-            pgrad__sink_put(&out, first ? "" : ",");
-            put_field(&out, field, full);
-            first = 0;
-        }
-        pgrad__sink_put(&out, "}");
-        *length = out.length;
-        if (capacity <= out.length || json == NULL)
-            return pgrad__fail(PGRAD_E_BUFFER,
-                               "params_describe: %zu bytes are needed, capacity is %zu",
-                               out.length + 1, capacity);
-    }
+    put_fields(&size, table, full);
+    *length = size.length;
+    if (json == NULL || capacity <= size.length)
+        return pgrad__fail(PGRAD_E_BUFFER, "params_describe: %zu bytes are needed, capacity is %zu",
+                           size.length + 1, capacity);
+    put_fields(&out, table, full);
     return PGRAD_OK;
 }

@@ -19,6 +19,16 @@ const pgrad__params_table *pgrad__params_find(const char *name)
     return NULL;
 }
 
+pgrad_status pgrad__options_find(const char *name, const pgrad__params_table **out)
+{
+    const pgrad__params_table *table = pgrad__params_find(name);
+    if (table == NULL || table->fields == NULL)
+        return pgrad__fail(PGRAD_E_INVALID, "no option struct is called '%.64s'",
+                           name == NULL ? "(NULL)" : name);
+    *out = table;
+    return PGRAD_OK;
+}
+
 void pgrad__params_load(const pgrad__field *field, const void *params, uint64_t *whole,
                         double *real)
 {

@@ -37,6 +37,8 @@ typedef struct pgrad__params_table {
 
 /* Looks a struct up by its name ("sampler"); NULL for an unknown one. */
 const pgrad__params_table *pgrad__params_find(const char *name);
+/* The same for those with fields: E_INVALID for an unknown one. */
+pgrad_status pgrad__options_find(const char *name, const pgrad__params_table **out);
 
 /* Fills `out` (of the table's size) from the caller's struct (NULL: all defaults) and checks every
  * field. E_INVALID names struct, field, range and value. */

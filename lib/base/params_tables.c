@@ -4,10 +4,9 @@
 
 #include <policygrad.h>
 
+#include "base/context.h"
 #include "base/params_tables.h"
 
-static const char *const CONTEXT_KERNEL_SET[] = {"auto", "generic", "haswell",
-                                                 "skx",  "armv8a",  NULL};
 static const char *const MODEL_STORAGE[] = {"f32", "bf16", "q8_0", NULL};
 static const char *const SAVE_DTYPE[] = {"f32", "bf16", NULL};
 static const char *const SEQUENCE_FINISH[] = {"none", "stop", "string", "length", NULL};
@@ -39,7 +38,7 @@ static const char *const OPTIMIZER_SCHEDULE[] = {"constant", "linear", "cosine",
 static const pgrad__field CONTEXT_FIELDS[] = {
     FIELD(U32, pgrad_context_params, n_threads, 0.0, 0.0, 256.0, 0, 0, NULL,
           "threads of a call, 0: what affinity mask and cgroup quota allow"),
-    FIELD(CHOICE, pgrad_context_params, kernel_set, 0.0, 0.0, 4.0, 0, 0, CONTEXT_KERNEL_SET,
+    FIELD(CHOICE, pgrad_context_params, kernel_set, 0.0, 0.0, 4.0, 0, 0, pgrad__kernel_set_names,
           "micro-kernels and vector code"),
     FIELD(U64, pgrad_context_params, memory_limit, 0.0, 0.0, 18446744073709551615.0, 0, 0, NULL,
           "bytes held at once, 0: no limit"),

@@ -7,7 +7,7 @@
 
 struct pgrad__pool;
 
-/* worker is in [0, n_threads): use it to choose scratch, nothing else. */
+/* worker is below pgrad__n_workers: use it to choose scratch, nothing else. */
 typedef void (*pgrad__task_fn)(void *argument, size_t task, uint32_t worker);
 
 /* n_threads counts the caller's thread. Fewer are started when the system refuses some. */
@@ -21,7 +21,7 @@ uint32_t pgrad__pool_threads(const struct pgrad__pool *pool);
  * inside a task runs on that thread, as its worker. Nothing is allocated. */
 void pgrad__parallel(pgrad_context *context, size_t n_tasks, pgrad__task_fn fn, void *argument);
 
-/* Workers that scratch must be ready for: n_threads + 1. */
+/* Workers that scratch must be ready for: n_threads, and one for a call that runs alone. */
 uint32_t pgrad__n_workers(const pgrad_context *context);
 
 #endif

@@ -117,12 +117,10 @@ static pgrad_status set_rows(const struct profile *profile, const char *params_n
 pgrad_status pgrad_params_profile(const char *params_name, void *params, const char *profile)
 {
     _Alignas(16) unsigned char copy[PGRAD__PARAMS_MAX]; /* all or nothing */
-    const pgrad__params_table *table = pgrad__params_find(params_name);
+    const pgrad__params_table *table = NULL;
     const struct profile *found = NULL;
     size_t size;
-    if (table == NULL || table->fields == NULL)
-        return pgrad__fail(PGRAD_E_INVALID, "no option struct is called '%.64s'",
-                           params_name == NULL ? "(NULL)" : params_name);
+    PGRAD__TRY(pgrad__options_find(params_name, &table));
     for (size_t i = 0; profile != NULL && i < N_PROFILES; i++)
         if (strcmp(PROFILES[i].name, profile) == 0)
             found = &PROFILES[i];

@@ -8,7 +8,7 @@ double pgrad__exp(double x);
 double pgrad__expm1(double x);
 double pgrad__sin(double x); /* any finite x; full precision to |x| < 2^20 */
 double pgrad__cos(double x);
-double pgrad__pow(double x,
-                  double y); /* x > 0: exp(y log x), error some 1e-14 relative; enough for rope */
+/* x > 0: exp(y log x), with a relative error of some 1e-14; enough for rope. */
+double pgrad__pow(double x, double y);
 
 #endif

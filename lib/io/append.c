@@ -1,6 +1,5 @@
 #include "io/append.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -33,23 +32,14 @@ static void take_back(int descriptor, const struct stat *before, size_t written)
 
 pgrad_status pgrad__append_write(int descriptor, const char *path, const char *data, size_t size)
 {
-    size_t written = 0;
+    size_t written;
     struct stat before = {0};
     (void)fstat(descriptor, &before);
-    while (written < size) {
-        ssize_t n = write(descriptor, data + written, size - written);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n == 0)
-            errno = ENOSPC;
-        if (n <= 0) {
-            pgrad_status status = pgrad__fail_system(path, "write");
-            take_back(descriptor, &before, written);
-            return status;
-        }
-        written += (size_t)n;
-    }
-    return PGRAD_OK;
+    if (pgrad__write(descriptor, data, size, &written) == 0)
+        return PGRAD_OK;
+    pgrad_status status = pgrad__fail_system(path, "write");
+    take_back(descriptor, &before, written);
+    return status;
 }
 
 enum { MARKED = 4096 }; /* bytes that are looked at */

@@ -4,11 +4,11 @@
 
 #include <policygrad/types.h>
 
-/* Opens for appending, creating it if need be; descriptor -1 on failure. */
+/* Opens for appending, creating it if need be; *descriptor is left alone on failure. */
 pgrad_status pgrad__append_open(const char *path, int *descriptor);
 
-/* Appends size bytes; lines given whole are seen whole by readers. E_IO: and no
- * part of them stays. */
+/* Appends size bytes; lines given whole are seen whole by readers. E_IO: and no part of them stays.
+ */
 pgrad_status pgrad__append_write(int descriptor, const char *path, const char *data, size_t size);
 
 /* Where a file ends, and a CRC-32 of the last bytes before that: 0 and 0 for what is not a regular

@@ -130,7 +130,7 @@ pgrad_status pgrad__writer_open(pgrad_context *context, const char *path, pgrad_
         return pgrad__fail(PGRAD_E_IO,
                            "%s: expected a regular file or nothing to write over, found %s",
                            pgrad__path_text(text, path),
-                           kind == PGRAD__PATH_FOLDER ? "a folder" : "a device, pipe or socket");
+                           pgrad__path_kind_name(kind));
     PGRAD__GO(find_target(context, path, &made.path));
     PGRAD__GO(find_parent(context, made.path, &made.parent));
     PGRAD__GO(pgrad__alloc(context, BUFFER_SIZE, 1, &made.buffer));
@@ -144,19 +144,12 @@ fail:
     return status;
 }
 
-static pgrad_status write_all(pgrad__writer *writer, const unsigned char *data, size_t size)
+static pgrad_status write_all(pgrad__writer *writer, const void *data, size_t size)
 {
-    for (size_t done = 0; done < size;) {
-        ssize_t n = write(writer->descriptor, data + done, size - done);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n == 0)
-            errno = ENOSPC;
-        if (n <= 0)
-            return pgrad__fail_system(writer->path, "write");
-        done += (size_t)n;
-    }
-    return PGRAD_OK;
+    size_t written;
+    return pgrad__write(writer->descriptor, data, size, &written) == 0
+               ? PGRAD_OK
+               : pgrad__fail_system(writer->path, "write");
 }
 
 static pgrad_status flush(pgrad__writer *writer)
@@ -245,36 +238,58 @@ static pgrad_status shift_old(const char *path, uint32_t first, uint32_t keep)
     return PGRAD_OK;
 }
 
-/* Exchanges new and old, and once that is durable lets the old one take its place in the row. Where
- * the file system cannot, the row moves first: for a moment nothing stands at the path itself. */
-static pgrad_status place_before_old(pgrad__writer *writer, uint32_t keep)
+static int exchange(const char *a, const char *b)
 {
-    old_name first;
-    if (!name_old(writer->path, 1, &first))
-        return pgrad__fail(PGRAD_E_IO, "the path is too long to keep older files beside it");
-    if (renameat2(AT_FDCWD, writer->temporary, AT_FDCWD, writer->path, RENAME_EXCHANGE) == 0) {
-        PGRAD__TRY(sync_folder(writer->parent));
-        PGRAD__TRY(shift_old(writer->path, 1, keep));
-        return rename(writer->temporary, first.path) == 0
-                   ? PGRAD_OK
-                   : pgrad__fail_system(first.path, "keep the old file");
-    }
-    if (errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP)
-        PGRAD__TRY(shift_old(writer->path, 0, keep));
-    else if (errno != ENOENT)
-        return pgrad__fail_system(writer->path, "put the new file in place");
+    return renameat2(AT_FDCWD, a, AT_FDCWD, b, RENAME_EXCHANGE);
+}
+
+/* From errno: whether exchanging is what the file system cannot do. */
+static int cannot_exchange(void)
+{
+    return errno == EINVAL || errno == ENOSYS || errno == EOPNOTSUPP;
+}
+
+static pgrad_status put_new_file(pgrad__writer *writer)
+{
     return rename(writer->temporary, writer->path) == 0
                ? PGRAD_OK
                : pgrad__fail_system(writer->path, "put the new file in place");
 }
 
+/* The old file, which stands at the temporary name now, takes its place in the row. */
+static pgrad_status keep_exchanged(pgrad__writer *writer, const char *first, uint32_t keep)
+{
+    PGRAD__TRY(sync_folder(writer->parent));
+    PGRAD__TRY(shift_old(writer->path, 1, keep));
+    return rename(writer->temporary, first) == 0 ? PGRAD_OK
+                                                 : pgrad__fail_system(first, "keep the old file");
+}
+
+/* Exchanges new and old, and once that is durable keeps the old one; where that fails they change
+ * back. Where the file system cannot, the row moves first: for a moment nothing stands at the path
+ * itself. */
+static pgrad_status place_before_old(pgrad__writer *writer, uint32_t keep)
+{
+    old_name first;
+    if (!name_old(writer->path, 1, &first))
+        return pgrad__fail(PGRAD_E_IO, "the path is too long to keep older files beside it");
+    if (exchange(writer->temporary, writer->path) == 0) {
+        const pgrad_status status = keep_exchanged(writer, first.path, keep);
+        if (status != PGRAD_OK)
+            (void)exchange(writer->temporary, writer->path);
+        return status;
+    }
+    if (cannot_exchange())
+        PGRAD__TRY(shift_old(writer->path, 0, keep));
+    else if (errno != ENOENT)
+        return pgrad__fail_system(writer->path, "put the new file in place");
+    return put_new_file(writer);
+}
+
 pgrad_status pgrad__writer_place(pgrad__writer *writer, uint32_t keep)
 {
     PGRAD__TRY(close_durably(writer));
-    if (keep > 1)
-        PGRAD__TRY(place_before_old(writer, keep));
-    else if (rename(writer->temporary, writer->path) != 0)
-        return pgrad__fail_system(writer->path, "put the new file in place");
+    PGRAD__TRY(keep > 1 ? place_before_old(writer, keep) : put_new_file(writer));
     writer->temporary[0] = '\0';
     return sync_folder(writer->parent);
 }
@@ -438,8 +453,8 @@ pgrad_status pgrad__folder_open(pgrad_context *context, const char *path, pgrad_
     pgrad_status status = PGRAD_OK;
     int kind = pgrad__path_kind(path);
     if (kind == PGRAD__PATH_FILE || kind == PGRAD__PATH_OTHER)
-        return pgrad__fail(PGRAD_E_IO, "%s: expected a folder or nothing, found a file",
-                           pgrad__path_text(text, path));
+        return pgrad__fail(PGRAD_E_IO, "%s: expected a folder or nothing, found %s",
+                           pgrad__path_text(text, path), pgrad__path_kind_name(kind));
     PGRAD__GO(find_target(context, path, &made.path));
     PGRAD__GO(create_folder(&made));
     *folder = made;
@@ -496,9 +511,9 @@ static pgrad_status put_in_place(pgrad__folder *folder, int *swapped)
             return PGRAD_OK;
         return pgrad__fail_system(folder->path, "put the new folder in place");
     }
-    if (renameat2(AT_FDCWD, folder->temporary, AT_FDCWD, folder->path, RENAME_EXCHANGE) == 0)
+    if (exchange(folder->temporary, folder->path) == 0)
         return PGRAD_OK;
-    if (errno != EINVAL && errno != ENOSYS && errno != EOPNOTSUPP)
+    if (!cannot_exchange())
         return pgrad__fail_system(folder->path, "put the new folder in place");
     return put_in_two_moves(folder);
 }

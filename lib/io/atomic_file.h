@@ -25,9 +25,10 @@ void pgrad__writer_abort(pgrad__writer *writer); /* safe on a zeroed or committe
 
 /* The older versions of a file stand beside it: "PATH.1" is the one before, "PATH.2" that before
  * it. Puts the new file in place, and then moves the old ones on, so that the last `keep` are
- * there, the new one included; the oldest goes when the new one is durable, not before. Neither
- * this nor write takes or gives memory, so that a thread of ours may do it; abort, which does, ends
- * the writer. */
+ * there, the new one included; the oldest goes when the new one is durable, not before. On an error
+ * the old file stands, at PATH or, where the file system cannot exchange two, at PATH.1; after one
+ * of the folder's last sync the new one does. Neither this nor write takes or gives memory, so that
+ * a thread of ours may do it; abort, which does, ends the writer. */
 pgrad_status pgrad__writer_place(pgrad__writer *writer, uint32_t keep);
 enum { PGRAD__MAX_KEPT = 100 };
 

@@ -7,6 +7,7 @@
 #include "base/context.h"
 #include "base/fail.h"
 #include "io/checkpoint_layout.h"
+#include "io/little_endian.h"
 #include "io/zstream.h"
 
 /* ---- a part ---- */

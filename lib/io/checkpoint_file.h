@@ -18,29 +18,6 @@ enum {
     PGRAD__CHECKPOINT_NAME = 64        /* bytes of a name, its NUL included */
 };
 
-static inline void pgrad__put_u32(unsigned char *to, uint32_t value)
-{
-    for (int i = 0; i < 4; i++)
-        to[i] = (unsigned char)(value >> 8 * i);
-}
-
-static inline void pgrad__put_u64(unsigned char *to, uint64_t value)
-{
-    for (int i = 0; i < 8; i++)
-        to[i] = (unsigned char)(value >> 8 * i);
-}
-
-static inline uint32_t pgrad__get_u32(const unsigned char *from)
-{
-    return (uint32_t)from[0] | (uint32_t)from[1] << 8 | (uint32_t)from[2] << 16 |
-           (uint32_t)from[3] << 24;
-}
-
-static inline uint64_t pgrad__get_u64(const unsigned char *from)
-{
-    return pgrad__get_u32(from) | (uint64_t)pgrad__get_u32(from + 4) << 32;
-}
-
 typedef struct pgrad__checkpoint_part {
     char name[PGRAD__CHECKPOINT_NAME];
     uint32_t kind;   /* PGRAD_KIND_* */

@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "io/checkpoint_layout.h"
+#include "io/little_endian.h"
 #include "io/zstream.h"
 
 /* Weights hardly shrink, and a look at the beginning of a chunk tells: it is packed when that saves

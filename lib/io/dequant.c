@@ -2,12 +2,9 @@
 
 #include <string.h>
 
-_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "weight files are read as they lie");
+#include "io/little_endian.h"
 
-static uint16_t load_u16(const unsigned char *data)
-{
-    return (uint16_t)(data[0] | data[1] << 8);
-}
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "weight files are read as they lie");
 
 /* ---- plain types ---- */
 
@@ -20,13 +17,13 @@ static void widen_f32(const unsigned char *data, size_t count, float *out)
 static void widen_f16(const unsigned char *data, size_t count, float *out)
 {
     for (size_t i = 0; i < count; i++)
-        out[i] = pgrad__f16_to_f32(load_u16(data + 2 * i));
+        out[i] = pgrad__f16_to_f32(pgrad__get_u16(data + 2 * i));
 }
 
 static void widen_bf16(const unsigned char *data, size_t count, float *out)
 {
     for (size_t i = 0; i < count; i++)
-        out[i] = pgrad__bf16_to_f32(load_u16(data + 2 * i));
+        out[i] = pgrad__bf16_to_f32(pgrad__get_u16(data + 2 * i));
 }
 
 static void widen_f64(const unsigned char *data, size_t count, float *out)
@@ -44,7 +41,7 @@ static void widen_f64(const unsigned char *data, size_t count, float *out)
 static void widen_q4_0(const unsigned char *data, size_t n_blocks, float *out)
 {
     for (size_t b = 0; b < n_blocks; b++, data += 18, out += 32) {
-        float d = pgrad__f16_to_f32(load_u16(data));
+        float d = pgrad__f16_to_f32(pgrad__get_u16(data));
         for (size_t j = 0; j < 16; j++) {
             out[j] = (float)((data[2 + j] & 15) - 8) * d;
             out[j + 16] = (float)((data[2 + j] >> 4) - 8) * d;
@@ -56,17 +53,12 @@ static void widen_q4_0(const unsigned char *data, size_t n_blocks, float *out)
 static void widen_q4_1(const unsigned char *data, size_t n_blocks, float *out)
 {
     for (size_t b = 0; b < n_blocks; b++, data += 20, out += 32) {
-        float d = pgrad__f16_to_f32(load_u16(data)), m = pgrad__f16_to_f32(load_u16(data + 2));
+        float d = pgrad__f16_to_f32(pgrad__get_u16(data)), m = pgrad__f16_to_f32(pgrad__get_u16(data + 2));
         for (size_t j = 0; j < 16; j++) {
             out[j] = (float)(data[4 + j] & 15) * d + m;
             out[j + 16] = (float)(data[4 + j] >> 4) * d + m;
         }
     }
-}
-
-static uint32_t load_u32(const unsigned char *data)
-{
-    return (uint32_t)load_u16(data) | (uint32_t)load_u16(data + 2) << 16;
 }
 
 /* The 32 numbers of Q5_0 and Q5_1: bit j of h above the nibble of element j. */
@@ -83,8 +75,8 @@ static void widen_q5_0(const unsigned char *data, size_t n_blocks, float *out)
 {
     int q[32];
     for (size_t b = 0; b < n_blocks; b++, data += 22, out += 32) {
-        float d = pgrad__f16_to_f32(load_u16(data));
-        unpack_5(load_u32(data + 2), data + 6, q);
+        float d = pgrad__f16_to_f32(pgrad__get_u16(data));
+        unpack_5(pgrad__get_u32(data + 2), data + 6, q);
         for (size_t j = 0; j < 32; j++)
             out[j] = (float)(q[j] - 16) * d;
     }
@@ -95,8 +87,8 @@ static void widen_q5_1(const unsigned char *data, size_t n_blocks, float *out)
 {
     int q[32];
     for (size_t b = 0; b < n_blocks; b++, data += 24, out += 32) {
-        float d = pgrad__f16_to_f32(load_u16(data)), m = pgrad__f16_to_f32(load_u16(data + 2));
-        unpack_5(load_u32(data + 4), data + 8, q);
+        float d = pgrad__f16_to_f32(pgrad__get_u16(data)), m = pgrad__f16_to_f32(pgrad__get_u16(data + 2));
+        unpack_5(pgrad__get_u32(data + 4), data + 8, q);
         for (size_t j = 0; j < 32; j++)
             out[j] = (float)q[j] * d + m;
     }
@@ -106,7 +98,7 @@ static void widen_q5_1(const unsigned char *data, size_t n_blocks, float *out)
 static void widen_q8_0(const unsigned char *data, size_t n_blocks, float *out)
 {
     for (size_t b = 0; b < n_blocks; b++, data += 34, out += 32) {
-        float d = pgrad__f16_to_f32(load_u16(data));
+        float d = pgrad__f16_to_f32(pgrad__get_u16(data));
         for (size_t j = 0; j < 32; j++)
             out[j] = (float)(int8_t)data[2 + j] * d;
     }
@@ -119,8 +111,8 @@ static void widen_q8_0(const unsigned char *data, size_t n_blocks, float *out)
 static void widen_q2_k(const unsigned char *data, size_t n_blocks, float *out)
 {
     for (size_t b = 0; b < n_blocks; b++, data += 84) {
-        float d = pgrad__f16_to_f32(load_u16(data + 80)),
-              m = pgrad__f16_to_f32(load_u16(data + 82));
+        float d = pgrad__f16_to_f32(pgrad__get_u16(data + 80)),
+              m = pgrad__f16_to_f32(pgrad__get_u16(data + 82));
         for (size_t group = 0; group < 16; group++) {
             const unsigned char *q = data + 16 + 32 * (group / 8) + 16 * (group % 2);
             const unsigned shift = 2 * (unsigned)(group / 2 % 4);
@@ -138,7 +130,7 @@ static void widen_q3_k(const unsigned char *data, size_t n_blocks, float *out)
 {
     for (size_t b = 0; b < n_blocks; b++, data += 110) {
         const unsigned char *scales = data + 96;
-        float d = pgrad__f16_to_f32(load_u16(data + 108));
+        float d = pgrad__f16_to_f32(pgrad__get_u16(data + 108));
         for (size_t group = 0; group < 16; group++) {
             const unsigned char *high = data + 16 * (group % 2);
             const unsigned char *q = data + 32 + 32 * (group / 8) + 16 * (group % 2);
@@ -172,7 +164,7 @@ static void widen_k_pair(const unsigned char *data, size_t n_blocks, int has_hig
 {
     const size_t q_at = has_high ? 48 : 16, size = q_at + 128;
     for (size_t b = 0; b < n_blocks; b++, data += size) {
-        float d = pgrad__f16_to_f32(load_u16(data)), m = pgrad__f16_to_f32(load_u16(data + 2));
+        float d = pgrad__f16_to_f32(pgrad__get_u16(data)), m = pgrad__f16_to_f32(pgrad__get_u16(data + 2));
         for (size_t group = 0; group < 8; group++) {
             const unsigned char *q = data + q_at + 32 * (group / 2), *high = data + 16;
             float s, t;
@@ -201,7 +193,7 @@ static void widen_q5_k(const unsigned char *data, size_t n_blocks, float *out)
 static void widen_q6_k(const unsigned char *data, size_t n_blocks, float *out)
 {
     for (size_t b = 0; b < n_blocks; b++, data += 210) {
-        float d = pgrad__f16_to_f32(load_u16(data + 208));
+        float d = pgrad__f16_to_f32(pgrad__get_u16(data + 208));
         for (size_t half = 0; half < 2; half++, out += 128) {
             const unsigned char *low = data + 64 * half, *high = data + 128 + 32 * half;
             const unsigned char *scales = data + 192 + 8 * half;

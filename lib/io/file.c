@@ -11,39 +11,22 @@
 #include "base/fail.h"
 #include "io/system_call.h"
 
-/* The kernel transfers at most a little under 2 GiB at once. */
-static const size_t READ_MAX = (size_t)1 << 30;
-
-pgrad_status pgrad__fail_system(const char *path, const char *what)
+static int kind_of(mode_t mode)
 {
-    char text[PGRAD__PATH_MAX], words[128] = "";
-    const int error = errno;
-    const char *said = strerror_r(error, words, sizeof words);
-    return pgrad__fail(error == ENOMEM ? PGRAD_E_NOMEM : PGRAD_E_IO, "%s: cannot %s: %s",
-                       pgrad__path_text(text, path), what, said);
+    return S_ISREG(mode) ? PGRAD__PATH_FILE : S_ISDIR(mode) ? PGRAD__PATH_FOLDER : PGRAD__PATH_OTHER;
 }
 
-int pgrad__open(const char *path, int flags, unsigned mode)
+int pgrad__path_kind(const char *path)
 {
-    int descriptor;
-    do
-        descriptor = open(path, flags | O_CLOEXEC, mode);
-    while (descriptor < 0 && errno == EINTR);
-    return descriptor;
+    struct stat about;
+    return stat(path, &about) == 0 ? kind_of(about.st_mode) : PGRAD__PATH_NONE;
 }
 
-int pgrad__sync(int descriptor)
+const char *pgrad__path_kind_name(int kind)
 {
-    int result;
-    do
-        result = fsync(descriptor);
-    while (result != 0 && errno == EINTR);
-    return result;
-}
-
-int pgrad__close(int descriptor)
-{
-    return close(descriptor) == 0 || errno == EINTR ? 0 : -1;
+    static const char *const NAMES[] = {"nothing", "a file", "a folder",
+                                        "a device, pipe or socket"};
+    return NAMES[kind];
 }
 
 pgrad_status pgrad__file_open(pgrad_context *context, const char *path, pgrad__file *file)
@@ -63,7 +46,7 @@ pgrad_status pgrad__file_open(pgrad_context *context, const char *path, pgrad__f
     if (!S_ISREG(about.st_mode))
         PGRAD__GO(pgrad__fail(PGRAD_E_FORMAT, "%s: expected a regular file, found %s",
                               pgrad__path_text(text, path),
-                              S_ISDIR(about.st_mode) ? "a folder" : "a device, pipe or socket"));
+                              pgrad__path_kind_name(kind_of(about.st_mode))));
     opened.size = (uint64_t)about.st_size;
     *file = opened;
     return PGRAD_OK;
@@ -94,8 +77,7 @@ pgrad_status pgrad__file_read(pgrad__file *file, uint64_t offset, void *out, siz
                            pgrad__path_text(text, file->path), size, (unsigned long long)offset,
                            (unsigned long long)file->size);
     while (done < size) {
-        size_t want = size - done < READ_MAX ? size - done : READ_MAX;
-        ssize_t n = pread(file->descriptor, to + done, want, (off_t)(offset + done));
+        ssize_t n = pread(file->descriptor, to + done, size - done, (off_t)(offset + done));
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -134,16 +116,6 @@ fail:
     pgrad__free(context, data);
     pgrad__file_close(&file);
     return status;
-}
-
-int pgrad__path_kind(const char *path)
-{
-    struct stat about;
-    if (stat(path, &about) != 0)
-        return PGRAD__PATH_NONE;
-    if (S_ISREG(about.st_mode))
-        return PGRAD__PATH_FILE;
-    return S_ISDIR(about.st_mode) ? PGRAD__PATH_FOLDER : PGRAD__PATH_OTHER;
 }
 
 pgrad_status pgrad__path_join(pgrad_context *context, const char *folder, const char *name,

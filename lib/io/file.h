@@ -26,12 +26,14 @@ pgrad_status pgrad__file_load(pgrad_context *context, const char *path, size_t l
 /* PGRAD__PATH_*: what stands at a path. Errors count as NONE. */
 enum { PGRAD__PATH_NONE, PGRAD__PATH_FILE, PGRAD__PATH_FOLDER, PGRAD__PATH_OTHER };
 int pgrad__path_kind(const char *path);
+const char *pgrad__path_kind_name(int kind); /* "a folder" */
 
 /* Makes "folder/name"; free with pgrad__free. */
 pgrad_status pgrad__path_join(pgrad_context *context, const char *folder, const char *name,
                               char **out);
 
-/* 1 when name is a plain file name: not empty, no '/', no "..", no control bytes. */
+/* 1 when name is a plain file name: 1 to 255 bytes, no slash of either kind, no control bytes, not
+ * "." and without "..". */
 int pgrad__path_is_plain(const char *name, size_t length);
 
 #endif

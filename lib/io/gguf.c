@@ -2,14 +2,14 @@
  * that remain before anything is made of it. */
 #include "io/gguf.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/checked.h"
 #include "base/fail.h"
 #include "base/hashmap.h"
-#include "io/utf8.h"
+#include "base/utf8.h"
+#include "io/little_endian.h"
 
 enum {
     MAX_ENTRIES = 65536,
@@ -107,18 +107,10 @@ static pgrad_status need(pgrad__gguf *g, size_t n, const char *what)
     return PGRAD_OK;
 }
 
-static uint64_t little(const unsigned char *p, size_t n)
-{
-    uint64_t value = 0;
-    while (n-- > 0)
-        value = value << 8 | p[n];
-    return value;
-}
-
 static pgrad_status read_number(pgrad__gguf *g, size_t n, const char *what, uint64_t *out)
 {
     PGRAD__TRY(need(g, n, what));
-    *out = little(g->data + g->at, n);
+    *out = pgrad__get_bytes(g->data + g->at, n);
     g->at += n;
     return PGRAD_OK;
 }
@@ -235,7 +227,7 @@ static pgrad_status index_keys(pgrad__gguf *g)
             pgrad__hashmap_put(&g->keys, key, g->entries[i].key_length, (uint32_t)i, &existing));
         if (existing)
             return pgrad__fail(PGRAD_E_FORMAT, "%s: key '%.*s' is there twice", g->path,
-                               (int)(g->entries[i].key_length < 64 ? g->entries[i].key_length : 64),
+                               pgrad__shown(g->entries[i].key_length),
                                key);
     }
     return PGRAD_OK;
@@ -346,7 +338,7 @@ static pgrad_status settle_names(pgrad__gguf *g)
     g->set.owned = names;
     for (size_t i = 0; i < g->set.n_tensors; i++) {
         char *name = names + i * MAX_TENSOR_NAME;
-        size_t at = (uintptr_t)g->set.tensors[i].name, length = (size_t)little(g->data + at - 8, 8);
+        size_t at = (uintptr_t)g->set.tensors[i].name, length = (size_t)pgrad__get_u64(g->data + at - 8);
         memcpy(name, g->data + at, length);
         name[length] = '\0';
         g->set.tensors[i].name = name;
@@ -437,7 +429,7 @@ static pgrad_status read_alignment(pgrad__gguf *g)
         return PGRAD_OK;
     if (e->type != U32)
         return wrong_type(g, KEY, "u32", e);
-    const uint32_t value = (uint32_t)little(g->data + e->at, 4);
+    const uint32_t value = pgrad__get_u32(g->data + e->at);
     if (value == 0 || (value & (value - 1)) != 0 || value > MAX_ALIGNMENT)
         return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected a power of two up to %d, found %u",
                            g->path, KEY, MAX_ALIGNMENT, value);
@@ -516,20 +508,20 @@ static int integer_at(const unsigned char *p, uint32_t type, int64_t *out)
     case U16:
     case U32:
     case U64:
-        bits = little(p, TYPE_BYTES[type]);
+        bits = pgrad__get_bytes(p, TYPE_BYTES[type]);
         *out = (int64_t)bits;
         return bits <= INT64_MAX;
     case I8:
         *out = (signed char)p[0];
         return 1;
     case I16:
-        *out = (int16_t)little(p, 2);
+        *out = (int16_t)pgrad__get_u16(p);
         return 1;
     case I32:
-        *out = (int32_t)little(p, 4);
+        *out = (int32_t)pgrad__get_u32(p);
         return 1;
     case I64:
-        *out = (int64_t)little(p, 8);
+        *out = (int64_t)pgrad__get_u64(p);
         return 1;
     default:
         return 0;
@@ -542,13 +534,13 @@ static int real_at(const unsigned char *p, uint32_t type, float *out)
     uint64_t wide;
     double value;
     if (type == F32) {
-        bits = (uint32_t)little(p, 4);
+        bits = pgrad__get_u32(p);
         memcpy(out, &bits, sizeof *out);
         return 1;
     }
     if (type != F64)
         return 0;
-    wide = little(p, 8);
+    wide = pgrad__get_u64(p);
     memcpy(&value, &wide, sizeof value);
     *out = (float)value;
     return 1;
@@ -590,7 +582,7 @@ pgrad_status pgrad__gguf_bool(const pgrad__gguf *g, const char *key, int *out)
 
 static void string_at(const pgrad__gguf *g, size_t at, const char **text, size_t *length)
 {
-    *length = (size_t)little(g->data + at, 8);
+    *length = (size_t)pgrad__get_u64(g->data + at);
     *text = (const char *)g->data + at + 8;
 }
 

@@ -10,8 +10,8 @@
 #include "base/fail.h"
 #include "base/number.h"
 #include "base/strbuf.h"
+#include "base/utf8.h"
 #include "io/file.h"
-#include "io/utf8.h"
 
 enum { MAX_DEPTH = 64, MAX_SIZE = 100 * 1000 * 1000 };
 
@@ -358,6 +358,14 @@ int pgrad__json_is_real(const pgrad__json *value)
 
 /* ---- members with checks ---- */
 
+/* The shortest text that reads back as the same double, and as a real. */
+static void real_text(char text[40], double number)
+{
+    (void)pgrad__format_real(text, number);
+    if (strpbrk(text, ".e") == NULL)
+        strcat(text, ".0");
+}
+
 static const char *type_name(const pgrad__json *value)
 {
     static const char *const NAMES[] = {"null",     "a boolean", "a number",
@@ -371,10 +379,10 @@ pgrad_status pgrad__json_wrong(const char *origin, const char *key, const char *
     char path[PGRAD__PATH_MAX], found[72];
     int64_t whole;
     double number;
-    if (pgrad__json_integer(value, &whole))
+    if (pgrad__json_is_real(value) && pgrad__json_real(value, &number))
+        real_text(found, number);
+    else if (pgrad__json_integer(value, &whole))
         (void)snprintf(found, sizeof found, "%lld", (long long)whole);
-    else if (pgrad__json_real(value, &number))
-        (void)pgrad__format_real(found, number);
     else if (pgrad__json_type(value) == PGRAD__JSON_STRING)
         (void)snprintf(found, sizeof found, "\"%.64s\"", pgrad__json_string(value, NULL));
     else
@@ -388,7 +396,7 @@ pgrad_status pgrad__json_optional_u32(const pgrad__json *object, const char *ori
                                       const char *key, uint32_t min, uint32_t max,
                                       uint32_t otherwise, uint32_t *out)
 {
-    char expected[64] = "a whole number from ";
+    char expected[64];
     int64_t number;
     const pgrad__json *value = pgrad__json_get(object, key);
     if (value == NULL) {
@@ -406,10 +414,8 @@ pgrad_status pgrad__json_optional_u32(const pgrad__json *object, const char *ori
 pgrad_status pgrad__json_require_u32(const pgrad__json *object, const char *origin, const char *key,
                                      uint32_t min, uint32_t max, uint32_t *out)
 {
-    char path[PGRAD__PATH_MAX];
     if (pgrad__json_get(object, key) == NULL)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: %s: expected a whole number, found nothing",
-                           pgrad__path_text(path, origin), key);
+        return pgrad__json_wrong(origin, key, "a whole number", NULL);
     return pgrad__json_optional_u32(object, origin, key, min, max, 0, out);
 }
 
@@ -512,14 +518,11 @@ static void write_object(pgrad__strbuf *to, const json_t *object, int indent, in
     pgrad__strbuf_text(to, "}");
 }
 
-/* The shortest text that reads back as the same double, and as a real. */
 static void write_real(pgrad__strbuf *to, double number)
 {
-    char text[32];
-    (void)pgrad__format_real(text, number);
+    char text[40];
+    real_text(text, number);
     pgrad__strbuf_text(to, text);
-    if (strpbrk(text, ".e") == NULL)
-        pgrad__strbuf_text(to, ".0");
 }
 
 static void write_value(pgrad__strbuf *to, const json_t *value, int indent, int level)

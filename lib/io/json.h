@@ -1,6 +1,5 @@
 /* JSON documents: jansson behind limits (size, depth 64 checked before it sees the bytes, duplicate
- * keys refused). Values are borrowed from their document. Every getter's failure names document and
- * JSON path. */
+ * keys refused). Values are borrowed from their document. */
 #ifndef PGRAD_IO_JSON_H
 #define PGRAD_IO_JSON_H
 
@@ -40,8 +39,7 @@ int pgrad__json_next(const pgrad__json *object, void **iterator, const char **ke
  */
 const char *pgrad__json_string(const pgrad__json *value, size_t *length);
 int pgrad__json_bool(const pgrad__json *value, int otherwise);
-int pgrad__json_integer(const pgrad__json *value,
-                        int64_t *out); /* 1 when exactly integral, "2.0" too */
+int pgrad__json_integer(const pgrad__json *value, int64_t *out); /* 1 when whole, "2.0" too */
 int pgrad__json_real(const pgrad__json *value, double *out);
 int pgrad__json_is_real(const pgrad__json *value); /* written with a point or exponent */
 

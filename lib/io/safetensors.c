@@ -11,6 +11,7 @@
 #include "base/fail.h"
 #include "base/hashmap.h"
 #include "io/json.h"
+#include "io/little_endian.h"
 
 enum {
     MAX_HEADER = 100 * 1000 * 1000,
@@ -59,15 +60,23 @@ static pgrad_status bad_field(const reader *r, const char *name, const char *wha
     return pgrad__fail(PGRAD_E_FORMAT, "%s: tensor '%.64s': %s", r->path, name, what);
 }
 
+static pgrad_status wrong_member(const reader *r, const char *name, const char *key,
+                                 const char *expected, const pgrad__json *found)
+{
+    return pgrad__fail_in(pgrad__json_wrong(NULL, key, expected, found),
+                          "%s: tensor '%.64s': ", r->path, name);
+}
+
 /* Gives NULL for a type that is not known: a later one of the format, say. Its tensor may be one
  * that nobody reads. */
 static pgrad_status read_dtype(const reader *r, const char *name, const pgrad__json *entry,
                                const struct dtype **out, const char **text)
 {
     size_t length;
-    *text = pgrad__json_string(pgrad__json_get(entry, "dtype"), &length);
+    const pgrad__json *value = pgrad__json_get(entry, "dtype");
+    *text = pgrad__json_string(value, &length);
     if (*text == NULL || length > MAX_TYPE_NAME || strlen(*text) != length)
-        return bad_field(r, name, "dtype: expected a short string");
+        return wrong_member(r, name, "dtype", "a short string", value);
     *out = NULL;
     for (size_t i = 0; i < sizeof DTYPES / sizeof DTYPES[0]; i++)
         if (strcmp(DTYPES[i].name, *text) == 0)
@@ -75,13 +84,13 @@ static pgrad_status read_dtype(const reader *r, const char *name, const pgrad__j
     return PGRAD_OK;
 }
 
+static const char SIZES[] = "whole numbers that are not negative";
+
 /* Whole, not negative, written as an integer: "1.0" and "1e3" are not. */
 static int read_size(const pgrad__json *value, uint64_t *out)
 {
     int64_t number;
-    double real;
-    if (!pgrad__json_integer(value, &number) || number < 0 || !pgrad__json_real(value, &real) ||
-        pgrad__json_is_real(value))
+    if (!pgrad__json_integer(value, &number) || number < 0 || pgrad__json_is_real(value))
         return 0;
     *out = (uint64_t)number;
     return 1;
@@ -93,14 +102,15 @@ static pgrad_status read_shape(const reader *r, const char *name, const pgrad__j
     const pgrad__json *shape = pgrad__json_get(entry, "shape");
     size_t n = pgrad__json_count(shape), elements = 1, bits;
     if (pgrad__json_type(shape) != PGRAD__JSON_ARRAY)
-        return bad_field(r, name, "shape: expected an array");
+        return wrong_member(r, name, "shape", "an array", shape);
     if (n > PGRAD__MAX_DIMS)
         return pgrad__fail(PGRAD_E_FORMAT,
                            "%s: tensor '%.64s': shape: at most %d dimensions, found %zu", r->path,
                            name, PGRAD__MAX_DIMS, n);
     for (size_t i = 0; i < n; i++) {
-        if (!read_size(pgrad__json_at(shape, i), &view->dims[i]))
-            return bad_field(r, name, "shape: expected whole numbers that are not negative");
+        const pgrad__json *dim = pgrad__json_at(shape, i);
+        if (!read_size(dim, &view->dims[i]))
+            return wrong_member(r, name, "shape", SIZES, dim);
         if (!pgrad__mul(elements, view->dims[i], &elements))
             return bad_field(r, name, "shape: the product of the dimensions overflows");
     }
@@ -119,11 +129,14 @@ static pgrad_status read_offsets(const reader *r, const char *name, const pgrad_
                                  const struct dtype *dtype, pgrad__tensor_view *view)
 {
     const pgrad__json *offsets = pgrad__json_get(entry, "data_offsets");
+    const pgrad__json *first = pgrad__json_at(offsets, 0), *second = pgrad__json_at(offsets, 1);
     uint64_t begin, end;
-    if (pgrad__json_type(offsets) != PGRAD__JSON_ARRAY || pgrad__json_count(offsets) != 2 ||
-        !read_size(pgrad__json_at(offsets, 0), &begin) ||
-        !read_size(pgrad__json_at(offsets, 1), &end))
-        return bad_field(r, name, "data_offsets: expected two whole numbers that are not negative");
+    if (pgrad__json_type(offsets) != PGRAD__JSON_ARRAY || pgrad__json_count(offsets) != 2)
+        return wrong_member(r, name, "data_offsets", "an array of two numbers", offsets);
+    if (!read_size(first, &begin))
+        return wrong_member(r, name, "data_offsets", SIZES, first);
+    if (!read_size(second, &end))
+        return wrong_member(r, name, "data_offsets", SIZES, second);
     if (begin > end || end > r->data_size)
         return pgrad__fail(
             PGRAD_E_FORMAT,
@@ -258,8 +271,9 @@ static pgrad_status check_metadata(const reader *r, const pgrad__json *metadata)
     if (pgrad__json_type(metadata) == PGRAD__JSON_NULL)
         return PGRAD_OK;
     if (pgrad__json_type(metadata) != PGRAD__JSON_OBJECT)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: __metadata__: expected an object of strings",
-                           r->path);
+        return pgrad__fail_in(
+            pgrad__json_wrong(NULL, "__metadata__", "an object of strings", metadata),
+            "%s: ", r->path);
     while (pgrad__json_next(metadata, &iterator, &key, &length, &value))
         if (pgrad__json_type(value) != PGRAD__JSON_STRING)
             return pgrad__fail(PGRAD_E_FORMAT, "%s: __metadata__.%.64s: expected a string", r->path,
@@ -274,7 +288,8 @@ static pgrad_status read_entries(reader *r, const pgrad__json *root)
     size_t length;
     const pgrad__json *value;
     if (pgrad__json_type(root) != PGRAD__JSON_OBJECT)
-        return pgrad__fail(PGRAD_E_FORMAT, "%s: header: expected a JSON object", r->path);
+        return pgrad__fail_in(pgrad__json_wrong(NULL, "header", "an object", root), "%s: ",
+                              r->path);
     while (pgrad__json_next(root, &iterator, &key, &length, &value)) {
         if (strcmp(key, "__metadata__") == 0)
             PGRAD__TRY(check_metadata(r, value));
@@ -287,15 +302,13 @@ static pgrad_status read_entries(reader *r, const pgrad__json *root)
 static pgrad_status read_header(reader *r, pgrad__file *file)
 {
     unsigned char prefix[8];
-    uint64_t size = 0;
     char *text = NULL;
     pgrad__json *root = NULL;
     if (file->size < sizeof prefix)
         return pgrad__fail(PGRAD_E_FORMAT, "%s: too small: expected at least 8 bytes, found %llu",
                            r->path, (unsigned long long)file->size);
     PGRAD__TRY(pgrad__file_read(file, 0, prefix, sizeof prefix));
-    for (int i = 7; i >= 0; i--)
-        size = size << 8 | prefix[i];
+    const uint64_t size = pgrad__get_u64(prefix);
     if (size > file->size - sizeof prefix)
         return pgrad__fail(PGRAD_E_FORMAT,
                            "%s: header length %llu is more than the file's %llu bytes hold",

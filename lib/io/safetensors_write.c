@@ -7,6 +7,7 @@
 #include "base/half.h"
 #include "base/strbuf.h"
 #include "io/json.h"
+#include "io/little_endian.h"
 #include "io/safetensors.h"
 
 enum { ROWS_BYTES = 1 << 20 };
@@ -119,8 +120,7 @@ pgrad_status pgrad__safetensors_write(pgrad__writer *writer,
     if (n > 0)
         qsort(order, n, sizeof *order, by_name);
     PGRAD__GO(make_header(&header, order, n, as_bf16));
-    for (int i = 0; i < 8; i++)
-        prefix[i] = (unsigned char)((uint64_t)header.length >> 8 * i);
+    pgrad__put_u64(prefix, header.length);
     PGRAD__GO(pgrad__writer_write(writer, prefix, sizeof prefix));
     PGRAD__GO(pgrad__writer_write(writer, header.data, header.length));
     for (size_t i = 0; i < n; i++)

@@ -43,12 +43,6 @@ pgrad_status pgrad__tensor_set_finish(pgrad__tensor_set *set)
 const pgrad__tensor_view *pgrad__tensor_find(const pgrad__tensor_set *set, const char *name)
 {
     size_t low = 0, high = set->n_tensors;
-    if (set->by_name == NULL) {
-        for (size_t i = 0; i < set->n_tensors; i++)
-            if (strcmp(set->tensors[i].name, name) == 0)
-                return &set->tensors[i];
-        return NULL;
-    }
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         const pgrad__tensor_view *tensor = &set->tensors[set->by_name[middle]];
@@ -76,7 +70,7 @@ static pgrad_status read_widened(pgrad__file *file, const pgrad__tensor_view *te
     if (per_chunk > n_blocks)
         per_chunk = n_blocks;
     PGRAD__TRY(pgrad__alloc(file->context, (size_t)per_chunk, block_bytes, &chunk));
-    while (n_blocks > 0 && status == PGRAD_OK) {
+    while (n_blocks > 0) {
         size_t n = (size_t)(n_blocks < per_chunk ? n_blocks : per_chunk);
         status = pgrad__file_read(file, at, chunk, n * block_bytes);
         if (status != PGRAD_OK)

@@ -31,7 +31,7 @@ typedef struct pgrad__tensor_set {
     uint32_t *by_name; /* tensors in the order of their names */
 } pgrad__tensor_set;
 
-/* Finds a tensor by name, NULL when there is none. */
+/* Finds a tensor by name in a set that is finished; NULL when there is none. */
 const pgrad__tensor_view *pgrad__tensor_find(const pgrad__tensor_set *set, const char *name);
 
 /* Reads elements [first, first + count) as f32; both are multiples of the type's block size.

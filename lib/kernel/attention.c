@@ -15,13 +15,13 @@
 
 enum {
     TILE = PGRAD__KEY_TILE,
-    BLOCK_ROWS = 48, /* query rows of a task, at least; a multiple of every narrow side */
-    MAX_WIDE = 32
+    BLOCK_ROWS = 48, /* query rows of a task of one span; a multiple of every narrow side */
+    GROUP_ROWS = 4 * BLOCK_ROWS /* of a task of several spans, at most */
 };
 
 size_t pgrad__kv_block_floats(const pgrad__kernels *kernels, uint32_t head_dim)
 {
-    return pgrad__round_16((size_t)TILE * head_dim + TILE * pgrad__padded_dim(kernels, head_dim));
+    return pgrad__round_up((size_t)TILE * head_dim + TILE * pgrad__padded_dim(kernels, head_dim), 16);
 }
 
 size_t pgrad__kv_element_bytes(uint32_t kv_storage)
@@ -75,7 +75,7 @@ static void store_task(void *argument, size_t task, uint32_t worker)
         unsigned char *values = page + (TILE * head_dim + slot * wide) * bytes;
         for (size_t d = 0; d < head_dim; d += wide) {
             const size_t n = pgrad__min(wide, head_dim - d);
-            uint16_t narrow[MAX_WIDE];
+            uint16_t narrow[PGRAD__MAX_WIDE];
             const void *k = stored(job, job->k + from + d, n, narrow);
             if (bytes == sizeof(float))
                 scatter(k, n, sizeof(float), wide, keys + d * wide * bytes);
@@ -124,24 +124,19 @@ typedef struct rows {
     float *wide;  /* [TILE, padded] keys or values of a tile, where pages are narrower than f32 */
 } rows;
 
-static size_t padded_rows(const pgrad__kernels *kernels, size_t n)
-{
-    return pgrad__panel_count(n, kernels->narrow) * kernels->narrow;
-}
-
 static size_t scratch_floats(const job *j)
 {
-    const size_t n = pgrad__round_16(padded_rows(j->kernels, j->max_rows));
+    const size_t n = pgrad__round_up(pgrad__round_up(j->max_rows, j->kernels->narrow), 16);
     const size_t padded = pgrad__padded_dim(j->kernels, j->shape->head_dim);
-    return n * (2 * pgrad__round_16(j->shape->head_dim) + 2 * TILE + 2 * padded + 2) +
+    return n * (2 * pgrad__round_up(j->shape->head_dim, 16) + 2 * TILE + 2 * padded + 2) +
            (j->shape->kv_storage == PGRAD_KV_F32 ? 0 : TILE * padded) + 9 * PGRAD__SLACK;
 }
 
 static rows cut_scratch(const job *j, uint32_t worker, size_t n_rows)
 {
-    const size_t n = pgrad__round_16(padded_rows(j->kernels, j->max_rows));
+    const size_t n = pgrad__round_up(pgrad__round_up(j->max_rows, j->kernels->narrow), 16);
     const size_t padded = pgrad__padded_dim(j->kernels, j->shape->head_dim);
-    const size_t dim = n * pgrad__round_16(j->shape->head_dim);
+    const size_t dim = n * pgrad__round_up(j->shape->head_dim, 16);
     rows r = {.n = n_rows, .q = j->scratch + worker * j->scratch_floats};
     r.packed_q = r.q + dim + PGRAD__SLACK;
     r.s = r.packed_q + dim + PGRAD__SLACK;
@@ -170,7 +165,7 @@ static void multiply(const job *j, size_t v0, size_t v1, size_t depth, const flo
         return;
     }
     const size_t first = v0 / narrow * narrow; /* rows in front are computed and not used */
-    pgrad__tile_product(j->kernels, padded_rows(j->kernels, v1 - first), cols, depth,
+    pgrad__tile_product(j->kernels, pgrad__round_up(v1 - first, narrow), cols, depth,
                         packed + first * depth, depth, wide_panels, stride, c + first * ldc, ldc,
                         0);
 }
@@ -215,17 +210,14 @@ static void add_tile(const job *j, const rows *r, const unsigned char *page, siz
     const unsigned char *values = keys + TILE * head_dim * bytes;
     const size_t seen = seen_of(j, v0, v1, visible);
     const size_t wide = j->kernels->wide, key_panels = pgrad__panel_count(seen, wide);
-    float factor[BLOCK_ROWS];
     multiply(j, v0, v1, head_dim, r->q, head_dim, r->packed_q,
              widened(j, r, keys, key_panels, head_dim * wide, head_dim * wide), head_dim,
              key_panels * wide, r->s, TILE);
-    for (size_t v = v0; v < v1; v += BLOCK_ROWS) {
-        size_t end = pgrad__min(v + BLOCK_ROWS, v1);
-        for (size_t i = v; i < end; i++) {
-            vec->attention_row(r->s + i * TILE, visible[i / j->group_heads], j->shape->scale,
-                               r->m + i, r->l + i, factor + (i - v));
-            vec->scale(factor[i - v], head_dim, r->sum + i * padded);
-        }
+    for (size_t v = v0; v < v1; v++) {
+        float factor;
+        vec->attention_row(r->s + v * TILE, visible[v / j->group_heads], j->shape->scale, r->m + v,
+                           r->l + v, &factor);
+        vec->scale(factor, head_dim, r->sum + v * padded);
     }
     if (v1 - v0 > j->kernels->rows_max) {
         size_t first = v0 / j->kernels->narrow * j->kernels->narrow;
@@ -306,7 +298,7 @@ static void write_outputs(const job *j, const rows *r, const task_rows *t,
 static void attend(const job *j, const task_rows *t, uint32_t worker)
 {
     const size_t g = j->group_heads;
-    size_t visible[4 * BLOCK_ROWS];
+    size_t visible[GROUP_ROWS], counted = 0, v = 0;
     rows r = cut_scratch(j, worker, (t->end - t->first) * g);
     gather_queries(j, t, &r);
     if (j->spans[t->span].group != 0 && t->span_end - t->span > 1) {
@@ -315,15 +307,14 @@ static void attend(const job *j, const task_rows *t, uint32_t worker)
         for (uint32_t page = 0; page < j->spans[t->span].n_shared_pages; page++)
             add_tile(j, &r, j->spans[t->span].pages[page], t->kv_head, 0, r.n, visible);
     }
-    size_t counted = 0, v = 0;
     for (size_t s = t->span; s < t->span_end; s++) {
         pgrad__attention_span span = j->spans[s];
-        size_t row = counted < t->first ? t->first - counted : 0;
-        size_t row_end = counted + span.n_rows > t->end ? t->end - counted : span.n_rows;
-        counted += span.n_rows;
-        if (row >= row_end || row >= span.n_rows || counted <= t->first ||
-            counted - span.n_rows >= t->end)
+        const size_t begin = counted, end = begin + span.n_rows;
+        const size_t from = begin > t->first ? begin : t->first, to = pgrad__min(end, t->end);
+        counted = end;
+        if (from >= to) /* none of its rows are the task's */
             continue;
+        const size_t row = from - begin, row_end = to - begin;
         if (t->span_end - t->span == 1)
             span.n_shared_pages = 0; /* alone: all pages are its own */
         attend_span(j, &r, t, &span, row, row_end, v, visible);
@@ -341,7 +332,7 @@ static size_t batch_end(const job *j, size_t span)
     if (j->spans[span].group == 0 || j->spans[span].n_shared_pages == 0)
         return end;
     while (end < j->n_spans && j->spans[end].group == j->spans[span].group &&
-           n + j->spans[end].n_rows <= 4 * BLOCK_ROWS)
+           n + j->spans[end].n_rows <= GROUP_ROWS)
         n += j->spans[end++].n_rows;
     return end;
 }
@@ -393,7 +384,7 @@ static size_t plan_tasks(job *j)
             j->max_rows = pgrad__min(n, size) * j->group_heads;
         span = end;
     }
-    j->scratch_floats = pgrad__round_16(scratch_floats(j));
+    j->scratch_floats = pgrad__round_up(scratch_floats(j), 16);
     return blocks;
 }
 

@@ -10,12 +10,7 @@
 /* head_dim rounded up to whole wide panels. */
 static inline size_t pgrad__padded_dim(const pgrad__kernels *kernels, size_t head_dim)
 {
-    return pgrad__panel_count(head_dim, kernels->wide) * kernels->wide;
-}
-
-static inline size_t pgrad__round_16(size_t n)
-{
-    return (n + 15) & ~(size_t)15;
+    return pgrad__round_up(head_dim, kernels->wide);
 }
 
 /* C [rows, cols] (+)= N W over `depth`: N in narrow panels [ceil(rows / narrow)][stride][narrow], W

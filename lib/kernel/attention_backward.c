@@ -44,7 +44,7 @@ typedef struct scratch {
 static size_t take(size_t *at, size_t floats)
 {
     size_t here = *at;
-    *at += pgrad__round_16(floats) + PGRAD__SLACK;
+    *at += pgrad__round_up(floats, 16) + PGRAD__SLACK;
     return here;
 }
 
@@ -208,8 +208,8 @@ static void backward_task(void *argument, size_t task, uint32_t worker)
     scratch s;
     (void)cut(j, j->scratch + worker * j->scratch_floats, &s);
     pack_keys(j, &s, sequence, n, kv_head);
-    memset(s.dk, 0, pgrad__panel_count(n, TILE) * TILE * j->padded * sizeof(float));
-    memset(s.dv, 0, pgrad__panel_count(n, TILE) * TILE * j->padded * sizeof(float));
+    memset(s.dk, 0, pgrad__round_up(n, TILE) * j->padded * sizeof(float));
+    memset(s.dv, 0, pgrad__round_up(n, TILE) * j->padded * sizeof(float));
     for (size_t head = kv_head * heads; head < (kv_head + 1) * heads; head++)
         for (size_t q0 = n_prefix, block; q0 < n; q0 += block) {
             const size_t row = row_of(j, sequence, q0);

@@ -1,3 +1,4 @@
+/* Panels to rows and back, byte for byte: nothing is computed. */
 #include <string.h>
 
 #include "kernel/kernel.h"

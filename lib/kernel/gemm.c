@@ -6,12 +6,11 @@
  * at a time, into the worker's scratch; few rows widen them in registers. */
 #include <string.h>
 
+#include "base/fail.h"
+#include "base/pool.h"
 #include "kernel/kernel.h"
 #include "kernel/panels.h"
 #include "kernel/vec.h"
-
-#include "base/fail.h"
-#include "base/pool.h"
 
 enum { CHUNK_PANELS = 8, BLOCK_ROWS = 240, TASKS_PER_THREAD = 4, FEW_ROWS_TASKS = 12 };
 
@@ -195,7 +194,7 @@ static void choose_tasks(job *j, const pgrad__machine *machine)
 {
     size_t threads = machine->n_workers - 1;
     j->block_rows = j->n_rows <= BLOCK_ROWS + BLOCK_ROWS / 2
-                        ? pgrad__panel_count(j->n_rows, j->kernels->narrow) * j->kernels->narrow
+                        ? pgrad__round_up(j->n_rows, j->kernels->narrow)
                         : BLOCK_ROWS;
     j->n_blocks = pgrad__panel_count(j->n_rows, j->block_rows);
     j->chunk = CHUNK_PANELS;
@@ -221,8 +220,8 @@ static job make_job(const pgrad__machine *machine, size_t n_rows, const pgrad__p
 
 static size_t packed_floats(const job *j)
 {
-    const size_t rows = pgrad__panel_count(j->n_rows, j->kernels->narrow) * j->kernels->narrow;
-    return (rows * j->depth + PGRAD__SLACK + 15) & ~(size_t)15;
+    const size_t rows = pgrad__round_up(j->n_rows, j->kernels->narrow);
+    return pgrad__round_up(rows * j->depth + PGRAD__SLACK, 16);
 }
 
 size_t pgrad__matmul_scratch(const pgrad__machine *machine, size_t n_rows,

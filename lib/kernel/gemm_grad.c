@@ -86,9 +86,8 @@ static void input_task(void *argument, size_t task, uint32_t worker)
 
 static size_t packed_outputs(const pgrad__machine *machine, size_t n_rows, size_t n_out)
 {
-    const size_t narrow = machine->kernels->narrow;
-    const size_t rows = pgrad__panel_count(n_rows, narrow) * narrow;
-    return (rows * pgrad__min(n_out, SUPER_BLOCK) + PGRAD__SLACK + 15) & ~(size_t)15;
+    const size_t rows = pgrad__round_up(n_rows, machine->kernels->narrow);
+    return pgrad__round_up(rows * pgrad__min(n_out, SUPER_BLOCK) + PGRAD__SLACK, 16);
 }
 
 size_t pgrad__matmul_grad_input_scratch(const pgrad__machine *machine, size_t n_rows,
@@ -139,9 +138,9 @@ typedef struct weight_job {
     const pgrad__kernels *kernels;
     const float *dy;
     size_t ldy, n_rows;
-    const float *x; /* as given, then packed: [block of KC rows][narrow panel][rows][narrow] */
+    const float *x;
     size_t ldx;
-    float *packed;
+    float *packed; /* x in [block of KC rows][narrow panel][rows][narrow] */
     pgrad__matrix *d_weight;
     size_t chunk;
     float *scratch;
@@ -187,9 +186,8 @@ static void weight_task(void *argument, size_t task, uint32_t worker)
 
 static size_t packed_inputs(const pgrad__machine *machine, size_t n_rows, size_t n_in)
 {
-    const size_t narrow = machine->kernels->narrow;
-    const size_t columns = pgrad__panel_count(n_in, narrow) * narrow;
-    return (n_rows * columns + PGRAD__SLACK + 15) & ~(size_t)15;
+    const size_t columns = pgrad__round_up(n_in, machine->kernels->narrow);
+    return pgrad__round_up(n_rows * columns + PGRAD__SLACK, 16);
 }
 
 size_t pgrad__matmul_grad_weight_scratch(const pgrad__machine *machine, size_t n_rows,

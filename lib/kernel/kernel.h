@@ -73,7 +73,7 @@ pgrad__machine pgrad__machine_of(pgrad_context *context);
 #define PGRAD__PLANNED_THREADS 8
 pgrad__machine pgrad__machine_planned(void);
 
-/* ---- workspace: scratch that grows to the largest need and stays ---- */
+/* ---- workspace (workspace.c): scratch that grows to the largest need and stays ---- */
 
 typedef struct pgrad__workspace {
     pgrad_context *context;
@@ -86,7 +86,7 @@ typedef struct pgrad__workspace {
 pgrad_status pgrad__workspace_reserve(pgrad__workspace *workspace, size_t n, float **out);
 void pgrad__workspace_free(pgrad__workspace *workspace);
 
-/* ---- matrices: [n_out, n_in] in packed panels (pack.c) ----
+/* ---- matrices (pack.c): [n_out, n_in] in packed panels ----
  * Panel p holds outputs p*wide .. p*wide+wide-1: element (p * n_in + k) * wide + lane. Lanes beyond
  * n_out are zero and stay zero. What is stored of a weight depends on the storage, never on the
  * width of the panels:
@@ -142,7 +142,7 @@ void pgrad__canonical_get(const pgrad__kernels *kernels, pgrad__canonical elemen
 void pgrad__canonical_put(const pgrad__kernels *kernels, pgrad__canonical element, size_t n_in,
                           void *panels, size_t first, size_t n, const void *rows);
 
-/* ---- products (gemm.c) ---- */
+/* ---- products (gemm.c, gemm_grad.c) ---- */
 
 /* One of several products that share their left operand. */
 typedef struct pgrad__product {
@@ -340,14 +340,13 @@ static inline uint32_t pgrad__n_prefix(const pgrad__attention_sequence *sequence
     return prefix == 0 ? 0 : sequences[prefix - 1].n_rows;
 }
 
-/* dq, dk, dv are overwritten. q, o, do, dq have ldq floats between rows; k, v, dk, dv ldkv; lse
- * [rows, H]. Probabilities are recomputed from lse: dS = P (dP - rowsum(dO O)) scale (Dao 2023,
- * algorithm 2). Gradients at a shared prefix are its own plus those from each sequence behind it,
- * by index. Memory linear in length. */
+/* dq, dk, dv are overwritten; lse [rows, H]. Probabilities are recomputed from lse: dS = P (dP -
+ * rowsum(dO O)) scale (Dao 2023, algorithm 2). Gradients at a shared prefix are its own plus those
+ * from each sequence behind it, by index. Memory linear in length. */
 typedef struct pgrad__attention_grads {
     const float *q, *k, *v, *o, *d_o, *lse;
     float *dq, *dk, *dv;
-    size_t ldq, ldkv, ldo, lddq, lddkv; /* of q; k and v; o and d_o; dq; dk and dv */
+    size_t ldq, ldkv, ldo, lddq, lddkv; /* between rows of q; k, v; o, d_o; dq; dk, dv */
 } pgrad__attention_grads;
 pgrad_status pgrad__attention_backward(pgrad_context *context, pgrad__workspace *workspace,
                                        const pgrad__attention_shape *shape,
@@ -358,9 +357,9 @@ size_t pgrad__attention_backward_scratch(const pgrad__machine *machine,
                                          const pgrad__attention_sequence *sequences,
                                          size_t n_sequences);
 
-/* ---- norms (reduce.c) ---- */
+/* ---- sums of squares, finite values (reduce.c) ---- */
 
-/* sum of squares of an F32 matrix, canonical: per output over ascending inputs in f64, then a fixed
+/* Sum of squares of an F32 matrix, canonical: per output over ascending inputs in f64, then a fixed
  * pairwise tree over outputs. NaN or infinity comes through. */
 double pgrad__matrix_sumsq(pgrad_context *context, const pgrad__matrix *matrix);
 /* The same for a vector: blocks of 256 ascending in f64, then the tree over blocks. */

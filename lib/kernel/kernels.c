@@ -17,12 +17,6 @@
 
 enum { GENERIC_WIDE = 16, GENERIC_NARROW = 4, ROWS_MAX = 8 };
 
-#define ROWS_OF(set)                                                                               \
-    {                                                                                              \
-        pgrad__vec_product_rows_f32_##set, pgrad__vec_product_rows_bf16_##set,                     \
-            pgrad__vec_product_rows_q8_0_##set                                                     \
-    }
-
 /* The definition of the bits, as the micro-kernel of machines without AVX2: the rows of a narrow
  * panel one by one. */
 static void micro_generic(size_t depth, const float *narrow, const float *wide, float *c,
@@ -39,20 +33,24 @@ static void micro_generic(size_t depth, const float *narrow, const float *wide, 
     }
 }
 
-static const pgrad__kernels GENERIC = {
-    PGRAD_KERNELS_GENERIC, "generic",        GENERIC_WIDE, GENERIC_NARROW,
-    micro_generic,         ROWS_OF(generic), ROWS_MAX,     &pgrad__vector_ops_generic};
+#define KERNELS(set_, name_, wide_, narrow_, micro_)                                               \
+    {                                                                                              \
+        .set = set_, .name = #name_, .wide = wide_, .narrow = narrow_, .micro = micro_,            \
+        .rows = {[PGRAD_STORAGE_F32] = pgrad__vec_product_rows_f32_##name_,                        \
+                 [PGRAD_STORAGE_BF16] = pgrad__vec_product_rows_bf16_##name_,                      \
+                 [PGRAD_STORAGE_Q8_0] = pgrad__vec_product_rows_q8_0_##name_},                     \
+        .rows_max = ROWS_MAX, .vec = &pgrad__vector_ops_##name_                                    \
+    }
+
+static const pgrad__kernels GENERIC =
+    KERNELS(PGRAD_KERNELS_GENERIC, generic, GENERIC_WIDE, GENERIC_NARROW, micro_generic);
 #if defined(__x86_64__)
-static const pgrad__kernels HASWELL = {
-    PGRAD_KERNELS_HASWELL, "haswell",        16,       6,
-    pgrad__micro_haswell,  ROWS_OF(haswell), ROWS_MAX, &pgrad__vector_ops_haswell};
-static const pgrad__kernels SKX = {
-    PGRAD_KERNELS_SKX, "skx",        32,       12,
-    pgrad__micro_skx,  ROWS_OF(skx), ROWS_MAX, &pgrad__vector_ops_skx};
+static const pgrad__kernels HASWELL =
+    KERNELS(PGRAD_KERNELS_HASWELL, haswell, 16, 6, pgrad__micro_haswell);
+static const pgrad__kernels SKX = KERNELS(PGRAD_KERNELS_SKX, skx, 32, 12, pgrad__micro_skx);
 #elif defined(__aarch64__)
-static const pgrad__kernels ARMV8A = {
-    PGRAD_KERNELS_ARMV8A, "armv8a",        8,        12,
-    pgrad__micro_armv8a,  ROWS_OF(armv8a), ROWS_MAX, &pgrad__vector_ops_armv8a};
+static const pgrad__kernels ARMV8A =
+    KERNELS(PGRAD_KERNELS_ARMV8A, armv8a, 8, 12, pgrad__micro_armv8a);
 #endif
 
 static const pgrad__kernels *const SETS[] = {
@@ -105,7 +103,7 @@ static pgrad_status choose_kernel_set(uint32_t asked, uint32_t *set)
     if (asked != PGRAD_KERNELS_AUTO && !is_usable(asked, why))
         return pgrad__fail(
             PGRAD_E_UNSUPPORTED, "context.kernel_set: '%s': %s; the best here is '%s'",
-            pgrad__kernel_set_name(asked), why, pgrad__kernel_set_name(pgrad__best_kernel_set()));
+            pgrad__kernel_set_names[asked], why, pgrad__kernel_set_names[pgrad__best_kernel_set()]);
     *set = chosen;
     return PGRAD_OK;
 }
@@ -132,7 +130,7 @@ static void log_poor_choice(pgrad_context *context)
     if (context->kernel_set != wanted && !is_usable(wanted, why))
         pgrad__log_line(context, PGRAD_LOG_WARNING,
                         "kernel set: '%s', slower than '%s', which this CPU could run: %s",
-                        pgrad__kernel_set_name(context->kernel_set), pgrad__kernel_set_name(wanted),
+                        pgrad__kernel_set_names[context->kernel_set], pgrad__kernel_set_names[wanted],
                         why);
     else if (wanted == PGRAD_KERNELS_GENERIC)
         pgrad__log_line(context, PGRAD_LOG_WARNING, "kernel set: 'generic', plain C and slow: %s",

@@ -11,6 +11,12 @@ static inline size_t pgrad__panel_count(size_t n, size_t width)
     return (n + width - 1) / width;
 }
 
+/* n rounded up to whole panels, or to what else has a width. */
+static inline size_t pgrad__round_up(size_t n, size_t width)
+{
+    return pgrad__panel_count(n, width) * width;
+}
+
 static inline size_t pgrad__min(size_t a, size_t b)
 {
     return a < b ? a : b;

@@ -10,7 +10,8 @@
 enum {
     LEVELS = 40, /* of the tree: 2^40 leaves */
     SLOTS = 64,  /* partial results of one parallel call */
-    VALUES = 256 * 256
+    BLOCK = 256, /* values of a leaf of a vector's sum */
+    VALUES = 256 * BLOCK /* of a task that looks for one that is not finite */
 };
 
 /* A pairwise tree fed leaf by leaf: node[k] is a finished sum of 2^k leaves that waits for its
@@ -75,14 +76,14 @@ double pgrad__matrix_sumsq(pgrad_context *context, const pgrad__matrix *matrix)
     return tree_total(&total);
 }
 
-/* ---- vectors: blocks of 256 ---- */
+/* ---- vectors: leaf by leaf ---- */
 
 double pgrad__vector_sumsq(pgrad_context *context, const float *x, size_t n)
 {
     const pgrad__vector_ops *vec = pgrad__kernels_of(context)->vec;
     tree total = {.leaves = 0};
-    for (size_t i = 0; i < n; i += 256)
-        tree_add(&total, vec->block_sumsq(x + i, pgrad__min(256, n - i)));
+    for (size_t i = 0; i < n; i += BLOCK)
+        tree_add(&total, vec->block_sumsq(x + i, pgrad__min(BLOCK, n - i)));
     return tree_total(&total);
 }
 

@@ -38,7 +38,7 @@ typedef struct pgrad__vector_ops {
     void (*rmsnorm_row_backward)(const float *dy, const float *x, size_t n, const float *w,
                                  float rstd, float *dx);
     /* Columns [0, n) over n_rows rows of ld floats: dw += sum_t dy (x - mean) rstd (mean NULL: 0),
-     * and db += sum_t dy (db NULL: not; x NULL: only db). */
+     * and db += sum_t dy (db NULL: not). */
     void (*norm_columns_backward)(const float *dy, size_t lddy, const float *x, size_t ldx,
                                   size_t n_rows, size_t n, const float *mean, const float *rstd,
                                   float *dw, float *db);
@@ -49,8 +49,7 @@ typedef struct pgrad__vector_ops {
     void (*gated_backward)(pgrad__activation kind, const float *dy, const float *gate,
                            const float *up, size_t n, float *dgate, float *dup);
     void (*add)(const float *x, size_t n, float *y);
-    void (*scale)(float factor, size_t n, float *y);                      /* y *= factor */
-    void (*add_scaled)(const float *x, float factor, size_t n, float *y); /* y = y * factor + x */
+    void (*scale)(float factor, size_t n, float *y); /* y *= factor */
     /* One head: sign +1 rotates, -1 rotates back. */
     void (*rope_head)(float *x, uint32_t head_dim, const float *cos, const float *sin, float sign);
     /* sums, where not NULL: of each PGRAD__SOFTMAX_BLOCK e's; they add up, in order, to total. */
@@ -90,16 +89,6 @@ typedef struct pgrad__vector_ops {
     /* x is used up. */
     void (*q8_round)(float *x, const uint32_t *bits, uint32_t shift, size_t depth, size_t wide,
                      int root, uint8_t *codes, uint8_t *exponents, uint32_t *max);
-    /* pgrad__kernels.rows for this set's panel width, by storage. */
-    void (*product_rows_f32)(size_t n_rows, size_t depth, const float *x, size_t ldx,
-                             const void *panels, size_t panel_bytes, size_t n_panels, float *c,
-                             size_t ldc, int accumulate);
-    void (*product_rows_bf16)(size_t n_rows, size_t depth, const float *x, size_t ldx,
-                              const void *panels, size_t panel_bytes, size_t n_panels, float *c,
-                              size_t ldc, int accumulate);
-    void (*product_rows_q8_0)(size_t n_rows, size_t depth, const float *x, size_t ldx,
-                              const void *panels, size_t panel_bytes, size_t n_panels, float *c,
-                              size_t ldc, int accumulate);
     /* out[k * wide + lane], inputs first .. first + n - 1 of a Q8_0 panel. */
     void (*widen_q8_0)(const void *panel, size_t first, size_t n, float *out);
     /* Packing of activations into panels of `width` lanes: transposed from rows [n_rows <= width,
@@ -120,11 +109,19 @@ extern const pgrad__vector_ops pgrad__vector_ops_haswell;
 extern const pgrad__vector_ops pgrad__vector_ops_skx;
 extern const pgrad__vector_ops pgrad__vector_ops_armv8a;
 
-/* PGRAD__VEC(name) is pgrad__vec_name_SET in a file built for SET. */
+/* In a file built for SET: PGRAD__VEC(name) is pgrad__vec_name_SET, and an #if may ask
+ * PGRAD__BUILT_FOR(set). */
 #ifdef PGRAD__SET
 #define PGRAD__VEC_PASTE(name, set) pgrad__vec_##name##_##set
 #define PGRAD__VEC_EXPAND(name, set) PGRAD__VEC_PASTE(name, set)
 #define PGRAD__VEC(name) PGRAD__VEC_EXPAND(name, PGRAD__SET)
+#define PGRAD__NUMBER_OF_generic 1
+#define PGRAD__NUMBER_OF_haswell 2
+#define PGRAD__NUMBER_OF_skx 3
+#define PGRAD__NUMBER_OF_armv8a 4
+#define PGRAD__NUMBER_PASTE(set) PGRAD__NUMBER_OF_##set
+#define PGRAD__NUMBER_EXPAND(set) PGRAD__NUMBER_PASTE(set)
+#define PGRAD__BUILT_FOR(set) (PGRAD__NUMBER_EXPAND(PGRAD__SET) == PGRAD__NUMBER_OF_##set)
 #endif
 
 #endif

@@ -166,12 +166,6 @@ void PGRAD__VEC(scale)(float factor, size_t n, float *y)
         y[i] *= factor;
 }
 
-void PGRAD__VEC(add_scaled)(const float *x, float factor, size_t n, float *y)
-{
-    for (size_t i = 0; i < n; i++)
-        y[i] = y[i] * factor + x[i];
-}
-
 void PGRAD__VEC(exp)(const float *x, size_t n, float *y)
 {
     FOR_VECTORS(n, vec_store(y + i, vec_exp(vec_load(x + i))),

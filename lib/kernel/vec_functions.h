@@ -1,4 +1,5 @@
-/* Prototypes of the vector functions of every set, named as the fields of the table in vec.h. */
+/* Prototypes of the vector functions of every set, named as the fields of the table in vec.h; and of
+ * its products of a few rows, pgrad__kernels.rows for its panel width, which kernels.c picks. */
 #ifndef PGRAD_KERNEL_VEC_FUNCTIONS_H
 #define PGRAD_KERNEL_VEC_FUNCTIONS_H
 
@@ -27,7 +28,6 @@
                                          float *dgate, float *dup);                                \
     void pgrad__vec_add_##set(const float *x, size_t n, float *y);                                 \
     void pgrad__vec_scale_##set(float factor, size_t n, float *y);                                 \
-    void pgrad__vec_add_scaled_##set(const float *x, float factor, size_t n, float *y);            \
     void pgrad__vec_rope_head_##set(float *x, uint32_t head_dim, const float *cos,                 \
                                     const float *sin, float sign);                                 \
     void pgrad__vec_softmax_row_stats_##set(const float *z, size_t n, float inverse_tau,           \

@@ -4,14 +4,7 @@
 #include "base/half.h"
 #include "kernel/vec_functions.h"
 
-#define SET_IS_generic 1
-#define SET_IS_haswell 2
-#define SET_IS_skx 3
-#define SET_IS_armv8a 4
-#define SET_PASTE(set) SET_IS_##set
-#define SET_NUMBER(set) SET_PASTE(set)
-
-#if SET_NUMBER(PGRAD__SET) == 3
+#if PGRAD__BUILT_FOR(skx)
 #include <immintrin.h>
 enum { LANES = 16 };
 
@@ -24,7 +17,7 @@ static void widen_lanes(const uint16_t *x, float *y)
 {
     _mm512_storeu_ps(y, _mm512_cvtph_ps(_mm256_loadu_si256((const void *)x)));
 }
-#elif SET_NUMBER(PGRAD__SET) == 2
+#elif PGRAD__BUILT_FOR(haswell)
 #include <immintrin.h>
 enum { LANES = 8 };
 

@@ -102,13 +102,10 @@ void PGRAD__VEC(norm_columns_backward)(const float *dy, size_t lddy, const float
                                        const float *rstd, float *dw, float *db)
 {
     for (size_t t = 0; t < n_rows; t++) {
-        const float *d = dy + t * lddy;
-        if (x != NULL) {
-            const float *row = x + t * ldx;
-            const float mu = mean == NULL ? 0.0f : mean[t], r = rstd[t];
-            for (size_t j = 0; j < n; j++)
-                dw[j] += d[j] * ((row[j] - mu) * r);
-        }
+        const float *d = dy + t * lddy, *row = x + t * ldx;
+        const float mu = mean == NULL ? 0.0f : mean[t], r = rstd[t];
+        for (size_t j = 0; j < n; j++)
+            dw[j] += d[j] * ((row[j] - mu) * r);
         if (db != NULL)
             for (size_t j = 0; j < n; j++)
                 db[j] += d[j];

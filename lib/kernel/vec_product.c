@@ -5,16 +5,9 @@
 #include "base/half.h"
 #include "kernel/vec_functions.h"
 
-#define SET_IS_generic 1
-#define SET_IS_haswell 2
-#define SET_IS_skx 3
-#define SET_IS_armv8a 4
-#define SET_PASTE(set) SET_IS_##set
-#define SET_NUMBER(set) SET_PASTE(set)
-
-#if SET_NUMBER(PGRAD__SET) == 3
+#if PGRAD__BUILT_FOR(skx)
 #define WIDE 32
-#elif SET_NUMBER(PGRAD__SET) == 4
+#elif PGRAD__BUILT_FOR(armv8a)
 #define WIDE 8
 #else
 #define WIDE 16
@@ -24,7 +17,7 @@
 #define PREFETCH_BYTES 2048
 
 /* FROM_BF16 and FROM_Q8 widen LANES weights, FROM_F16 as many scales. */
-#if SET_NUMBER(PGRAD__SET) == 3
+#if PGRAD__BUILT_FOR(skx)
 #include <immintrin.h>
 typedef __m512 lanes;
 #define LANES 16
@@ -39,7 +32,7 @@ typedef __m512 lanes;
         _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(p))), 16))
 #define FROM_Q8(p) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(p))))
 #define FROM_F16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(p)))
-#elif SET_NUMBER(PGRAD__SET) == 2
+#elif PGRAD__BUILT_FOR(haswell)
 #include <immintrin.h>
 typedef __m256 lanes;
 #define LANES 8
@@ -54,7 +47,7 @@ typedef __m256 lanes;
         _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(p))), 16))
 #define FROM_Q8(p) _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(p))))
 #define FROM_F16(p) _mm256_cvtph_ps(_mm_loadu_si128((const void *)(p)))
-#elif SET_NUMBER(PGRAD__SET) == 4
+#elif PGRAD__BUILT_FOR(armv8a)
 #include <arm_neon.h>
 typedef float32x4_t lanes;
 #define LANES 4

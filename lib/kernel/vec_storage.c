@@ -9,9 +9,8 @@
 #include <immintrin.h>
 #endif
 
+#include "kernel/panels.h"
 #include "kernel/vec_math.h"
-
-enum { STRIP = PGRAD__MOMENT_BLOCK, MAX_WIDE = 32 };
 
 #define LOWEST 0x38800000u   /* bits of 2^-14, the smallest normal number of 8 bits */
 #define ONE 0x00800000u      /* of its exponent */
@@ -128,7 +127,7 @@ INLINE float q8_value(uint32_t code, const int root)
 INLINE void widen(const uint8_t *restrict codes, const uint8_t *restrict exponents, size_t depth,
                   size_t wide, const int root, float *restrict y)
 {
-    float scale[MAX_WIDE];
+    float scale[PGRAD__MAX_WIDE];
     for (size_t l = 0; l < wide; l++)
         scale[l] = float_of((uint32_t)exponents[l] << 23);
     for (size_t k = 0; k < depth; k++)
@@ -167,8 +166,8 @@ INLINE void round_block(float *restrict x, const uint32_t *restrict bits, uint32
                         uint8_t *restrict exponents, uint32_t *max)
 {
     const int cut = root ? 19 : 20;
-    uint32_t largest[MAX_WIDE] = {0};
-    float inverse[MAX_WIDE];
+    uint32_t largest[PGRAD__MAX_WIDE] = {0};
+    float inverse[PGRAD__MAX_WIDE];
     for (size_t k = 0; k < depth; k++)
         for (size_t l = 0; l < wide; l++) {
             if (root)

@@ -1,3 +1,4 @@
+/* Scratch of the kernels, one block that only grows. */
 #include <string.h>
 
 #include "base/alloc.h"

@@ -6,7 +6,7 @@
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "base/os.h"
-#include "io/utf8.h"
+#include "base/utf8.h"
 
 /* ---- room for scores ---- */
 

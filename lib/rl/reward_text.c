@@ -3,9 +3,9 @@
 
 #include "base/fail.h"
 #include "base/strbuf.h"
+#include "base/utf8.h"
 #include "rl/reward_builtin.h"
 #include "text/regex.h"
-#include "text/unicode.h"
 
 /* ---- regex ---- */
 
@@ -62,8 +62,7 @@ static void release_regex(void *reward)
 /* Bytes that are no UTF-8 part a text into pieces, and PCRE2 looks for anchored matches in each. */
 static int is_where(const regex_reward *self, pgrad__span text, size_t begin)
 {
-    size_t bad;
-    if (self->where == ANYWHERE || pgrad__utf8_valid(text.data, text.length, &bad))
+    if (self->where == ANYWHERE || pgrad__utf8_is_valid(text.data, text.length))
         return 1;
     return self->where == START && begin == 0;
 }

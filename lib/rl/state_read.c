@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "base/number.h"
+#include "io/little_endian.h"
 
 typedef struct reading {
     pgrad__state *state;

@@ -8,6 +8,7 @@
 
 #include "base/context.h"
 #include "base/fail.h"
+#include "io/little_endian.h"
 
 pgrad__rows pgrad__array_rows(const pgrad__state *state, const pgrad__array *array, size_t n_in)
 {

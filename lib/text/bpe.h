@@ -18,8 +18,8 @@ typedef struct pgrad__merges {
 } pgrad__merges;
 
 pgrad_status pgrad__merges_init(pgrad__merges *merges, pgrad_context *context, size_t expected);
-void pgrad__merges_put(pgrad__merges *merges,
-                       pgrad__merge merge); /* a pair put twice keeps the later rank */
+/* At most as many as were expected; a pair that is put twice keeps the later rank. */
+void pgrad__merges_put(pgrad__merges *merges, pgrad__merge merge);
 const pgrad__merge *pgrad__merges_get(const pgrad__merges *merges, uint32_t left, uint32_t right);
 void pgrad__merges_free(pgrad__merges *merges);
 

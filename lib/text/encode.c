@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "base/utf8.h"
 #include "text/tokenizer_inside.h"
 #include "text/unicode.h"
 
@@ -234,11 +235,12 @@ pgrad_status pgrad__encoder_text(pgrad__encoder *e, const char *text, size_t len
                                  int with_special)
 {
     const pgrad__special *added = &e->tokenizer->added;
-    size_t at = 0, begin, end, bad;
+    size_t at = 0, begin, end;
     const pgrad__added_token *token;
     PGRAD__TRY(check_length(length));
-    if (!pgrad__utf8_valid(text, length, &bad))
-        return pgrad__fail(PGRAD_E_FORMAT, "text: invalid UTF-8 at byte %zu of %zu", bad, length);
+    const size_t good = pgrad__utf8_good_bytes(text, length);
+    if (good < length)
+        return pgrad__fail(PGRAD_E_FORMAT, "text: invalid UTF-8 at byte %zu of %zu", good, length);
     while ((token = pgrad__special_find(added, text, length, at, 0, with_special, &begin, &end)) !=
            NULL) {
         PGRAD__TRY(encode_raw(e, text + at, begin - at, with_special));

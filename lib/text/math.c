@@ -346,8 +346,6 @@ static int read_parts(pgrad__math *math)
     const size_t prefix = list_prefix(math->text.data, math->text.length);
     const char *text = math->text.data + prefix;
     size_t length = math->text.length - prefix, size, inner = 1;
-    item whole;
-    int twice;
     if (length > 4 && memcmp(text, "\\{", 2) == 0 && memcmp(text + length - 2, "\\}", 2) == 0)
         inner = 2;
     const int is_set = inner == 2;
@@ -358,7 +356,7 @@ static int read_parts(pgrad__math *math)
         text += inner;
         length -= 2 * inner;
     } else if (find_separator(text, length, 0, &size) == length) {
-        return read_item(text, length, 1, &whole, &twice) && add_item(math, text, length);
+        return add_item(math, text, length);
     }
     for (size_t at = 0; at <= length;) {
         const size_t end = find_separator(text, length, at, &size);

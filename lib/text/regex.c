@@ -22,40 +22,41 @@ struct pgrad__regex {
 static const char WHITE_SPACE[] = "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}"
                                   "\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}";
 
+/* Bytes from a "[" on that do not end a class: where one begins "^" and a "]" that stand first, in
+ * one "[:digit:]". */
+static size_t class_part(const char *text, size_t rest, int in_class)
+{
+    size_t n = 1;
+    if (!in_class) {
+        n += n < rest && text[n] == '^';
+        return n + (n < rest && text[n] == ']');
+    }
+    if (rest > 1 && text[1] == ':')
+        for (n = 2; n < rest && (text[n] == '^' || (text[n] >= 'a' && text[n] <= 'z')); n++) {
+        }
+    return n > 2 && n + 1 < rest && text[n] == ':' && text[n + 1] == ']' ? n + 2 : 1;
+}
+
 static pgrad_status rewrite(pgrad__strbuf *out, const char *pattern, size_t length,
                             const char *origin)
 {
     int in_class = 0;
-    for (size_t i = 0; i < length; i++) {
-        char c = pattern[i];
-        if (c == '\\' && i + 1 < length) {
-            char next = pattern[++i];
-            if (next == 'S' && in_class)
-                return pgrad__fail(PGRAD_E_UNSUPPORTED,
-                                   "%s: \\S inside a character class is not built", origin);
-            if (next == 's' || next == 'S') {
-                pgrad__strbuf_text(out, in_class ? "" : next == 's' ? "[" : "[^");
-                pgrad__strbuf_text(out, WHITE_SPACE);
-                pgrad__strbuf_text(out, in_class ? "" : "]");
-            } else {
-                pgrad__strbuf_append(out, pattern + i - 1, 2);
-            }
-            continue;
+    for (size_t i = 0, n; i < length; i += n) {
+        const int escapes = pattern[i] == '\\' && i + 1 < length;
+        const char next = escapes ? pattern[i + 1] : '\0';
+        n = escapes ? 2 : pattern[i] == '[' ? class_part(pattern + i, length - i, in_class) : 1;
+        if (next == 'S' && in_class)
+            return pgrad__fail(PGRAD_E_UNSUPPORTED,
+                               "%s: \\S inside a character class is not built", origin);
+        if (next == 's' || next == 'S') {
+            pgrad__strbuf_text(out, in_class ? "" : next == 's' ? "[" : "[^");
+            pgrad__strbuf_text(out, WHITE_SPACE);
+            pgrad__strbuf_text(out, in_class ? "" : "]");
+        } else {
+            pgrad__strbuf_append(out, pattern + i, n);
         }
-        if (!in_class && c == '[') {
-            in_class = 1;
-            pgrad__strbuf_append(out, &c, 1);
-            while (i + 1 < length &&
-                   (pattern[i + 1] == '^' || pattern[i + 1] == ']')) { /* literal ] first */
-                pgrad__strbuf_append(out, pattern + i + 1, 1);
-                if (pattern[++i] == ']')
-                    break;
-            }
-            continue;
-        }
-        if (in_class && c == ']')
-            in_class = 0;
-        pgrad__strbuf_append(out, &c, 1);
+        if (pattern[i] == '[' || pattern[i] == ']')
+            in_class = pattern[i] == '[';
     }
     return out->status;
 }

@@ -21,7 +21,7 @@ pgrad_status pgrad__special_add(pgrad__special *special, pgrad_context *context,
         return pgrad__fail(
             PGRAD_E_FORMAT,
             "added token %d: content: expected another than token %u's, found '%.*s'", token->id,
-            other, (int)(token->length < 64 ? token->length : 64), token->content);
+            other, pgrad__shown(token->length), token->content);
     special->context = special->by_content.context = context;
     PGRAD__TRY(pgrad__reserve(context, &special->tokens, &special->capacity, special->n + 1,
                               sizeof *special->tokens));

@@ -7,8 +7,8 @@
 typedef struct pgrad__added_token {
     char *content;
     size_t length;
-    char *
-        pattern; /* what is looked for in a text: NULL or the content as the normalizer leaves it */
+    char *pattern; /* what is looked for in a text: the content as the normalizer leaves it; NULL
+                    * where that is the content */
     size_t pattern_length;
     pgrad_token id;
     int special; /* matched only when the caller allows special tokens */

@@ -7,7 +7,6 @@
 #include "base/fail.h"
 #include "text/bpe_byte.h"
 #include "text/tokenizer_inside.h"
-#include "text/unicode.h"
 
 enum { MAX_IDS = 1 << 22, TOLD_EVERY = 4096 };
 
@@ -151,8 +150,8 @@ pgrad_status pgrad__tokenizer_set(pgrad_tokenizer *tokenizer, uint32_t id, const
         if (token->length != length || memcmp(tokenizer->bytes + token->offset, bytes, length) != 0)
             return pgrad__fail(
                 PGRAD_E_FORMAT, "token id %u belongs to two tokens, '%.*s' and '%.*s'", id,
-                (int)(token->length < 64 ? token->length : 64), tokenizer->bytes + token->offset,
-                (int)(length < 64 ? length : 64), bytes);
+                pgrad__shown(token->length), tokenizer->bytes + token->offset,
+                pgrad__shown(length), bytes);
         return PGRAD_OK;
     }
     if (length > UINT32_MAX - tokenizer->n_bytes)
@@ -207,7 +206,7 @@ static pgrad_status two_ids(const pgrad_tokenizer *tokenizer, uint32_t id)
                              token->length, &other);
     return pgrad__fail(
         PGRAD_E_FORMAT, "token ids %u and %u: expected two texts, found '%.*s' twice", other, id,
-        (int)(token->length < 64 ? token->length : 64), tokenizer->bytes + token->offset);
+        pgrad__shown(token->length), tokenizer->bytes + token->offset);
 }
 
 pgrad_status pgrad__tokenizer_index(pgrad_tokenizer *tokenizer)
@@ -251,11 +250,22 @@ pgrad_status pgrad__tokenizer_merge(pgrad_tokenizer *tokenizer, const char *left
         !pgrad__hashmap_get(&tokenizer->vocabulary, bytes, n + m, &merge.id))
         return pgrad__fail(PGRAD_E_FORMAT,
                            "'%.*s' with '%.*s': a part or the whole is not in the vocabulary",
-                           (int)(left_length < 64 ? left_length : 64), left,
-                           (int)(right_length < 64 ? right_length : 64), right);
+                           pgrad__shown(left_length), left,
+                           pgrad__shown(right_length), right);
     tokenizer->merges_special |= tokenizer->tokens[merge.id].special;
     pgrad__merges_put(&tokenizer->merges, merge);
     return PGRAD_OK;
+}
+
+pgrad_status pgrad__tokenizer_merge_line(pgrad_tokenizer *tokenizer, const char *line,
+                                         size_t length, uint32_t rank)
+{
+    const char *space = memchr(line, ' ', length), *end = line + length;
+    if (space == NULL || memchr(space + 1, ' ', (size_t)(end - space - 1)) != NULL)
+        return pgrad__fail(PGRAD_E_FORMAT, "expected two parts, found '%.*s'", pgrad__shown(length),
+                           line);
+    return pgrad__tokenizer_merge(tokenizer, line, (size_t)(space - line), space + 1,
+                                  (size_t)(end - space - 1), rank);
 }
 
 pgrad_status pgrad__tokenizer_split(pgrad_tokenizer *tokenizer, const char *pattern, size_t length,
@@ -275,7 +285,9 @@ pgrad_status pgrad__tokenizer_split(pgrad_tokenizer *tokenizer, const char *patt
 void pgrad__tokenizer_find_roles(pgrad_tokenizer *tokenizer)
 {
     static const char *const END_OF_TURN[] = {"<|im_end|>", "<|eot_id|>", "<end_of_turn>"};
-    for (size_t i = 0; i < 3 && tokenizer->roles[PGRAD_TOKEN_END_OF_TURN] < 0; i++) {
+    for (size_t i = 0; i < sizeof END_OF_TURN / sizeof END_OF_TURN[0] &&
+                       tokenizer->roles[PGRAD_TOKEN_END_OF_TURN] < 0;
+         i++) {
         const pgrad__added_token *token =
             pgrad__special_content(&tokenizer->added, END_OF_TURN[i], strlen(END_OF_TURN[i]));
         if (token != NULL)

@@ -20,16 +20,19 @@ static pgrad_status in_file(pgrad_status status, const char *path)
 
 /* ---- the files beside it ---- */
 
-/* A role's token: "</s>", or {"content": "</s>"}. */
+/* The text of a token: "</s>", or {"content": "</s>"}; NULL for others. */
+static const char *token_text(const pgrad__json *value, size_t *length)
+{
+    const char *text = pgrad__json_string(value, length);
+    return text != NULL ? text : pgrad__json_string(pgrad__json_get(value, "content"), length);
+}
+
 static pgrad_token role_token(const pgrad_tokenizer *t, const pgrad__json *value)
 {
     size_t length;
-    const char *text = pgrad__json_string(value, &length);
-    if (text == NULL)
-        text = pgrad__json_string(pgrad__json_get(value, "content"), &length);
-    if (text == NULL)
-        return -1;
-    const pgrad__added_token *token = pgrad__special_content(&t->added, text, length);
+    const char *text = token_text(value, &length);
+    const pgrad__added_token *token =
+        text == NULL ? NULL : pgrad__special_content(&t->added, text, length);
     return token == NULL ? -1 : token->id;
 }
 
@@ -49,29 +52,35 @@ static int is_kept(const pgrad_tokenizer *t, const char *name)
     return 0;
 }
 
+/* Loads a file of a folder: *data is NULL when it is not there. Both are to be freed. */
+static pgrad_status load_beside(pgrad_context *context, const char *folder, const char *name,
+                                char **path, char **data, size_t *size)
+{
+    *path = *data = NULL;
+    PGRAD__TRY(pgrad__path_join(context, folder, name, path));
+    if (pgrad__path_kind(*path) != PGRAD__PATH_FILE)
+        return PGRAD_OK;
+    return pgrad__file_load(context, *path, MAX_FILE, data, size);
+}
+
 /* Keeps a side file when it is there; a JSON one is asked for roles. */
 static pgrad_status read_side_file(pgrad_tokenizer *t, const char *folder, const char *name,
                                    int has_roles)
 {
     char *path, *data;
     size_t size;
+    pgrad__json *root = NULL;
     if (is_kept(t, name))
         return PGRAD_OK;
-    PGRAD__TRY(pgrad__path_join(t->context, folder, name, &path));
-    pgrad_status status = PGRAD_OK;
-    if (pgrad__path_kind(path) == PGRAD__PATH_FILE) {
-        status = pgrad__file_load(t->context, path, MAX_FILE, &data, &size);
-        if (status == PGRAD_OK) {
-            pgrad__json *root = NULL;
-            pgrad__tokenizer_keep(t, name, data, size);
-            if (has_roles)
-                status = pgrad__json_parse(t->context, data, size, path, &root);
-            if (status == PGRAD_OK && has_roles) {
-                read_roles(t, root);
-                pgrad__json_free(root);
-            }
-        }
+    pgrad_status status = load_beside(t->context, folder, name, &path, &data, &size);
+    if (data != NULL) {
+        pgrad__tokenizer_keep(t, name, data, size);
+        if (has_roles)
+            status = pgrad__json_parse(t->context, data, size, path, &root);
     }
+    if (root != NULL)
+        read_roles(t, root);
+    pgrad__json_free(root);
     pgrad__free(t->context, path);
     return status;
 }
@@ -148,9 +157,7 @@ static pgrad_status read_added(pgrad_tokenizer *t, const pgrad__json *vocabulary
 static int is_text(const pgrad__json *value, const char *text, size_t length)
 {
     size_t n;
-    const char *found = pgrad__json_string(value, &n);
-    if (found == NULL)
-        found = pgrad__json_string(pgrad__json_get(value, "content"), &n);
+    const char *found = token_text(value, &n);
     return found != NULL && n == length && memcmp(found, text, length) == 0;
 }
 
@@ -199,16 +206,11 @@ static pgrad_status parse_side_file(pgrad_context *context, const char *folder, 
 {
     char *path, *data;
     size_t size;
-    pgrad_status status = PGRAD_OK;
     *out = NULL;
-    PGRAD__TRY(pgrad__path_join(context, folder, name, &path));
-    if (pgrad__path_kind(path) == PGRAD__PATH_FILE) {
-        status = pgrad__file_load(context, path, MAX_FILE, &data, &size);
-        if (status == PGRAD_OK) {
-            status = pgrad__json_parse(context, data, size, path, out);
-            pgrad__free(context, data);
-        }
-    }
+    pgrad_status status = load_beside(context, folder, name, &path, &data, &size);
+    if (data != NULL)
+        status = pgrad__json_parse(context, data, size, path, out);
+    pgrad__free(context, data);
     pgrad__free(context, path);
     return status;
 }
@@ -249,17 +251,6 @@ static pgrad_status read_pair_vocabulary(pgrad_tokenizer *t, const pgrad__json *
     return in_file(index_pair(t), path);
 }
 
-static pgrad_status read_merge_line(pgrad_tokenizer *t, const char *line, size_t length,
-                                    uint32_t rank)
-{
-    const char *space = memchr(line, ' ', length);
-    if (space == NULL)
-        return pgrad__fail(PGRAD_E_FORMAT, "expected two parts, found '%.*s'",
-                           (int)(length < 64 ? length : 64), line);
-    return pgrad__tokenizer_merge(t, line, (size_t)(space - line), space + 1,
-                                  length - (size_t)(space + 1 - line), rank);
-}
-
 static size_t count_lines(const char *data, size_t size)
 {
     size_t lines = 0;
@@ -282,7 +273,7 @@ static pgrad_status read_merge_lines(pgrad_tokenizer *t, const char *data, size_
             length--;
         if (length == 0 || (length >= 8 && memcmp(line, "#version", 8) == 0))
             continue;
-        pgrad_status status = read_merge_line(t, line, length, rank++);
+        pgrad_status status = pgrad__tokenizer_merge_line(t, line, length, rank++);
         if (status != PGRAD_OK)
             return pgrad__fail_in(status, "line %u: ", number);
         PGRAD__TRY(pgrad__tokenizer_tick(t));

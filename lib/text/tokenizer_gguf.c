@@ -3,10 +3,10 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "base/utf8.h"
 #include "io/gguf.h"
 #include "text/tokenizer_gguf.h"
 #include "text/tokenizer_inside.h"
-#include "text/unicode.h"
 
 /* Types of tokens. */
 enum { TYPE_NORMAL = 1, TYPE_CONTROL = 3, TYPE_USER_DEFINED = 4, TYPE_UNUSED = 5 };
@@ -33,7 +33,7 @@ static pgrad_status in_element(const pgrad__gguf *gguf, const char *key, size_t 
     return status == PGRAD_OK ? PGRAD_OK : in_key(gguf, key, pgrad__fail_in(status, "[%zu]: ", i));
 }
 
-pgrad_status pgrad__gguf_pre_find(const pgrad__gguf *gguf, const pgrad__gguf_pre **out)
+static pgrad_status find_pre(const pgrad__gguf *gguf, const pgrad__gguf_pre **out)
 {
     static const char KEY[] = "tokenizer.ggml.pre";
     const char *text = "(none)";
@@ -47,7 +47,7 @@ pgrad_status pgrad__gguf_pre_find(const pgrad__gguf *gguf, const pgrad__gguf_pre
         }
     return in_key(gguf, KEY,
                   pgrad__fail(PGRAD_E_UNSUPPORTED, ": '%.*s' is not built",
-                              (int)(length < 40 ? length : 40), text));
+                              pgrad__shown(length), text));
 }
 
 static pgrad_status check_kind(const pgrad__gguf *gguf)
@@ -61,7 +61,7 @@ static pgrad_status check_kind(const pgrad__gguf *gguf)
     return in_key(gguf, KEY,
                   pgrad__fail(PGRAD_E_UNSUPPORTED,
                               ": expected gpt2 (byte-level BPE), found '%.*s', which is not built",
-                              (int)(length < 40 ? length : 40), text));
+                              pgrad__shown(length), text));
 }
 
 static pgrad_status add_token(pgrad_tokenizer *t, uint32_t id, const char *text, size_t length,
@@ -81,17 +81,16 @@ static pgrad_status add_token(pgrad_tokenizer *t, uint32_t id, const char *text,
 static pgrad_status read_token(pgrad_tokenizer *t, pgrad__hashmap *texts, size_t i, int32_t type,
                                const char *text, size_t length)
 {
-    size_t bad;
     int existing;
     uint32_t other = 0;
-    if (!pgrad__utf8_valid(text, length, &bad) || memchr(text, '\0', length) != NULL)
+    if (!pgrad__utf8_is_valid(text, length) || memchr(text, '\0', length) != NULL)
         return pgrad__fail(PGRAD_E_FORMAT, "expected UTF-8 without a NUL, found '%.*s'",
-                           (int)(length < 64 ? length : 64), text);
+                           pgrad__shown(length), text);
     PGRAD__TRY(pgrad__hashmap_put(texts, text, length, (uint32_t)i, &existing));
     if (existing) {
         (void)pgrad__hashmap_get(texts, text, length, &other);
         return pgrad__fail(PGRAD_E_FORMAT, "expected another text than token %u's, found '%.*s'",
-                           other, (int)(length < 64 ? length : 64), text);
+                           other, pgrad__shown(length), text);
     }
     if (type == TYPE_CONTROL || type == TYPE_USER_DEFINED)
         return add_token(t, (uint32_t)i, text, length, type == TYPE_CONTROL);
@@ -148,16 +147,6 @@ static pgrad_status read_tokens(pgrad_tokenizer *t, const pgrad__gguf *gguf)
     return status == PGRAD_OK ? PGRAD_OK : in_key(gguf, TOKENS, pgrad__fail_in(status, ": "));
 }
 
-static pgrad_status read_merge(pgrad_tokenizer *t, const char *text, size_t length, uint32_t rank)
-{
-    const char *space = length > 1 ? memchr(text + 1, ' ', length - 1) : NULL;
-    if (space == NULL)
-        return pgrad__fail(PGRAD_E_FORMAT, "expected two parts, found '%.*s'",
-                           (int)(length < 64 ? length : 64), text);
-    return pgrad__tokenizer_merge(t, text, (size_t)(space - text), space + 1,
-                                  length - (size_t)(space + 1 - text), rank);
-}
-
 static pgrad_status read_merges(pgrad_tokenizer *t, const pgrad__gguf *gguf)
 {
     size_t n;
@@ -167,7 +156,8 @@ static pgrad_status read_merges(pgrad_tokenizer *t, const pgrad__gguf *gguf)
         const char *text;
         size_t length;
         PGRAD__TRY(pgrad__gguf_array_string(gguf, MERGES, i, &text, &length));
-        PGRAD__TRY(in_element(gguf, MERGES, i, read_merge(t, text, length, (uint32_t)i)));
+        PGRAD__TRY(in_element(gguf, MERGES, i,
+                              pgrad__tokenizer_merge_line(t, text, length, (uint32_t)i)));
         PGRAD__TRY(pgrad__tokenizer_tick(t));
     }
     return PGRAD_OK;
@@ -227,7 +217,7 @@ static pgrad_status read_all(pgrad_tokenizer *t, const pgrad__gguf *gguf)
     if (pgrad__gguf_has(gguf, HUGGINGFACE))
         return read_huggingface(t, gguf, HUGGINGFACE);
     PGRAD__TRY(check_kind(gguf));
-    PGRAD__TRY(pgrad__gguf_pre_find(gguf, &pre));
+    PGRAD__TRY(find_pre(gguf, &pre));
     if (pre->digits)
         PGRAD__TRY(pgrad__tokenizer_split(t, "\\p{N}", 5, PGRAD__SPLIT_ISOLATED, 0, 0, "digits"));
     PGRAD__TRY(pgrad__tokenizer_split(t, pre->pattern, strlen(pre->pattern), PGRAD__SPLIT_ISOLATED,

@@ -13,8 +13,6 @@ typedef struct pgrad__gguf_pre {
     int ignore_merges, adds_bos;
 } pgrad__gguf_pre;
 
-pgrad_status pgrad__gguf_pre_find(const pgrad__gguf *gguf, const pgrad__gguf_pre **out);
-
 /* Makes tokenizer.json, tokenizer_config.json and chat_template.jinja and keeps them; no
  * tokenizer.json when pre is NULL, the file brought one. */
 pgrad_status pgrad__tokenizer_make_files(pgrad_tokenizer *tokenizer, const pgrad__gguf *gguf,

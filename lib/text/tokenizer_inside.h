@@ -60,8 +60,8 @@ struct pgrad_tokenizer {
     pgrad__split splits[PGRAD__MAX_SPLITS];
     uint32_t n_splits;
     pgrad__special added;
-    pgrad_token prefix_ids[PGRAD__MAX_ADDED_IDS],
-        suffix_ids[PGRAD__MAX_ADDED_IDS]; /* PGRAD_ENCODE_ADD */
+    /* What PGRAD_ENCODE_ADD puts around a text. */
+    pgrad_token prefix_ids[PGRAD__MAX_ADDED_IDS], suffix_ids[PGRAD__MAX_ADDED_IDS];
     uint32_t n_prefix, n_suffix;
     pgrad_token roles[PGRAD__N_ROLES]; /* by PGRAD_TOKEN_* */
     pgrad__kept_file files[8];
@@ -108,10 +108,12 @@ pgrad_status pgrad__tokenizer_read_vocabulary(pgrad_tokenizer *tokenizer,
  * for two ids of the same bytes, or none at all. */
 pgrad_status pgrad__tokenizer_index(pgrad_tokenizer *tokenizer);
 
-/* A merge of two tokens as spelled. */
+/* A merge of two tokens as spelled; or of the two in "LEFT RIGHT". */
 pgrad_status pgrad__tokenizer_merge(pgrad_tokenizer *tokenizer, const char *left,
                                     size_t left_length, const char *right, size_t right_length,
                                     uint32_t rank);
+pgrad_status pgrad__tokenizer_merge_line(pgrad_tokenizer *tokenizer, const char *line,
+                                         size_t length, uint32_t rank);
 
 /* Appends a split by a pattern. */
 pgrad_status pgrad__tokenizer_split(pgrad_tokenizer *tokenizer, const char *pattern, size_t length,
@@ -129,7 +131,7 @@ void pgrad__tokenizer_keep(pgrad_tokenizer *tokenizer, const char *name, char *d
 
 /* ---- encoding (encode.c) ---- */
 
-/* Appends the ids of a text without added tokens' template. */
+/* Collects the ids of a text, without what PGRAD_ENCODE_ADD puts around it. */
 typedef struct pgrad__encoder {
     const pgrad_tokenizer *tokenizer;
     pgrad__regex_match *match;

@@ -79,25 +79,19 @@ pgrad_status pgrad__tokenizer_read_vocabulary(pgrad_tokenizer *t, const pgrad__j
 static pgrad_status read_merge(pgrad_tokenizer *t, const pgrad__json *merge, const char *path,
                                uint32_t rank)
 {
-    size_t left_length, right_length;
-    const char *left = pgrad__json_string(merge, &left_length), *right;
-    if (left != NULL) {
-        const char *space = memchr(left, ' ', left_length), *end = left + left_length;
-        if (left_length >= 8 && memcmp(left, "#version", 8) == 0)
-            return PGRAD_OK;
-        if (space == NULL || memchr(space + 1, ' ', (size_t)(end - space - 1)) != NULL)
-            return malformed(path, "two parts", merge);
-        right = space + 1;
-        right_length = (size_t)(end - right);
-        left_length = (size_t)(space - left);
-    } else {
-        left = pgrad__json_string(pgrad__json_at(merge, 0), &left_length);
-        right = pgrad__json_string(pgrad__json_at(merge, 1), &right_length);
-        if (pgrad__json_type(merge) != PGRAD__JSON_ARRAY || pgrad__json_count(merge) != 2 ||
-            left == NULL || right == NULL)
-            return malformed(path, "two parts", merge);
-    }
-    pgrad_status status = pgrad__tokenizer_merge(t, left, left_length, right, right_length, rank);
+    size_t left_length, right_length, length;
+    const char *line = pgrad__json_string(merge, &length);
+    const char *left = pgrad__json_string(pgrad__json_at(merge, 0), &left_length);
+    const char *right = pgrad__json_string(pgrad__json_at(merge, 1), &right_length);
+    pgrad_status status;
+    if (line != NULL && length >= 8 && memcmp(line, "#version", 8) == 0)
+        return PGRAD_OK;
+    if (line != NULL)
+        status = pgrad__tokenizer_merge_line(t, line, length, rank);
+    else if (left != NULL && right != NULL && pgrad__json_count(merge) == 2)
+        status = pgrad__tokenizer_merge(t, left, left_length, right, right_length, rank);
+    else
+        return malformed(path, "two parts", merge);
     return status == PGRAD_OK ? PGRAD_OK : pgrad__fail_in(status, "%s: ", path);
 }
 
@@ -112,6 +106,7 @@ static pgrad_status read_merges(pgrad_tokenizer *t, const pgrad__json *model)
     for (size_t i = 0; i < n; i++) {
         (void)snprintf(path, sizeof path, "model.merges[%zu]", i);
         PGRAD__TRY(read_merge(t, pgrad__json_at(merges, i), path, (uint32_t)i));
+        PGRAD__TRY(pgrad__tokenizer_tick(t));
     }
     return PGRAD_OK;
 }

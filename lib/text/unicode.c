@@ -18,27 +18,6 @@ size_t pgrad__utf8_announced(unsigned char lead)
     return lead >= 0xf0 && lead < 0xf5 ? 4 : 0;
 }
 
-int pgrad__utf8_valid(const char *text, size_t length, size_t *bad)
-{
-    size_t i = 0;
-    while (i < length) {
-        utf8proc_int32_t code;
-        if ((unsigned char)text[i] < 0x80) {
-            i++;
-            continue;
-        }
-        size_t rest = length - i < 4 ? length - i : 4;
-        utf8proc_ssize_t n =
-            utf8proc_iterate((const utf8proc_uint8_t *)text + i, (utf8proc_ssize_t)rest, &code);
-        if (n <= 0) {
-            *bad = i;
-            return 0;
-        }
-        i += (size_t)n;
-    }
-    return 1;
-}
-
 size_t pgrad__utf8_next(const char *text, size_t rest, uint32_t *code)
 {
     utf8proc_int32_t read;

@@ -1,11 +1,9 @@
-/* Unicode through utf8proc: decoding, categories, NFC. Not regular expressions. */
+/* Unicode through utf8proc: decoding, categories, NFC. Not regular expressions, nor whether bytes
+ * are UTF-8 at all: that is base/utf8.h. */
 #ifndef PGRAD_TEXT_UNICODE_H
 #define PGRAD_TEXT_UNICODE_H
 
 #include <policygrad/types.h>
-
-/* 1 when text is valid UTF-8; else 0 and the offset of the first bad byte. */
-int pgrad__utf8_valid(const char *text, size_t length, size_t *bad);
 
 /* Decodes the character at text (rest > 0): its bytes, *code its number; a byte that is no UTF-8 is
  * one character, U+FFFD. */

@@ -122,6 +122,25 @@ START_TEST(al03_limit)
 }
 END_TEST
 
+/* The peak is of blocks that were had: one the host refuses was never held. */
+START_TEST(a_refused_block_is_no_peak)
+{
+    counting c = {0};
+    pgrad_context *context = NULL;
+    char *a = NULL;
+    OK(create(&c, 0, &context));
+    const uint64_t now = context->memory_now, peak = context->memory_peak;
+    c.fail_at = c.n_calls + 1;
+    FAILS(PGRAD_E_NOMEM, "refused", pgrad__alloc(context, 1 << 20, 1, &a));
+    ck_assert_uint_eq(context->memory_now, now);
+    ck_assert_uint_eq(context->memory_peak, peak);
+    OK(pgrad__alloc(context, 1 << 10, 1, &a));
+    ck_assert_uint_eq(context->memory_peak, context->memory_now > peak ? context->memory_now : peak);
+    pgrad__free(context, a);
+    pgrad_context_free(context);
+}
+END_TEST
+
 START_TEST(realloc_keeps_contents)
 {
     counting c = {0};
@@ -211,6 +230,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, empty_blocks_are_blocks);
     tcase_add_test(tests, al02_sizes_that_overflow);
     tcase_add_test(tests, al03_limit);
+    tcase_add_test(tests, a_refused_block_is_no_peak);
     tcase_add_test(tests, realloc_keeps_contents);
     tcase_add_test(tests, reserve_doubles);
     tcase_add_test(tests, al01_context_without_memory);

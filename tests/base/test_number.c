@@ -54,7 +54,8 @@ END_TEST
 
 START_TEST(refuses_what_is_no_number)
 {
-    static const char *const texts[] = {"", " 1", "1 ", "1x", "x", "1,5", "--1", "\n1", ".", "e5", "1e"};
+    static const char *const texts[] = {"", " 1", "1 ", "1x", "x", "1,5", "--1", "\n1", "\r1", "\v1", ".", "e5", "1e",
+                                        "0x10", "0X1p3"};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
         double value = 77;
         ck_assert_msg(!pgrad__parse_real(texts[i], &value), "'%s' was read", texts[i]);

@@ -449,7 +449,8 @@ START_TEST(folder_refuses)
 {
     pgrad__folder folder = {0};
     put_text_file("f", "x");
-    FAILS(PGRAD_E_IO, "expected a folder", pgrad__folder_open(context, in_folder("f"), &folder));
+    FAILS(PGRAD_E_IO, "found a file", pgrad__folder_open(context, in_folder("f"), &folder));
+    FAILS(PGRAD_E_IO, "found a device", pgrad__folder_open(context, "/dev/null", &folder));
     FAILS(PGRAD_E_IO, strerror(ENOENT), pgrad__folder_open(context, in_folder("no/m"), &folder));
     ck_assert_ptr_null(folder.path);
     ck_assert_int_eq(count_entries(test_folder), 1);

@@ -246,6 +246,8 @@ START_TEST(cf02_members_with_checks)
         ck_assert_msg(strstr(pgrad_error_message(), WRONG[i][1]) != NULL, "%s",
                       pgrad_error_message());
     }
+    FAILS(PGRAD_E_FORMAT, "", pgrad__json_require_u32(root, NULL, "missing", 0, 8, &u));
+    ck_assert_str_eq(pgrad_error_message(), "missing: expected a whole number, found nothing");
     ck_assert_uint_eq(u, 8); /* left alone */
     FAILS(PGRAD_E_FORMAT, "from 1 to 7", pgrad__json_require_u32(root, "o", "good", 1, 7, &u));
     FAILS(PGRAD_E_FORMAT, "from 9 to 9", pgrad__json_optional_u32(root, "o", "good", 9, 9, 9, &u));

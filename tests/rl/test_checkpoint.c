@@ -10,6 +10,7 @@
 
 #include "../failing_allocator.h"
 #include "io/checkpoint_file.h"
+#include "io/little_endian.h"
 #include "rl/advantage.h"
 #include "rl/checkpoint.h"
 #include "rl/optimizer.h"

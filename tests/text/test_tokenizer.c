@@ -1,6 +1,8 @@
 /* Tokenizers on small files made here. Names carry the row (TK, PR) of the catalogue of bad inputs they check. */
 #include "text_test.h"
 
+#include "text/regex.h"
+
 START_TEST(encodes_and_decodes)
 {
     pgrad_tokenizer *t = load_parts((parts){0});
@@ -319,7 +321,7 @@ START_TEST(fields_have_their_types)
         {{.model = "\"unk_token\":3,"}, "model.unk_token: expected a string, found 3"},
         {{.model = "\"end_of_word_suffix\":{},"}, "model.end_of_word_suffix: expected a string, found an object"},
         {{.vocabulary = ",\"zz\":\"7\""}, "model.vocab.zz: expected an id, found \"7\""},
-        {{.merges = "\"h e\",\"alone\""}, "model.merges[1]: expected two parts, found \"alone\""},
+        {{.merges = "\"h e\",\"alone\""}, "model.merges[1]: expected two parts, found 'alone'"},
         {{.added_tokens = ",7"}, "added_tokens[3].content: expected a string, found nothing"},
         {{.added_tokens = ",{\"content\":\"<x>\",\"id\":\"300\"}"}, "added_tokens[3].id: expected an id, found \"300\""},
         {{.added_tokens = ",{\"content\":\"<x>\",\"id\":300,\"special\":\"no\"}"},
@@ -503,6 +505,40 @@ START_TEST(tk08_expressions)
     FAILS(PGRAD_E_LIMIT, "regular expression", pgrad_tokenizer_encode(t, text, 65, 0, NULL, 0, &n));
     ck_assert_uint_eq(n, 99);
     pgrad_tokenizer_free(t);
+}
+END_TEST
+
+/* Where a class of an expression ends: \s in it stands for characters, behind it for a class. */
+START_TEST(tk08_classes_and_white_space)
+{
+    static const struct {
+        const char *pattern, *text;
+        size_t begin, end;
+    } cases[] = {
+        {"[^^]\\s", "^ a b", 2, 4},
+        {"[^]\\s]+", "] ab]", 2, 4},
+        {"[]\\s]+", "a] \t]b", 1, 5},
+        {"[[:digit:]\\s]+", "a1 2b", 1, 4},
+        {"[[:^digit:]]\\s", "1 a b", 2, 4},
+        {"[a[:]\\s+", "b:  c", 1, 4},
+        {"\\[\\s\\]", "a[ ]", 1, 4},
+        {"[\\]\\s]+", "a] b", 1, 3},
+        {"a\\S", "a ab", 2, 4},
+    };
+    pgrad__regex_match *match = NULL;
+    OK(pgrad__regex_match_create(&match));
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const char *pattern = cases[i].pattern, *text = cases[i].text;
+        pgrad__regex *regex = NULL;
+        int found = 0;
+        size_t begin = 0, end = 0;
+        OK(pgrad__regex_compile(context, pattern, strlen(pattern), "test", &regex));
+        OK(pgrad__regex_find(regex, match, text, strlen(text), 0, &found, &begin, &end));
+        ck_assert_msg(found && begin == cases[i].begin && end == cases[i].end, "%s: %d, %zu to %zu", pattern, found,
+                      begin, end);
+        pgrad__regex_free(regex);
+    }
+    pgrad__regex_match_free(match);
 }
 END_TEST
 
@@ -700,6 +736,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, tk06_templates);
     tcase_add_test(tests, tk07_what_is_not_built_is_refused_by_its_path);
     tcase_add_test(tests, tk08_expressions);
+    tcase_add_test(tests, tk08_classes_and_white_space);
     tcase_add_test(tests, tk09_nested_sequences);
     tcase_add_test(tests, tk10_bytes);
     tcase_add_test(tests, splits);

@@ -224,6 +224,13 @@ START_TEST(loading_tells_how_far_it_is)
     s = load_watched(put_tokenizer(&(parts){0}), UINT64_MAX, PGRAD_OK);
     ck_assert(s.calls == 2 && s.last == s.total);
     ck_assert_uint_eq(s.total, 261 + 5); /* tokens and merges */
+    bytes merges = {0};
+    for (int i = 0; i < 5000; i++)
+        put_text(&merges, i == 0 ? "\"h e\"" : ",\"h e\"");
+    put_number(&merges, 0, 1);
+    s = load_watched(put_tokenizer(&(parts){.merges = (const char *)merges.data}), UINT64_MAX, PGRAD_OK);
+    ck_assert_int_eq(s.calls, 3); /* merges are told of, too */
+    drop(&merges);
 }
 END_TEST
 

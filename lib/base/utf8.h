@@ -1,6 +1,6 @@
-/* Whether bytes are well-formed UTF-8, for names in files. Not for what characters mean. */
-#ifndef PGRAD_IO_UTF8_H
-#define PGRAD_IO_UTF8_H
+/* Whether bytes are well-formed UTF-8. Not what characters mean: that is text/unicode.h. */
+#ifndef PGRAD_BASE_UTF8_H
+#define PGRAD_BASE_UTF8_H
 
 #include <stddef.h>
 
@@ -25,14 +25,18 @@ static inline size_t pgrad__utf8_size(const char *text, size_t length)
     return size;
 }
 
+/* Bytes in front of the first that are not well formed; length when all are. */
+static inline size_t pgrad__utf8_good_bytes(const char *text, size_t length)
+{
+    size_t at = 0, size = 1;
+    for (; at < length && size > 0; at += size)
+        size = pgrad__utf8_size(text + at, length - at);
+    return at;
+}
+
 static inline int pgrad__utf8_is_valid(const char *text, size_t length)
 {
-    for (size_t at = 0, size; at < length; at += size) {
-        size = pgrad__utf8_size(text + at, length - at);
-        if (size == 0)
-            return 0;
-    }
-    return 1;
+    return pgrad__utf8_good_bytes(text, length) == length;
 }
 
 #endif
