@@ -147,6 +147,23 @@ START_TEST(a_file_lists_its_parts)
     FAILS(PGRAD_E_STATE, "opened", pgrad_checkpoint_write(opened, file, NULL));
     FAILS(PGRAD_E_STATE, "opened", pgrad_checkpoint_add(opened, "x", PGRAD_KIND_MODEL, r.model));
     FAILS(PGRAD_E_STATE, "not opened", pgrad_checkpoint_restore(r.checkpoint, "policy", 0, r.model));
+    pgrad_checkpoint_part part = {.struct_size = sizeof part};
+    FAILS(PGRAD_E_INVALID, "checkpoint_get_part: checkpoint is NULL", pgrad_checkpoint_get_part(NULL, 0, &part));
+    FAILS(PGRAD_E_INVALID, "checkpoint_get_part: index: expected below 8, found 8",
+          pgrad_checkpoint_get_part(opened, N_PARTS + 1, &part));
+    FAILS(PGRAD_E_INVALID, "checkpoint_get_text: an argument is NULL",
+          pgrad_checkpoint_get_text(opened, "notes", text, 16, NULL));
+    FAILS(PGRAD_E_INVALID, "checkpoint_restore: name or handle is NULL, or 99 is no kind of handle",
+          pgrad_checkpoint_restore(opened, "policy", 99, r.model));
+    FAILS(PGRAD_E_INVALID, "checkpoint_restore: name or handle is NULL",
+          pgrad_checkpoint_restore(opened, "policy", PGRAD_KIND_MODEL, NULL));
+    pgrad_context *other = test_context(PGRAD_KERNELS_AUTO, 1);
+    pgrad_sampler *stranger;
+    OK(pgrad_sampler_create(other, NULL, &stranger));
+    FAILS(PGRAD_E_MISMATCH, "checkpoint_restore: 'sampler' is of another context",
+          pgrad_checkpoint_restore(opened, "sampler", PGRAD_KIND_SAMPLER, stranger));
+    pgrad_sampler_free(stranger);
+    pgrad_context_free(other);
     pgrad_checkpoint_free(opened);
     drop_run(&r);
 }
@@ -178,6 +195,12 @@ START_TEST(bad_arguments)
     FAILS(PGRAD_E_INVALID, "keep", pgrad_checkpoint_write(r.checkpoint, file, &params));
     FAILS(PGRAD_E_INVALID, "path", pgrad_checkpoint_write(r.checkpoint, "", NULL));
     FAILS(PGRAD_E_IO, "a folder", pgrad_checkpoint_write(r.checkpoint, folder, NULL));
+    FAILS(PGRAD_E_INVALID, "checkpoint_write: checkpoint is NULL", pgrad_checkpoint_write(NULL, file, NULL));
+    FAILS(PGRAD_E_INVALID, "checkpoint_create: out is NULL", pgrad_checkpoint_create(r.context, NULL));
+    FAILS(PGRAD_E_INVALID, "checkpoint_add_text: an argument is NULL",
+          pgrad_checkpoint_add_text(r.checkpoint, "notes", NULL, 3));
+    FAILS(PGRAD_E_INVALID, "checkpoint_wait: checkpoint is NULL", pgrad_checkpoint_wait(NULL));
+    FAILS(PGRAD_E_INVALID, "checkpoint_open: path or out is NULL", pgrad_checkpoint_open(r.context, file, NULL));
     pgrad_sampler_free(stranger);
     pgrad_context_free(other);
     drop_run(&r);

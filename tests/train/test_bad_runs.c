@@ -7,6 +7,20 @@ START_TEST(bad_runs_are_refused)
 {
     setting s = make(1);
     const size_t before = n_scored;
+    const pgrad_prompts some = make_prompts(PROMPTS);
+    const struct {
+        pgrad_model *model;
+        pgrad_reward *reward;
+        const pgrad_prompts *prompts;
+        const char *text;
+    } missing[] = {{NULL, s.reward, &some, "train: model is NULL"},
+                   {s.model, NULL, &some, "train: reward is NULL"},
+                   {s.model, s.reward, NULL, "train: prompts is NULL"}};
+    for (int k = 0; k < 3; k++) {
+        ck_assert_int_eq(pgrad_train(missing[k].model, NULL, missing[k].reward, missing[k].prompts, &s.params, NULL),
+                         PGRAD_E_INVALID);
+        ck_assert_str_eq(pgrad_error_message(), missing[k].text);
+    }
     pgrad_objective_params params;
     pgrad_objective *objective;
     s.params.prompts_per_step = PROMPTS + 1;
@@ -20,7 +34,20 @@ START_TEST(bad_runs_are_refused)
     (void)run(&s, PGRAD_E_INVALID);
     ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "reference"));
     pgrad_objective_free(objective);
+    pgrad_objective_params_init(&params, sizeof params);
+    params.loss = PGRAD_LOSS_REINFORCE;
+    ck_assert_int_eq(pgrad_objective_create(s.model, &params, &objective), PGRAD_OK);
+    s.params.objective = objective;
+    s.params.epochs_per_step = 2;
+    (void)run(&s, PGRAD_E_INVALID);
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "train.epochs_per_step: 2 updates per rollout need the PPO_CLIP"));
+    pgrad_objective_free(objective);
+    s.params.epochs_per_step = 1;
     s.params.objective = NULL;
+    s.params.resume = 1;
+    (void)run(&s, PGRAD_E_INVALID);
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "train.resume: there is no checkpoint_path"));
+    s.params.resume = 0;
     s.params.metrics_path = "/nonexistent/metrics";
     (void)run(&s, PGRAD_E_IO);
     s.params.metrics_path = NULL;
