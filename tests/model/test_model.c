@@ -134,6 +134,81 @@ START_TEST(bad_arguments)
 }
 END_TEST
 
+/* What the layers above put together is looked at before anything is computed. */
+START_TEST(batches_that_contradict_themselves)
+{
+    static const char *const expected[] = {
+        "sequence 0: its prefix is number 1", "sequence 0: 257 tokens behind 0, more than the context of 256",
+        "sequence 1: expected rows from 4 on, found 3 from 5 on", "expected sequences over 8 rows, found 7",
+        "target 0: row 7 of 7"};
+    static const pgrad_token ids[] = {1, 2, 3, 4};
+    pgrad_model *model = golden_model(context, "tiny_llama");
+    pgrad__pass *pass = NULL;
+    float logprob[8];
+    OK(pgrad__pass_create(model, &pass));
+    for (int k = 0; k < 5; k++) {
+        test_batch b = {0};
+        batch_add(&b, ids, 4);
+        batch_add(&b, ids, 3);
+        OK(pgrad__model_score(model, pass, &b.batch, logprob, NULL));
+        if (k == 0)
+            b.sequences[0].prefix = 1;
+        if (k == 1)
+            b.sequences[0].n_rows = 257;
+        if (k == 2)
+            b.sequences[1].first_row = 5;
+        if (k == 3)
+            b.batch.n_rows = 8;
+        if (k == 4)
+            b.rows[0] = 7;
+        FAILS(k == 1 ? PGRAD_E_LIMIT : PGRAD_E_INTERNAL, expected[k],
+              pgrad__model_score(model, pass, &b.batch, logprob, NULL));
+    }
+    test_batch b = {0};
+    batch_add(&b, ids, 4);
+    pgrad__pass_set_deadline(pass, 0.0);
+    FAILS(PGRAD_E_DEADLINE, "the time of the pass is over", pgrad__model_score(model, pass, &b.batch, logprob, NULL));
+    pgrad__pass_free(pass);
+    pgrad_model_free(model);
+}
+END_TEST
+
+START_TEST(spans_that_contradict_themselves)
+{
+    static const char *const expected[] = {"span 0: 0 tokens at position 0, context 256", "span 0: page 1 of 1",
+                                           "span 0: logits of 5 tokens of 4",
+                                           "span 0: 1 shared pages in front of position 0"};
+    static const pgrad_token ids[] = {1, 2, 3, 4};
+    pgrad_model *model = golden_model(context, "tiny_llama");
+    pgrad__pass *pass = NULL;
+    pgrad__kv_cache *cache = NULL;
+    float logits[101];
+    uint32_t page, more;
+    OK(pgrad__pass_create(model, &pass));
+    OK(pgrad__kv_cache_create(model, 1, PGRAD_KV_F32, &cache));
+    OK(pgrad__kv_cache_take(cache, &page));
+    FAILS(PGRAD_E_INTERNAL, "the cache of 1 pages is full", pgrad__kv_cache_take(cache, &more));
+    for (int k = 0; k < 4; k++) {
+        pgrad__decode_span span = {.tokens = ids, .n_tokens = 4, .pages = &page, .n_logits = 1};
+        const uint32_t beyond = 1;
+        OK(pgrad__model_decode(model, pass, cache, &span, 1, logits));
+        if (k == 0)
+            span.n_tokens = 0;
+        if (k == 1)
+            span.pages = &beyond;
+        if (k == 2)
+            span.n_logits = 5;
+        if (k == 3)
+            span.n_shared_pages = 1;
+        FAILS(k == 0 ? PGRAD_E_LIMIT : PGRAD_E_INTERNAL, expected[k],
+              pgrad__model_decode(model, pass, cache, &span, 1, logits));
+    }
+    pgrad__kv_cache_free(cache);
+    pgrad__pass_free(pass);
+    pgrad_model_free(model);
+}
+END_TEST
+
 START_TEST(snapshot_stays)
 {
     pgrad_model *model = golden_model(context, "tiny_gpt2"), *copy = NULL;
@@ -233,6 +308,8 @@ int main(void)
     tcase_add_test(tests, context_of_params);
     tcase_add_loop_test(tests, tensors_in_and_out, 0, 2);
     tcase_add_test(tests, bad_arguments);
+    tcase_add_test(tests, batches_that_contradict_themselves);
+    tcase_add_test(tests, spans_that_contradict_themselves);
     tcase_add_test(tests, snapshot_stays);
     tcase_add_test(tests, busy_is_told);
     tcase_add_test(tests, created_from_a_seed);
