@@ -207,6 +207,39 @@ START_TEST(bad_arguments)
 }
 END_TEST
 
+static int32_t write_inside(void *user, const pgrad_rollout *rollout, uint32_t first, uint32_t count,
+                            pgrad_scores *scores)
+{
+    run *r = user;
+    FAILS(PGRAD_E_BUSY, "checkpoint: called from inside a callback of the rollout",
+          pgrad_checkpoint_write(r->checkpoint, file, NULL));
+    return score(NULL, rollout, first, count, scores);
+}
+
+/* A rollout that is being worked on cannot be written; nor are there parts without end. */
+START_TEST(too_early_and_too_many)
+{
+    run r;
+    char name[16];
+    pgrad_reward *inside = NULL;
+    ck_assert(make_run(&r, &CASES[0]));
+    sample(&r, 0);
+    OK(pgrad_reward_create(r.context, "inside", write_inside, &r, NULL, &inside));
+    OK(pgrad_reward_apply(inside, r.rollout));
+    ck_assert_int_ne(access(file, F_OK), 0);
+    pgrad_reward_free(inside);
+    for (int i = N_PARTS + 1; i <= 1024; i++) {
+        snprintf(name, sizeof name, "text %d", i);
+        if (i < 1024)
+            OK(pgrad_checkpoint_add_text(r.checkpoint, name, "x", 1));
+    }
+    FAILS(PGRAD_E_LIMIT, "checkpoint_add: at most 1024 parts",
+          pgrad_checkpoint_add_text(r.checkpoint, name, "x", 1));
+    ck_assert_uint_eq(pgrad_checkpoint_count(r.checkpoint), 1024);
+    drop_run(&r);
+}
+END_TEST
+
 /* CK12: another model, storage, optimizer or option is refused by name, and the handle stays as it was. */
 START_TEST(what_differs_is_refused)
 {
@@ -257,6 +290,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, one_file_for_all_kernel_sets);
     tcase_add_test(tests, a_file_lists_its_parts);
     tcase_add_test(tests, bad_arguments);
+    tcase_add_test(tests, too_early_and_too_many);
     tcase_add_test(tests, what_differs_is_refused);
 }
 

@@ -46,6 +46,47 @@ START_TEST(stops)
 }
 END_TEST
 
+static int32_t refuse_advantages(void *user, pgrad_rollout *rollout)
+{
+    (void)rollout;
+    ++*(int *)user;
+    return 0;
+}
+
+static int32_t refuse_checkpoint(void *user, pgrad_checkpoint *checkpoint)
+{
+    (void)checkpoint;
+    ++*(int *)user;
+    return -1;
+}
+
+START_TEST(callbacks_can_stop_a_run)
+{
+    char folder[] = "/tmp/pgrad-trainer-XXXXXX", path[96];
+    int calls = 0;
+    setting s = make(1);
+    s.params.on_advantages = refuse_advantages;
+    s.params.on_advantages_user = &calls;
+    pgrad_train_report report = run(&s, PGRAD_E_CALLBACK);
+    ck_assert_str_eq(pgrad_error_message(), "train.on_advantages asked to stop");
+    ck_assert_uint_eq(report.steps, 0);
+    ck_assert_uint_eq(report.stopped, PGRAD_STOPPED_ERROR);
+    s.params.on_advantages = NULL;
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/run.pgrad", folder);
+    s.params.checkpoint_path = path;
+    s.params.checkpoint_every = 2;
+    s.params.on_checkpoint = refuse_checkpoint;
+    s.params.on_checkpoint_user = &calls;
+    report = run(&s, PGRAD_E_CALLBACK);
+    ck_assert_str_eq(pgrad_error_message(), "train.on_checkpoint asked to stop");
+    ck_assert_uint_eq(report.steps, 2);
+    ck_assert_int_eq(calls, 2);
+    ck_assert_int_eq(rmdir(folder), 0); /* nothing was written */
+    drop(&s);
+}
+END_TEST
+
 /* Lets the time of a run go by as soon as its rollout has begun. */
 static int32_t dawdle(void *user, const char *what, uint64_t done, uint64_t total)
 {
@@ -360,6 +401,7 @@ END_TEST
 static void add(TCase *cases)
 {
     tcase_add_test(cases, stops);
+    tcase_add_test(cases, callbacks_can_stop_a_run);
     tcase_add_test(cases, the_time_ends_in_a_rollout);
     tcase_add_test(cases, steps_are_predicted_from_the_fourth_on);
     tcase_add_loop_test(cases, two_runs_are_alike, 0, 2);
