@@ -5,8 +5,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 sh tests/packages.sh check@check valgrind:valgrind
-[ $# -gt 0 ] || set -- append checkpoint_file dequant file gguf json safetensors tensor_file chat tokenizer tokenizer_folder \
-    tokenizer_gguf config config_gguf bad_files
+[ $# -gt 0 ] || set -- append checkpoint_file dequant file gguf gguf_tensors json safetensors safetensors_shards \
+    safetensors_write tensor_file chat tokenizer tokenizer_folder tokenizer_gguf config config_gguf bad_files
 build=${BUILD:-build}
 if [ ! -f "$build/build.ninja" ]; then
     meson setup "$build" >"$build.log" 2>&1 || { cat "$build.log"; exit 1; }

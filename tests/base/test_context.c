@@ -59,6 +59,15 @@ START_TEST(th03_what_is_refused)
     pgrad_context_free(NULL);
     pgrad__scope scope;
     FAILS(PGRAD_E_INVALID, "NULL", pgrad__enter(NULL, &scope));
+    pgrad_context_info info = {.struct_size = sizeof info};
+    FAILS(PGRAD_E_INVALID, "context_get_info: context is NULL", pgrad_context_get_info(NULL, &info));
+    FAILS(PGRAD_E_INVALID, "context_set_log: context is NULL", pgrad_context_set_log(NULL, NULL, NULL, 0));
+    FAILS(PGRAD_E_INVALID, "context_set_progress: context is NULL", pgrad_context_set_progress(NULL, NULL, NULL));
+    pgrad_context_cancel(NULL);
+    pgrad_context_clear_cancel(NULL);
+    OK(pgrad_context_create(NULL, &context));
+    FAILS(PGRAD_E_INVALID, "context_get_info: out is NULL", pgrad_context_get_info(context, NULL));
+    pgrad_context_free(context);
 }
 END_TEST
 

@@ -208,6 +208,10 @@ START_TEST(fields_by_text)
         ck_assert_mem_eq(&p, &before, sizeof p);
     }
     FAILS(PGRAD_E_INVALID, "nothing", pgrad_params_set("nothing", &p, "x", "1"));
+    FAILS(PGRAD_E_INVALID, "no option struct is called '(NULL)'", pgrad_params_set(NULL, &p, "top_k", "1"));
+    FAILS(PGRAD_E_INVALID, "params_set: an argument is NULL", pgrad_params_set("sampler", NULL, "top_k", "1"));
+    FAILS(PGRAD_E_INVALID, "params_set: an argument is NULL", pgrad_params_set("sampler", &p, NULL, "1"));
+    FAILS(PGRAD_E_INVALID, "params_set: an argument is NULL", pgrad_params_set("sampler", &p, "top_k", NULL));
     pgrad_train_params t;
     pgrad_train_params_init(&t, sizeof t);
     FAILS(PGRAD_E_INVALID, "train.steps: expected at least 1, found 0",
@@ -236,6 +240,8 @@ START_TEST(described_as_json)
     ck_assert_uint_eq(again, length);
     OK(pgrad_params_describe("backward", &p, json, length + 1, &again));
     FAILS(PGRAD_E_BUFFER, "", pgrad_params_describe("backward", &p, NULL, 0, &again));
+    FAILS(PGRAD_E_INVALID, "params_describe: length is NULL",
+          pgrad_params_describe("backward", &p, json, sizeof json, NULL));
     /* what is described can be set again, for every struct */
     for (size_t t = 0; t < pgrad__n_params_tables; t++) {
         const pgrad__params_table *table = &pgrad__params_tables[t];

@@ -88,6 +88,28 @@ static inline void same_weights(pgrad_model *a, pgrad_model *b)
     }
 }
 
+/* Of 60 tokens; free() them. */
+static inline float *logits_of(pgrad_model *model, size_t *n)
+{
+    pgrad_token tokens[70];
+    for (int i = 0; i < 60; i++)
+        tokens[i] = (i * 37 + 5) % 97;
+    *n = 60 * model->config.n_vocab;
+    float *out = malloc(*n * sizeof *out);
+    OK(pgrad_model_logits(model, tokens, 60, PGRAD_LOGITS_ALL, out, *n));
+    return out;
+}
+
+static inline void same_logits(pgrad_model *a, pgrad_model *b)
+{
+    size_t n, m;
+    float *left = logits_of(a, &n), *right = logits_of(b, &m);
+    ck_assert_uint_eq(n, m);
+    ck_assert(memcmp(left, right, n * sizeof *left) == 0);
+    free(left);
+    free(right);
+}
+
 /* golden.safetensors of a model. */
 static inline void golden_open(pgrad_context *context, const char *name, pgrad__tensor_set *set)
 {

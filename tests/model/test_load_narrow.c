@@ -110,19 +110,6 @@ START_TEST(rounded_and_smaller)
 }
 END_TEST
 
-static void same_logits(pgrad_model *a, pgrad_model *b)
-{
-    pgrad_token tokens[60];
-    float *left = malloc(sizeof(float) * 60 * 128), *right = malloc(sizeof(float) * 60 * 128);
-    for (int i = 0; i < 60; i++)
-        tokens[i] = (i * 37 + 5) % 97;
-    OK(pgrad_model_logits(a, tokens, 60, PGRAD_LOGITS_ALL, left, 60 * 128));
-    OK(pgrad_model_logits(b, tokens, 60, PGRAD_LOGITS_ALL, right, 60 * 128));
-    ck_assert(memcmp(left, right, 60 * a->config.n_vocab * sizeof *left) == 0);
-    free(left);
-    free(right);
-}
-
 /* What is saved is the widened model: in f32 it gives the same logits, to the bit, and loaded into the same
  * storage the same weights. A snapshot is the same too. */
 START_TEST(saved_and_copied)

@@ -124,6 +124,107 @@ START_TEST(pr09_nothing_to_do)
 }
 END_TEST
 
+/* What was not given is named. */
+START_TEST(missing_arguments)
+{
+    const pgrad_token id = 1;
+    const float value = 0.0f, *const nothing = NULL;
+    double normalizer = 7.0;
+    pgrad_rollout *rollout = make_rollout(&w, 1, 1, 4, 1), *no_rollout = NULL;
+    pgrad_sequence_info sequence = {.struct_size = sizeof sequence};
+    pgrad_rollout_info info = {.struct_size = sizeof info};
+    pgrad_step_report report;
+    pgrad_objective *objective = NULL;
+    pgrad_advantage *advantage = NULL;
+    pgrad_step_report_init(&report, sizeof report);
+    OK(pgrad_objective_create(w.model, NULL, &objective));
+    OK(pgrad_advantage_create(w.context, NULL, &advantage));
+    FAILS(PGRAD_E_INVALID, "rollout_create: model is NULL", pgrad_rollout_create(NULL, NULL, NULL, &no_rollout));
+    FAILS(PGRAD_E_INVALID, "rollout_create: out is NULL", pgrad_rollout_create(w.model, NULL, NULL, NULL));
+    FAILS(PGRAD_E_INVALID, "add_prompt: rollout is NULL", pgrad_rollout_add_prompt(NULL, &id, 1, NULL, NULL));
+    FAILS(PGRAD_E_INVALID, "add_sequence: rollout is NULL", pgrad_rollout_add_sequence(NULL, 0, &id, 1, NULL));
+    FAILS(PGRAD_E_INVALID, "set_data: an argument is NULL", pgrad_rollout_set_data(NULL, 0, "k", "v", 1));
+    FAILS(PGRAD_E_INVALID, "set_data: an argument is NULL", pgrad_rollout_set_data(rollout, 0, NULL, "v", 1));
+    FAILS(PGRAD_E_INVALID, "set_data: an argument is NULL", pgrad_rollout_set_data(rollout, 0, "k", NULL, 1));
+    FAILS(PGRAD_E_INVALID, "set_array: rollout is NULL", pgrad_rollout_set_array(NULL, PGRAD_OLD, 0, &value, 1));
+    FAILS(PGRAD_E_INVALID, "set_array: values is NULL", pgrad_rollout_set_array(rollout, PGRAD_OLD, 0, nothing, 1));
+    FAILS(PGRAD_E_INVALID, "rollout_sequence: rollout is NULL", pgrad_rollout_sequence(NULL, 0, &sequence));
+    FAILS(PGRAD_E_INVALID, "rollout_sequence: out is NULL", pgrad_rollout_sequence(rollout, 0, NULL));
+    FAILS(PGRAD_E_INVALID, "rollout_get_info: rollout is NULL", pgrad_rollout_get_info(NULL, &info));
+    FAILS(PGRAD_E_INVALID, "rollout_get_info: out is NULL", pgrad_rollout_get_info(rollout, NULL));
+    FAILS(PGRAD_E_INVALID, "rollout_report: rollout is NULL", pgrad_rollout_report(NULL, &report));
+    FAILS(PGRAD_E_INVALID, "rollout_report: report is NULL", pgrad_rollout_report(rollout, NULL));
+    FAILS(PGRAD_E_INVALID, "rollout_score: rollout is NULL", pgrad_rollout_score(NULL, w.model, PGRAD_OLD));
+    FAILS(PGRAD_E_INVALID, "rollout_score: model is NULL", pgrad_rollout_score(rollout, NULL, PGRAD_OLD));
+    FAILS(PGRAD_E_INVALID, "sampler_set_next_sequence: sampler is NULL", pgrad_sampler_set_next_sequence(NULL, 1));
+    FAILS(PGRAD_E_INVALID, "advantage_create: out is NULL", pgrad_advantage_create(w.context, NULL, NULL));
+    FAILS(PGRAD_E_INVALID, "advantage_apply: advantage is NULL", pgrad_advantage_apply(NULL, rollout));
+    FAILS(PGRAD_E_INVALID, "advantage_apply: rollout is NULL", pgrad_advantage_apply(advantage, NULL));
+    FAILS(PGRAD_E_INVALID, "objective_normalizer: an argument is NULL",
+          pgrad_objective_normalizer(NULL, rollout, NULL, 0, &normalizer));
+    FAILS(PGRAD_E_INVALID, "objective_normalizer: an argument is NULL",
+          pgrad_objective_normalizer(objective, rollout, NULL, 0, NULL));
+    FAILS(PGRAD_E_INVALID, "optimizer_set_lr: optimizer is NULL", pgrad_optimizer_set_lr(NULL, 0.1));
+    FAILS(PGRAD_E_INVALID, "optimizer_step: optimizer is NULL", pgrad_optimizer_step(NULL, NULL));
+    ck_assert_ptr_null(no_rollout);
+    ck_assert(normalizer == 7.0);
+    ck_assert_uint_eq(pgrad_rollout_count_groups(rollout), 0);
+    pgrad_advantage_free(advantage);
+    pgrad_objective_free(objective);
+    pgrad_rollout_free(rollout);
+}
+END_TEST
+
+/* A sequence of the host's own: what it may be, how many there may be, what may be set of it. */
+START_TEST(sequences_that_do_not_fit)
+{
+    const pgrad_token ids[] = {65, 66, 67, 68, 69};
+    const float values[] = {0.5f, NAN, 2.0f};
+    pgrad_rollout *rollout = make_rollout(&w, 1, 2, 4, 1);
+    pgrad_sequence_params params;
+    pgrad_sequence_info info = {.struct_size = sizeof info};
+    pgrad_prompt_params prompt;
+    pgrad_prompt_params_init(&prompt, sizeof prompt);
+    prompt.prefix = ids;
+    prompt.n_prefix = 5;
+    FAILS(PGRAD_E_LIMIT, "prompt.n_prefix: 5 tokens: max_new_tokens is 4",
+          pgrad_rollout_add_prompt(rollout, ids, 1, &prompt, NULL));
+    (void)add_text_prompt(rollout, "q", NULL);
+    FAILS(PGRAD_E_INVALID, "set_data: group: expected below 1, found 1",
+          pgrad_rollout_set_data(rollout, 1, "answer", "x", 1));
+    FAILS(PGRAD_E_INVALID, "add_sequence: at least one token", pgrad_rollout_add_sequence(rollout, 0, ids, 0, NULL));
+    FAILS(PGRAD_E_LIMIT, "add_sequence: 5 tokens: max_new_tokens is 4",
+          pgrad_rollout_add_sequence(rollout, 0, ids, 5, NULL));
+    pgrad_sequence_params_init(&params, sizeof params);
+    params.temperature = 1e-300;
+    FAILS(PGRAD_E_INVALID, "sequence.temperature: 1e-300 is too small",
+          pgrad_rollout_add_sequence(rollout, 0, ids, 2, &params));
+    params.temperature = 1.0;
+    params.finish = PGRAD_FINISH_NONE;
+    FAILS(PGRAD_E_INVALID, "sequence.finish: an added sequence must have ended",
+          pgrad_rollout_add_sequence(rollout, 0, ids, 2, &params));
+    ck_assert_uint_eq(pgrad_rollout_count(rollout), 0);
+    OK(pgrad_rollout_add_sequence(rollout, 0, ids, 3, NULL));
+    FAILS(PGRAD_E_LIMIT, "group 0 has its group_size = 1 sequences already",
+          pgrad_rollout_add_sequence(rollout, 0, ids, 3, NULL));
+    FAILS(PGRAD_E_INVALID, "rollout_sequence: index: expected below 1, found 1",
+          pgrad_rollout_sequence(rollout, 1, &info));
+    FAILS(PGRAD_E_INVALID, "set_array: which: expected REWARDS, ADVANTAGES, OLD, REFERENCE or MASK, found 99",
+          pgrad_rollout_set_array(rollout, 99, 0, values, 1));
+    FAILS(PGRAD_E_INVALID, "set_array: index: expected below 1, found 1",
+          pgrad_rollout_set_array(rollout, PGRAD_OLD, 1, values, 1));
+    FAILS(PGRAD_E_MISMATCH, "sequence 0 has 3 tokens: expected as many values, or 1, found 2",
+          pgrad_rollout_set_array(rollout, PGRAD_OLD, 0, values, 2));
+    FAILS(PGRAD_E_NUMERIC, "sequence 0, value 1 is nan", pgrad_rollout_set_array(rollout, PGRAD_OLD, 0, values, 3));
+    FAILS(PGRAD_E_INVALID, "sequence 0, mask 0: expected 0 or 1, found 0.5",
+          pgrad_rollout_set_array(rollout, PGRAD_MASK, 0, values, 1));
+    FAILS(PGRAD_E_INVALID, "which: expected CURRENT, OLD or REFERENCE, found 99",
+          pgrad_rollout_score(rollout, w.model, 99));
+    ck_assert_ptr_eq(pgrad_rollout_array(rollout, PGRAD_OLD, 0, NULL), NULL);
+    pgrad_rollout_free(rollout);
+}
+END_TEST
+
 /* Sizes whose product is beyond a 32-bit count, beyond memory, beyond what the context allows. */
 START_TEST(sp08_sizes_beyond_all_memory)
 {
@@ -261,6 +362,40 @@ START_TEST(rw12_cancelled_meanwhile)
 }
 END_TEST
 
+/* Advantages need rewards, of every sequence; and a penalty on divergence what it is measured against. */
+START_TEST(advantages_without_what_they_need)
+{
+    const pgrad_token ids[] = {65, 66};
+    const float value = 0.5f;
+    pgrad_rollout *rollout = make_rollout(&w, 2, 1, 4, 1);
+    pgrad_advantage_params params;
+    pgrad_advantage *advantage = NULL, *penalized = NULL;
+    OK(pgrad_advantage_create(w.context, NULL, &advantage));
+    pgrad_advantage_params_init(&params, sizeof params);
+    params.kl_beta = 0.1;
+    OK(pgrad_advantage_create(w.context, &params, &penalized));
+    (void)add_text_prompt(rollout, "q", NULL);
+    OK(pgrad_rollout_add_sequence(rollout, 0, ids, 2, NULL));
+    OK(pgrad_rollout_add_sequence(rollout, 0, ids, 1, NULL));
+    FAILS(PGRAD_E_STATE, "the rollout has no rewards yet", pgrad_advantage_apply(advantage, rollout));
+    OK(pgrad_rollout_set_array(rollout, PGRAD_REWARDS, 0, &value, 1));
+    FAILS(PGRAD_E_STATE, "sequence 1 has no reward", pgrad_advantage_apply(advantage, rollout));
+    OK(pgrad_rollout_set_array(rollout, PGRAD_REWARDS, 1, &value, 1));
+    OK(pgrad_advantage_apply(advantage, rollout));
+    FAILS(PGRAD_E_STATE, "advantage.kl_beta is 0.1, but sequence 0 has no REFERENCE",
+          pgrad_advantage_apply(penalized, rollout));
+    for (uint32_t i = 0; i < 2; i++)
+        OK(pgrad_rollout_set_array(rollout, PGRAD_REFERENCE, i, &value, 1));
+    FAILS(PGRAD_E_STATE, "sequence 0 has neither OLD nor LOGPROBS", pgrad_advantage_apply(penalized, rollout));
+    for (uint32_t i = 0; i < 2; i++)
+        OK(pgrad_rollout_set_array(rollout, PGRAD_OLD, i, &value, 1));
+    OK(pgrad_advantage_apply(penalized, rollout));
+    pgrad_advantage_free(penalized);
+    pgrad_advantage_free(advantage);
+    pgrad_rollout_free(rollout);
+}
+END_TEST
+
 /* ---- loss and optimizer ---- */
 
 typedef struct learner {
@@ -362,10 +497,13 @@ int main(void)
     tcase_add_test(tests, pr04_prompts_around_the_context);
     tcase_add_test(tests, pr07_ids_outside_the_vocabulary);
     tcase_add_test(tests, pr09_nothing_to_do);
+    tcase_add_test(tests, missing_arguments);
+    tcase_add_test(tests, sequences_that_do_not_fit);
     tcase_add_test(tests, sp08_sizes_beyond_all_memory);
     tcase_add_test(tests, rw05_groups_of_one);
     tcase_add_test(tests, rw10_callbacks_come_one_by_one);
     tcase_add_test(tests, rw12_cancelled_meanwhile);
+    tcase_add_test(tests, advantages_without_what_they_need);
     tcase_add_loop_test(tests, op05_no_advantage_at_all, 0, 2);
     tcase_add_test(tests, op07_nothing_to_train);
     tcase_add_test(tests, op08_a_reference_of_another_vocabulary);

@@ -108,6 +108,31 @@ START_TEST(chat_without_turns)
 }
 END_TEST
 
+START_TEST(chat_bad_arguments)
+{
+    pgrad_tokenizer *t = load_parts((parts){0});
+    pgrad_message messages[] = {{"user", "hi", 2}, {"tool", "x", 1}};
+    pgrad_token ids[32];
+    size_t n = 99;
+    FAILS(PGRAD_E_INVALID, "chat_format: an argument is NULL", pgrad_chat_format(NULL, messages, 1, 0, ids, 32, &n));
+    FAILS(PGRAD_E_INVALID, "chat_format: an argument is NULL", pgrad_chat_format(t, NULL, 1, 0, ids, 32, &n));
+    FAILS(PGRAD_E_INVALID, "chat_format: an argument is NULL", pgrad_chat_format(t, messages, 1, 0, NULL, 32, &n));
+    FAILS(PGRAD_E_INVALID, "chat_format: an argument is NULL", pgrad_chat_format(t, messages, 1, 0, ids, 32, NULL));
+    FAILS(PGRAD_E_INVALID, "chat_format: flags 0x100 are not known",
+          pgrad_chat_format(t, messages, 1, 0x100, ids, 32, &n));
+    FAILS(PGRAD_E_INVALID, "or two styles",
+          pgrad_chat_format(t, messages, 1, PGRAD_CHAT_CHATML | PGRAD_CHAT_PLAIN, ids, 32, &n));
+    FAILS(PGRAD_E_INVALID, "messages[1]: expected a text and a role of system, user, assistant, found role tool",
+          pgrad_chat_format(t, messages, 2, 0, ids, 32, &n));
+    messages[0].role = NULL;
+    FAILS(PGRAD_E_INVALID, "messages[0]", pgrad_chat_format(t, messages, 1, 0, ids, 32, &n));
+    messages[0] = (pgrad_message){"user", NULL, 2};
+    FAILS(PGRAD_E_INVALID, "messages[0]", pgrad_chat_format(t, messages, 1, 0, ids, 32, &n));
+    ck_assert_uint_eq(n, 99);
+    pgrad_tokenizer_free(t);
+}
+END_TEST
+
 START_TEST(chat_texts_beyond_the_limit)
 {
     pgrad_tokenizer *t = load_parts((parts){0});
@@ -132,6 +157,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, chat_in_chatml);
     tcase_add_test(tests, chat_as_the_templates_write_it);
     tcase_add_test(tests, chat_without_turns);
+    tcase_add_test(tests, chat_bad_arguments);
     tcase_add_test(tests, chat_texts_beyond_the_limit);
 }
 

@@ -146,6 +146,22 @@ START_TEST(pr01_empty_and_nul)
     OK(pgrad_tokenizer_decode(t, NULL, 0, 0, text, sizeof text, &n));
     ck_assert_uint_eq(n, 0);
     ck_assert_int_eq(text[0], '\0');
+    const char *piece = "left alone";
+    pgrad_decoder *decoder = NULL;
+    FAILS(PGRAD_E_INVALID, "tokenizer_load: path is NULL", pgrad_tokenizer_load(context, NULL, &t));
+    FAILS(PGRAD_E_INVALID, "tokenizer_load: out is NULL", pgrad_tokenizer_load(context, "t.json", NULL));
+    FAILS(PGRAD_E_INVALID, "tokenizer_decode: an argument is NULL",
+          pgrad_tokenizer_decode(t, NULL, 1, 0, text, sizeof text, &n));
+    FAILS(PGRAD_E_INVALID, "tokenizer_decode: an argument is NULL", pgrad_tokenizer_decode(t, ids, 1, 0, NULL, 8, &n));
+    FAILS(PGRAD_E_INVALID, "tokenizer_decode: flags 0x40 are not known",
+          pgrad_tokenizer_decode(t, ids, 1, 64, text, sizeof text, &n));
+    FAILS(PGRAD_E_INVALID, "decoder_create: an argument is NULL", pgrad_decoder_create(NULL, 0, &decoder));
+    FAILS(PGRAD_E_INVALID, "decoder_create: an argument is NULL", pgrad_decoder_create(t, 0, NULL));
+    FAILS(PGRAD_E_INVALID, "decoder_create: flags 0x40", pgrad_decoder_create(t, 64, &decoder));
+    FAILS(PGRAD_E_INVALID, "decoder_push: an argument is NULL", pgrad_decoder_push(NULL, 1, &piece, &n));
+    FAILS(PGRAD_E_INVALID, "decoder_finish: an argument is NULL", pgrad_decoder_finish(NULL, &piece, &n));
+    ck_assert_ptr_null(decoder);
+    ck_assert_str_eq(piece, "left alone");
     pgrad_tokenizer_free(t);
     pgrad_tokenizer_free(NULL);
     pgrad_decoder_free(NULL);

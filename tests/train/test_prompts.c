@@ -66,11 +66,55 @@ START_TEST(texts_become_ids)
 }
 END_TEST
 
+/* What a set of prompts may not be, by field and index. */
+START_TEST(sets_that_are_refused)
+{
+    static const char *const names[] = {"answer"};
+    const char *with_null[] = {"hey", NULL, "x"}, *with_bad[] = {"hey", "x", "\xff"};
+    const struct {
+        pgrad_status code;
+        const char *text;
+    } expected[] = {{PGRAD_E_UNSUPPORTED, "prompts: a newer program's field at byte "},
+                    {PGRAD_E_LIMIT, "prompts.n: at most 4294967295, found "},
+                    {PGRAD_E_INVALID, "prompts.columns: 1 announced, none given"},
+                    {PGRAD_E_INVALID, "prompts.texts[1] is NULL"},
+                    {PGRAD_E_FORMAT, "prompts.texts[2]: text: invalid UTF-8 at byte 0 of 1"},
+                    {PGRAD_E_UNSUPPORTED, "prompts.chat: chat_format: PGRAD_CHAT_GENERATE"}};
+    world w = begin_world(LLAMA_CONFIG); /* its tokenizer has no <|im_start|> */
+    for (size_t k = 0; k < sizeof expected / sizeof expected[0]; k++) {
+        struct {
+            pgrad_prompts prompts;
+            uint64_t newer;
+        } given = {.newer = 0};
+        pgrad_prompts *prompts = &given.prompts;
+        pgrad__prompt_set set;
+        pgrad_prompts_init(prompts, sizeof *prompts);
+        prompts->n = TEXTS;
+        prompts->texts = k == 3 ? with_null : k == 4 ? with_bad : texts;
+        if (k == 0) {
+            prompts->struct_size = sizeof given;
+            given.newer = 1;
+        }
+        if (k == 1)
+            prompts->n = (size_t)UINT32_MAX + 1;
+        if (k == 2) {
+            prompts->n_columns = 1;
+            prompts->column_names = names;
+        }
+        prompts->chat = k == 5;
+        FAILS(expected[k].code, expected[k].text,
+              pgrad__prompt_set_init(&set, w.model, w.tokenizer, prompts, 3));
+    }
+    end_world(&w);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("prompts");
     TCase *tcase = tcase_create("prompts");
     tcase_add_test(tcase, texts_become_ids);
+    tcase_add_test(tcase, sets_that_are_refused);
     suite_add_tcase(suite, tcase);
     return run_suite(suite);
 }
