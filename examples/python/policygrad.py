@@ -34,6 +34,7 @@ import ctypes.util
 import importlib
 import inspect
 import json
+import logging
 import math
 import os
 import pathlib
@@ -401,6 +402,8 @@ class _PlanParams(_Structure):
     reference: _U32
     memory_limit: _U64
     other_bytes: _U64
+    checkpoint: _U32
+    reserved: _U32
 
 
 @_mirror
@@ -426,6 +429,7 @@ class MemoryReport(_Structure):
     kv_storage: _U32
     moments_storage: _U32
     n_micro_batches: _U32
+    checkpoint: _U64
 
 
 @_mirror
@@ -855,16 +859,23 @@ class Handle:
         return made
 
 
+_logger = logging.getLogger("policygrad")
+
+
+def _to_logging(level: int, line: str) -> None:
+    _logger.log((logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)[level], "%s", line)
+
+
 class Context(Handle):
     """Threads, memory, log, progress, cancel: everything else hangs on one. params: n_threads, kernel_set,
-    memory_limit."""
+    memory_limit. Lines of its log go to logging.getLogger("policygrad"), until on_log."""
 
     _free = "pgrad_context_free"
 
     def __init__(self, library: Optional[Path] = None, **params: Any) -> None:
         load(library)
         # Callbacks see the listeners, not self, so that nothing is circular.
-        listeners: Dict[str, Any] = {"progress": None, "log": None}
+        listeners: Dict[str, Any] = {"progress": None, "log": _to_logging}
 
         def progress(user: Any, what: bytes, done: int, total: int) -> int:
             function = listeners["progress"]  # None: only lets Ctrl-C in
@@ -880,6 +891,7 @@ class Context(Handle):
         callback = _ProgressCallback(progress)
         super().__init__(self._make("pgrad_context_create", _params("context", params), kept=(callback, self._log)))
         _check(_library.pgrad_context_set_progress(self.live, callback, None))
+        _check(_library.pgrad_context_set_log(self.live, self._log, None, c_int32(LOG_INFO)))
 
     def _what(self) -> str:
         info = self.info()

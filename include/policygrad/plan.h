@@ -19,9 +19,10 @@
  * taken: rows to compute, a tenth more for recomputing, a little for every micro-batch; decoding fewer
  * sequences at once comes after that, narrower moments and then narrower keys and values last. It
  * depends on params and lengths alone: not on what is held at the moment, and neither on threads nor
- * on the kernel set (it is made for 8 threads and the widest kernels). pgrad_train plans so by itself;
- * a loop of the host's hands the report's choices to the calls that create. Without a limit everything
- * open has its default.
+ * on the kernel set (it is made for 8 threads and the widest kernels). pgrad_train plans so by itself,
+ * with a checkpoint's copy only where there is no limit: under one the copy is made where room is left,
+ * else the checkpoint is written before the run goes on. A loop of the host's hands the report's choices
+ * to the calls that create. Without a limit everything open has its default.
  *
  * Threads: safe, as reads of the model are. */
 #ifndef POLICYGRAD_PLAN_H
@@ -50,6 +51,9 @@ typedef struct pgrad_plan_params {
     uint32_t reference;          /* 1: a snapshot is kept and scored with; default 0 */
     uint64_t memory_limit;       /* bytes; 0, the default: the context's */
     uint64_t other_bytes;        /* what the host holds in the context beside all this; default 0 */
+    uint32_t checkpoint;         /* 1: weights and moments are copied for checkpoints written in the
+                                    background; default 0 */
+    uint32_t reserved;
 } pgrad_plan_params;
 
 /* Writes the size and the defaults, no more than size bytes. */
@@ -77,6 +81,7 @@ typedef struct pgrad_memory_report {
     uint32_t kv_storage;
     uint32_t moments_storage;
     uint32_t n_micro_batches; /* of one backward pass */
+    uint64_t checkpoint; /* bytes: the copy that a checkpoint in the background is written from */
 } pgrad_memory_report;
 
 /* Tells what a plan takes, the model included, with the choices made. plan may be NULL: the model

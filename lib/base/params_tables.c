@@ -204,6 +204,9 @@ static const pgrad__field PLAN_FIELDS[] = {
           "bytes, 0: the context's"),
     FIELD(U64, pgrad_plan_params, other_bytes, 0.0, 0.0, 18446744073709551615.0, 0, 0, NULL,
           "held beside all this"),
+    FIELD(FLAG, pgrad_plan_params, checkpoint, 0.0, 0.0, 1.0, 0, 0, NULL,
+          "weights and moments are copied for checkpoints"),
+    FIELD(RESERVED, pgrad_plan_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
 };
 
 static const pgrad__field BACKWARD_FIELDS[] = {

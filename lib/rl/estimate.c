@@ -118,9 +118,14 @@ void pgrad__need_moments(const pgrad__plan *plan, const pgrad_model *model,
                          const pgrad__choice *choice, pgrad__need *need)
 {
     pgrad_optimizer_params params = plan->optimizer;
+    pgrad__arena *const copy = &need->of[PGRAD__NEED_CHECKPOINT];
     params.moments = choice->moments;
     if (plan->has_optimizer)
         pgrad__optimizer_count(model, &params, &need->of[PGRAD__NEED_MOMENTS]);
+    if (plan->params.checkpoint)
+        pgrad__weights_count(model, copy);
+    if (plan->params.checkpoint && plan->has_optimizer)
+        pgrad__optimizer_count(model, &params, copy);
 }
 
 static void count_pass(const pgrad__pass_size *size, pgrad__need *need)

@@ -28,7 +28,7 @@ typedef struct pgrad__choice {
     uint32_t batch_size, micro_batch_tokens, recompute, kv_storage, moments;
 } pgrad__choice;
 
-/* Bytes of a part of a plan by name, in the order of pgrad_memory_report. */
+/* Bytes of a part of a plan by name, as pgrad_memory_report has them. */
 enum {
     PGRAD__NEED_WEIGHTS,
     PGRAD__NEED_GRADIENTS,
@@ -39,6 +39,7 @@ enum {
     PGRAD__NEED_ROLLOUT,
     PGRAD__NEED_REFERENCE,
     PGRAD__NEED_OTHER,
+    PGRAD__NEED_CHECKPOINT,
     PGRAD__N_NEEDS
 };
 typedef struct pgrad__need {
@@ -51,7 +52,7 @@ void pgrad__need_model(const pgrad__plan *plan, const pgrad_model *model, pgrad_
 /* batch_size, kv_storage. */
 pgrad_status pgrad__need_rollouts(const pgrad__plan *plan, pgrad_model *model, uint32_t n_workers,
                                   const pgrad__choice *choice, pgrad__need *need);
-/* moments. */
+/* moments: of the optimizer, and of a checkpoint's copy. */
 void pgrad__need_moments(const pgrad__plan *plan, const pgrad_model *model,
                          const pgrad__choice *choice, pgrad__need *need);
 /* micro_batch_tokens, recompute; *how (may be NULL): rows and micro-batches. */

@@ -182,6 +182,8 @@ static pgrad_status plan_memory(pgrad__run *r)
     params.optimizer = &r->optimizer_params;
     params.tokenizer = r->tokenizer;
     params.reference = r->params.reference != NULL;
+    params.checkpoint = r->params.checkpoint_path != NULL && r->params.checkpoint_background &&
+                        r->model->context->memory_limit == 0;
     params.other_bytes =
         pgrad__prompt_set_held(&r->prompts) + pgrad__prompt_set_held(&r->evaluation.prompts);
     PGRAD__TRY(pgrad__plan_read(r->model, &params, &plan));

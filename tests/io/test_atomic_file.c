@@ -197,7 +197,7 @@ START_TEST(file_too_large)
 }
 END_TEST
 
-/* The disk takes a part of a piece, and then no more. */
+/* CK04: the disk takes a part of a piece, and then no more. */
 START_TEST(disk_full)
 {
     const char *path = put_text_file("f", "old");
@@ -222,6 +222,26 @@ START_TEST(refuses_what_is_no_file)
     FAILS(PGRAD_E_IO, strerror(ENOENT), pgrad__writer_open(context, in_folder("no/f"), &writer));
     ck_assert_int_eq(writer.descriptor, -7);
     ck_assert_int_eq(count_entries(test_folder), 0);
+}
+END_TEST
+
+/* CK16: the folder goes in the middle; a path that is too long; a name that is no UTF-8. */
+START_TEST(ck16_paths)
+{
+    char path[5000], name[300];
+    pgrad__writer writer = {.descriptor = -1};
+    ck_assert_int_eq(mkdir(in_folder("sub"), 0777), 0);
+    OK(pgrad__writer_open(context, in_folder("sub/file"), &writer));
+    OK(pgrad__writer_write(&writer, "text", 4));
+    ck_assert_int_eq(rename(in_folder("sub"), in_folder("away")), 0);
+    FAILS(PGRAD_E_IO, strerror(ENOENT), pgrad__writer_commit(&writer));
+    pgrad__writer_abort(&writer);
+    memset(path, 'x', sizeof path - 1);
+    path[sizeof path - 1] = '\0';
+    FAILS(PGRAD_E_IO, strerror(ENAMETOOLONG), write_file(path, "text"));
+    snprintf(name, sizeof name, "%s", in_folder("\xff\xfe"));
+    OK(write_file(name, "text"));
+    file_is(name, "text");
 }
 END_TEST
 
@@ -469,6 +489,7 @@ static void add(TCase *tests)
     tcase_add_loop_test(tests, file_too_large, 0, n_pieces);
     tcase_add_loop_test(tests, disk_full, 0, n_pieces);
     tcase_add_test(tests, refuses_what_is_no_file);
+    tcase_add_test(tests, ck16_paths);
     tcase_add_test(tests, keeps_links_and_permissions);
     tcase_add_test(tests, steps_around_left_overs);
     tcase_add_loop_test(tests, folder_new_and_replaced, 0, n_exchanges);

@@ -420,6 +420,43 @@ START_TEST(stale_files_are_cleaned)
 }
 END_TEST
 
+/* CK15: two processes save at one path: whoever reads finds a whole file, and the last one stays. */
+START_TEST(two_processes)
+{
+    char path[300];
+    pid_t children[2];
+    int status, n_left = 2;
+    snprintf(path, sizeof path, "%s", in_folder("c"));
+    OK(write_parts(path, OLD, 2, 1));
+    for (int k = 0; k < 2; k++) {
+        children[k] = fork();
+        ck_assert_int_ge(children[k], 0);
+        if (children[k] > 0)
+            continue;
+        pgrad_context_params params;
+        pgrad_context_params_init(&params, sizeof params);
+        params.n_threads = 1;
+        if (pgrad_context_create(&params, &context) != PGRAD_OK)
+            _exit(2);
+        for (int i = 0; i < 20; i++)
+            if (write_parts(path, k == 0 ? OLD : NEW, k == 0 ? 2 : 3, 1) != PGRAD_OK)
+                _exit(1);
+        _exit(0);
+    }
+    while (n_left > 0) {
+        (void)which_file(path);
+        const pid_t ended = waitpid(-1, &status, WNOHANG);
+        ck_assert_int_ge(ended, 0);
+        if (ended == 0)
+            continue;
+        ck_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        n_left--;
+    }
+    (void)which_file(path);
+    ck_assert_int_eq(count_entries(), 1);
+}
+END_TEST
+
 /* CK17: every allocation fails in turn; nothing is lost, nothing is left. */
 START_TEST(out_of_memory)
 {
@@ -464,6 +501,7 @@ static void add(TCase *tests)
     tcase_add_loop_test(tests, failing_at_every_call, 0, 3);
     tcase_add_loop_test(tests, the_last_are_kept, 0, 2);
     tcase_add_test(tests, stale_files_are_cleaned);
+    tcase_add_test(tests, two_processes);
     tcase_add_test(tests, out_of_memory);
 }
 

@@ -8,7 +8,7 @@ import re
 import sys
 
 TABLES = {"docs/formats.md": {"ST": 23, "SH": 6, "CF": 10, "GG": 20},
-          "docs/faults.md": {"PR": 10, "SP": 8, "RW": 12, "OP": 10, "AL": 5, "TH": 9}}
+          "docs/faults.md": {"CK": 18, "PR": 10, "SP": 8, "RW": 12, "OP": 10, "AL": 5, "TH": 9}}
 
 
 def read_table(path):

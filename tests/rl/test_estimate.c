@@ -3,7 +3,9 @@
 #include "rl_test.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../failing_allocator.h"
 #include "rl/estimate.h"
@@ -226,13 +228,58 @@ START_TEST(within_five_percent)
     pgrad_context_free(before);
     ck_assert_uint_eq(report.total, report.weights + report.gradients + report.moments +
                                         report.activations + report.kv_cache + report.scratch +
-                                        report.rollout + report.reference + report.other);
+                                        report.rollout + report.reference + report.other +
+                                        report.checkpoint);
     OK(pgrad_context_create(&p.context, &context));
     run(s, &p, context, &rollout);
     OK(pgrad_context_get_info(context, &info));
     within("rollout", report.peak_rollout, rollout, 0.05);
     within("all", report.total, info.memory_peak, 0.05);
     pgrad_context_free(context);
+}
+END_TEST
+
+/* The copy of a checkpoint in the background, which stays while the checkpoint lives. */
+START_TEST(a_checkpoint_counts)
+{
+    setting s = settings[1];
+    params p;
+    pgrad_context *context;
+    pgrad_model *model;
+    pgrad_optimizer *optimizer;
+    pgrad_checkpoint *checkpoint;
+    pgrad_checkpoint_params how;
+    pgrad_memory_report without = {.struct_size = sizeof without}, with = without;
+    pgrad_context_info info = {.struct_size = sizeof info};
+    char path[] = "/tmp/pgrad-estimate-XXXXXX";
+    ck_assert_int_ge(close(mkstemp(path)), 0);
+    s.storage = _i ? PGRAD_STORAGE_BF16 : PGRAD_STORAGE_F32;
+    s.moments = _i ? PGRAD_MOMENTS_Q8 : PGRAD_MOMENTS_F32;
+    set_params(&s, &p);
+    p.plan.rollout = NULL;
+    p.plan.objective = NULL;
+    OK(pgrad_context_create(&p.context, &context));
+    OK(pgrad_model_estimate_create(context, p.config, &p.model, &p.plan, &without));
+    p.plan.checkpoint = 1;
+    OK(pgrad_model_estimate_create(context, p.config, &p.model, &p.plan, &with));
+    ck_assert_uint_eq(without.checkpoint, 0);
+    ck_assert_uint_eq(with.total, without.total + with.checkpoint);
+    OK(pgrad_model_create(context, p.config, 7, &p.model, &model));
+    OK(pgrad_optimizer_create(model, &p.optimizer, &optimizer));
+    OK(pgrad_checkpoint_create(context, &checkpoint));
+    OK(pgrad_checkpoint_add(checkpoint, "model", PGRAD_KIND_MODEL, model));
+    OK(pgrad_checkpoint_add(checkpoint, "optimizer", PGRAD_KIND_OPTIMIZER, optimizer));
+    pgrad_checkpoint_params_init(&how, sizeof how);
+    how.background = 1;
+    OK(pgrad_checkpoint_write(checkpoint, path, &how));
+    OK(pgrad_checkpoint_wait(checkpoint));
+    OK(pgrad_context_get_info(context, &info));
+    within("copy", with.total, info.memory_now, 0.05);
+    pgrad_checkpoint_free(checkpoint);
+    pgrad_optimizer_free(optimizer);
+    pgrad_model_free(model);
+    pgrad_context_free(context);
+    ck_assert_int_eq(unlink(path), 0);
 }
 END_TEST
 
@@ -579,6 +626,7 @@ static Suite *make_suite(void)
     TCase *sizes = tcase_create("sizes");
     tcase_set_timeout(sizes, 300);
     tcase_add_loop_test(sizes, within_five_percent, 0, N_SETTINGS);
+    tcase_add_loop_test(sizes, a_checkpoint_counts, 0, 2);
     suite_add_tcase(suite, sizes);
     TCase *limits = tcase_create("limits");
     tcase_set_timeout(limits, 300);

@@ -483,9 +483,14 @@ START_TEST(short_moments_stay_near)
 }
 END_TEST
 
+/* Of a model whose panels are not mostly padding, whatever their width. */
 START_TEST(short_moments_take_less_memory)
 {
+    static const char WIDER[] = "{\"model_type\":\"gpt2\",\"vocab_size\":96,\"n_positions\":16,\"n_embd\":96,"
+                                "\"n_layer\":1,\"n_head\":2,\"activation_function\":\"gelu_new\"}";
     uint64_t bytes[3];
+    pgrad_model_free(model);
+    ck_assert_int_eq(pgrad_model_create(context, WIDER, 4, NULL, &model), PGRAD_OK);
     for (uint32_t moments = 0; moments < 3; moments++) {
         pgrad_context_info before = {.struct_size = sizeof before}, after = before;
         pgrad_optimizer_params params = rule_number(0);
@@ -498,8 +503,8 @@ START_TEST(short_moments_take_less_memory)
         ck_assert_int_eq(pgrad_context_get_info(context, &after), PGRAD_OK);
         ck_assert_uint_eq(after.memory_now, before.memory_now);
     }
-    ck_assert_uint_lt(bytes[1], bytes[0]);
-    ck_assert_uint_lt(bytes[2], bytes[1]);
+    ck_assert_uint_lt(bytes[1] * 10, bytes[0] * 6);
+    ck_assert_uint_lt(bytes[2] * 10, bytes[1] * 6);
 }
 END_TEST
 

@@ -142,7 +142,10 @@ static curve learn_by(score_fn score, score_fn task, uint32_t estimator, uint64_
     prompts.n = PROMPTS;
     prompts.ids = pointers;
     prompts.n_ids = lengths;
-    ck_assert_int_eq(pgrad_context_create(NULL, &context), PGRAD_OK);
+    pgrad_context_params context_params;
+    pgrad_context_params_init(&context_params, sizeof context_params);
+    context_params.n_threads = 1; /* the bits of more, and tests run beside each other */
+    ck_assert_int_eq(pgrad_context_create(&context_params, &context), PGRAD_OK);
     pgrad_model_params model_params;
     pgrad_model_params_init(&model_params, sizeof model_params);
     model_params.storage = storage;
