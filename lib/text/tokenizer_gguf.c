@@ -213,7 +213,7 @@ static pgrad_status read_huggingface(pgrad_tokenizer *t, const pgrad__gguf *gguf
 static pgrad_status read_all(pgrad_tokenizer *t, const pgrad__gguf *gguf)
 {
     static const char HUGGINGFACE[] = "tokenizer.huggingface.json";
-    const pgrad__gguf_pre *pre;
+    const pgrad__gguf_pre *pre = NULL;
     if (pgrad__gguf_has(gguf, HUGGINGFACE))
         return read_huggingface(t, gguf, HUGGINGFACE);
     PGRAD__TRY(check_kind(gguf));
