@@ -580,7 +580,8 @@ class Test(Case):
 
     def test_log_reaches_logging(self):
         with self.assertLogs("policygrad", "WARNING") as seen:
-            pg.train(self.model, self.tokenizer, lambda text: None, PROMPTS, steps=1, prompts_per_step=1, max_new_tokens=4)
+            pg.train(self.model, self.tokenizer, lambda text: None, PROMPTS, steps=1, prompts_per_step=1,
+                     max_new_tokens=4)
         self.assertIn("applies to none of the step's", seen.output[0])
 
     def test_columns_by_the_parameters_name(self):
