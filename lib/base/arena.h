@@ -16,8 +16,8 @@ typedef struct pgrad__arena {
 /* The next count * size bytes, on a 64-byte border; NULL while measuring. */
 void *pgrad__arena_take(pgrad__arena *arena, size_t count, size_t size);
 
-/* Runs lay_out twice and sees that the memory is there. E_NOMEM, E_LIMIT: what was handed out before
- * is gone. */
+/* Runs lay_out twice and sees that the memory is there. E_NOMEM, E_LIMIT: what was handed out
+ * before is gone. */
 pgrad_status pgrad__arena_plan(pgrad__arena *arena,
                                void (*lay_out)(pgrad__arena *arena, void *user), void *user);
 void pgrad__arena_free(pgrad__arena *arena);

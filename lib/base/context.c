@@ -30,8 +30,7 @@ static void default_free(void *user, void *pointer, size_t size)
     free(pointer);
 }
 
-const char *const pgrad__kernel_set_names[] = {"auto", "generic", "haswell",
-                                               "skx",  "armv8a",  NULL};
+const char *const pgrad__kernel_set_names[] = {"auto", "generic", "haswell", "skx", "armv8a", NULL};
 
 pgrad_status pgrad__context_create(const pgrad_context_params *params, uint32_t kernel_set,
                                    pgrad_context **out)

@@ -169,9 +169,9 @@ pgrad_status pgrad_params_set(const char *params_name, void *params, const char 
             field = &table->fields[i];
     if (field == NULL || !has_text(field))
         return pgrad__fail(PGRAD_E_INVALID, "%s.%.64s: %s", table->name, field_name,
-                           field == NULL                           ? "there is no field of this name"
+                           field == NULL                         ? "there is no field of this name"
                            : field->type == PGRAD__FIELD_POINTER ? "a pointer cannot be set by text"
-                                                                   : "a reserved field stays 0");
+                                                                 : "a reserved field stays 0");
     if (!parse_field(field, value, &whole, &real))
         return no_value(table, field, value);
     return pgrad__params_store(table, field, whole, real, params);

@@ -123,14 +123,13 @@ static pgrad_status create_temporary(pgrad__writer *writer)
 pgrad_status pgrad__writer_open(pgrad_context *context, const char *path, pgrad__writer *writer)
 {
     char text[PGRAD__PATH_MAX];
-    pgrad__writer made = {.context = context, .descriptor = -1};
+    pgrad__writer made = {.context = context, .descriptor = -1, .lock = -1};
     pgrad_status status = PGRAD_OK;
     int kind = pgrad__path_kind(path);
     if (kind == PGRAD__PATH_FOLDER || kind == PGRAD__PATH_OTHER)
         return pgrad__fail(PGRAD_E_IO,
                            "%s: expected a regular file or nothing to write over, found %s",
-                           pgrad__path_text(text, path),
-                           pgrad__path_kind_name(kind));
+                           pgrad__path_text(text, path), pgrad__path_kind_name(kind));
     PGRAD__GO(find_target(context, path, &made.path));
     PGRAD__GO(find_parent(context, made.path, &made.parent));
     PGRAD__GO(pgrad__alloc(context, BUFFER_SIZE, 1, &made.buffer));
@@ -173,11 +172,13 @@ pgrad_status pgrad__writer_write(pgrad__writer *writer, const void *data, size_t
     return PGRAD_OK;
 }
 
+/* The lock stays until the temporary is in place: another process would clean it away. */
 static pgrad_status close_durably(pgrad__writer *writer)
 {
     PGRAD__TRY(flush(writer));
     if (pgrad__sync(writer->descriptor) != 0)
         return pgrad__fail_system(writer->path, "sync");
+    writer->lock = fcntl(writer->descriptor, F_DUPFD_CLOEXEC, 0);
     int closed = pgrad__close(writer->descriptor);
     writer->descriptor = -1;
     return closed != 0 ? pgrad__fail_system(writer->path, "close") : PGRAD_OK;
@@ -208,6 +209,8 @@ void pgrad__writer_abort(pgrad__writer *writer)
         return;
     if (writer->descriptor >= 0)
         (void)pgrad__close(writer->descriptor);
+    if (writer->lock >= 0)
+        (void)pgrad__close(writer->lock);
     if (writer->temporary[0] != '\0')
         (void)unlink(writer->temporary);
     release(writer);

@@ -9,6 +9,7 @@
 typedef struct pgrad__writer {
     pgrad_context *context;
     int descriptor; /* -1: closed */
+    int lock;       /* of the temporary until it is in place, where it still has one; -1: none */
     uint64_t size;  /* bytes written so far */
     char *path;     /* the final path, links resolved */
     char *parent;   /* the folder it stands in */

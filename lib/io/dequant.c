@@ -53,7 +53,8 @@ static void widen_q4_0(const unsigned char *data, size_t n_blocks, float *out)
 static void widen_q4_1(const unsigned char *data, size_t n_blocks, float *out)
 {
     for (size_t b = 0; b < n_blocks; b++, data += 20, out += 32) {
-        float d = pgrad__f16_to_f32(pgrad__get_u16(data)), m = pgrad__f16_to_f32(pgrad__get_u16(data + 2));
+        float d = pgrad__f16_to_f32(pgrad__get_u16(data)),
+              m = pgrad__f16_to_f32(pgrad__get_u16(data + 2));
         for (size_t j = 0; j < 16; j++) {
             out[j] = (float)(data[4 + j] & 15) * d + m;
             out[j + 16] = (float)(data[4 + j] >> 4) * d + m;
@@ -87,7 +88,8 @@ static void widen_q5_1(const unsigned char *data, size_t n_blocks, float *out)
 {
     int q[32];
     for (size_t b = 0; b < n_blocks; b++, data += 24, out += 32) {
-        float d = pgrad__f16_to_f32(pgrad__get_u16(data)), m = pgrad__f16_to_f32(pgrad__get_u16(data + 2));
+        float d = pgrad__f16_to_f32(pgrad__get_u16(data)),
+              m = pgrad__f16_to_f32(pgrad__get_u16(data + 2));
         unpack_5(pgrad__get_u32(data + 4), data + 8, q);
         for (size_t j = 0; j < 32; j++)
             out[j] = (float)q[j] * d + m;
@@ -164,7 +166,8 @@ static void widen_k_pair(const unsigned char *data, size_t n_blocks, int has_hig
 {
     const size_t q_at = has_high ? 48 : 16, size = q_at + 128;
     for (size_t b = 0; b < n_blocks; b++, data += size) {
-        float d = pgrad__f16_to_f32(pgrad__get_u16(data)), m = pgrad__f16_to_f32(pgrad__get_u16(data + 2));
+        float d = pgrad__f16_to_f32(pgrad__get_u16(data)),
+              m = pgrad__f16_to_f32(pgrad__get_u16(data + 2));
         for (size_t group = 0; group < 8; group++) {
             const unsigned char *q = data + q_at + 32 * (group / 2), *high = data + 16;
             float s, t;

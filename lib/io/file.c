@@ -13,7 +13,9 @@
 
 static int kind_of(mode_t mode)
 {
-    return S_ISREG(mode) ? PGRAD__PATH_FILE : S_ISDIR(mode) ? PGRAD__PATH_FOLDER : PGRAD__PATH_OTHER;
+    return S_ISREG(mode)   ? PGRAD__PATH_FILE
+           : S_ISDIR(mode) ? PGRAD__PATH_FOLDER
+                           : PGRAD__PATH_OTHER;
 }
 
 int pgrad__path_kind(const char *path)

@@ -227,8 +227,7 @@ static pgrad_status index_keys(pgrad__gguf *g)
             pgrad__hashmap_put(&g->keys, key, g->entries[i].key_length, (uint32_t)i, &existing));
         if (existing)
             return pgrad__fail(PGRAD_E_FORMAT, "%s: key '%.*s' is there twice", g->path,
-                               pgrad__shown(g->entries[i].key_length),
-                               key);
+                               pgrad__shown(g->entries[i].key_length), key);
     }
     return PGRAD_OK;
 }
@@ -338,7 +337,8 @@ static pgrad_status settle_names(pgrad__gguf *g)
     g->set.owned = names;
     for (size_t i = 0; i < g->set.n_tensors; i++) {
         char *name = names + i * MAX_TENSOR_NAME;
-        size_t at = (uintptr_t)g->set.tensors[i].name, length = (size_t)pgrad__get_u64(g->data + at - 8);
+        size_t at = (uintptr_t)g->set.tensors[i].name,
+               length = (size_t)pgrad__get_u64(g->data + at - 8);
         memcpy(name, g->data + at, length);
         name[length] = '\0';
         g->set.tensors[i].name = name;

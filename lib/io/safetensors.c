@@ -288,8 +288,8 @@ static pgrad_status read_entries(reader *r, const pgrad__json *root)
     size_t length;
     const pgrad__json *value;
     if (pgrad__json_type(root) != PGRAD__JSON_OBJECT)
-        return pgrad__fail_in(pgrad__json_wrong(NULL, "header", "an object", root), "%s: ",
-                              r->path);
+        return pgrad__fail_in(pgrad__json_wrong(NULL, "header", "an object", root),
+                              "%s: ", r->path);
     while (pgrad__json_next(root, &iterator, &key, &length, &value)) {
         if (strcmp(key, "__metadata__") == 0)
             PGRAD__TRY(check_metadata(r, value));

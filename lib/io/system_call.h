@@ -11,7 +11,8 @@
 pgrad_status pgrad__fail_system(const char *path, const char *what);
 
 /* As open, write, fsync and close: 0 or a descriptor; -1 and errno. write goes on until all is
- * written, and tells how much was when it fails. A descriptor whose close was interrupted is closed.
+ * written, and tells how much was when it fails. A descriptor whose close was interrupted is
+ * closed.
  */
 int pgrad__open(const char *path, int flags, unsigned mode);
 int pgrad__write(int descriptor, const void *data, size_t size, size_t *written);

@@ -21,7 +21,8 @@ enum {
 
 size_t pgrad__kv_block_floats(const pgrad__kernels *kernels, uint32_t head_dim)
 {
-    return pgrad__round_up((size_t)TILE * head_dim + TILE * pgrad__padded_dim(kernels, head_dim), 16);
+    return pgrad__round_up((size_t)TILE * head_dim + TILE * pgrad__padded_dim(kernels, head_dim),
+                           16);
 }
 
 size_t pgrad__kv_element_bytes(uint32_t kv_storage)

@@ -130,8 +130,8 @@ static void log_poor_choice(pgrad_context *context)
     if (context->kernel_set != wanted && !is_usable(wanted, why))
         pgrad__log_line(context, PGRAD_LOG_WARNING,
                         "kernel set: '%s', slower than '%s', which this CPU could run: %s",
-                        pgrad__kernel_set_names[context->kernel_set], pgrad__kernel_set_names[wanted],
-                        why);
+                        pgrad__kernel_set_names[context->kernel_set],
+                        pgrad__kernel_set_names[wanted], why);
     else if (wanted == PGRAD_KERNELS_GENERIC)
         pgrad__log_line(context, PGRAD_LOG_WARNING, "kernel set: 'generic', plain C and slow: %s",
                         why);

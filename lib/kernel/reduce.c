@@ -8,9 +8,9 @@
 #include "kernel/vec.h"
 
 enum {
-    LEVELS = 40, /* of the tree: 2^40 leaves */
-    SLOTS = 64,  /* partial results of one parallel call */
-    BLOCK = 256, /* values of a leaf of a vector's sum */
+    LEVELS = 40,         /* of the tree: 2^40 leaves */
+    SLOTS = 64,          /* partial results of one parallel call */
+    BLOCK = 256,         /* values of a leaf of a vector's sum */
     VALUES = 256 * BLOCK /* of a task that looks for one that is not finite */
 };
 

@@ -1,5 +1,5 @@
-/* Prototypes of the vector functions of every set, named as the fields of the table in vec.h; and of
- * its products of a few rows, pgrad__kernels.rows for its panel width, which kernels.c picks. */
+/* Prototypes of the vector functions of every set, named as the fields of the table in vec.h; and
+ * of its products of a few rows, pgrad__kernels.rows for its panel width, which kernels.c picks. */
 #ifndef PGRAD_KERNEL_VEC_FUNCTIONS_H
 #define PGRAD_KERNEL_VEC_FUNCTIONS_H
 

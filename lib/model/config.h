@@ -37,7 +37,7 @@ typedef struct pgrad__config {
     pgrad__rope_scaling rope_scaling;
     int tied_head;
     float attention_scale; /* of q.k; 0 until it is filled in from head_dim */
-    int scale_by_layer; /* GPT-2 scale_attn_by_inverse_layer_idx */
+    int scale_by_layer;    /* GPT-2 scale_attn_by_inverse_layer_idx */
     float initializer_range;
     pgrad_token eos[8]; /* of config and generation config */
     uint32_t n_eos;

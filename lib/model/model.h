@@ -25,11 +25,11 @@ typedef struct pgrad__tensor {
     uint32_t layer;                        /* of a rule for every layer */
     pgrad__tensor_kind kind;
     uint32_t n_dims;
-    uint64_t dims[2];     /* as in the checkpoint */
+    uint64_t dims[2];          /* as in the checkpoint */
     pgrad__matrix matrix;      /* MATRIX*: data is `data`; of the others n_out is 0 */
     pgrad__matrix grad_matrix; /* likewise, of `grad` */
-    void *data;    /* floats; of a matrix what its storage says */
-    size_t bytes;  /* of it, slack excluded */
+    void *data;                /* floats; of a matrix what its storage says */
+    size_t bytes;              /* of it, slack excluded */
     float *grad;   /* floats in the same order; NULL before the first backward pass: gradients.h */
     size_t floats; /* of it, slack excluded, whether there is one or not */
 } pgrad__tensor;

@@ -27,7 +27,8 @@ struct pgrad_advantage {
     atomic_uint references;
     pgrad_advantage_params params;
     pgrad__ema ema;
-    double *scratch; /* of sequences: rewards; then baselines, or a group's rewards and advantages */
+    double
+        *scratch; /* of sequences: rewards; then baselines, or a group's rewards and advantages */
     size_t scratch_count;
 };
 

@@ -120,8 +120,9 @@ pgrad_status pgrad__checkpoint_add(pgrad_checkpoint *checkpoint, const char *nam
     if (find_entry(checkpoint, name) != NULL)
         return pgrad__fail(PGRAD_E_STATE, "checkpoint_add: there is a part '%s' already", name);
     if (checkpoint->n_entries == PGRAD__CHECKPOINT_PARTS)
-        return pgrad__fail(PGRAD_E_LIMIT, "checkpoint_add: '%s': there are %d parts already, the most",
-                           name, PGRAD__CHECKPOINT_PARTS);
+        return pgrad__fail(PGRAD_E_LIMIT,
+                           "checkpoint_add: '%s': there are %d parts already, the most", name,
+                           PGRAD__CHECKPOINT_PARTS);
     if (kind->context(handle) != checkpoint->context)
         return pgrad__fail(PGRAD_E_MISMATCH, "checkpoint_add: '%s' is of another context", name);
     PGRAD__TRY(wait(checkpoint)); /* its thread looks at the entries */

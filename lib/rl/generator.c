@@ -78,9 +78,9 @@ pgrad_status pgrad__generator_plan(pgrad_rollout *rollout, uint32_t n_workers)
 {
     struct pgrad__generator *g = rollout->generator;
     g->context = rollout->context;
-    g->batch_size = min_u32(rollout->max_sequences, rollout->params.batch_size != 0
-                                                        ? rollout->params.batch_size
-                                                        : PGRAD__BATCH_SIZE);
+    g->batch_size =
+        min_u32(rollout->max_sequences,
+                rollout->params.batch_size != 0 ? rollout->params.batch_size : PGRAD__BATCH_SIZE);
     g->max_prefilled = min_u32(rollout->params.max_prompts, g->batch_size + 1);
     g->n_workers = n_workers;
     g->has_mask = needs_mask(rollout);

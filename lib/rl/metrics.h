@@ -5,7 +5,7 @@
 #include <policygrad/metrics.h>
 
 /* Named values that a report has room for. */
-enum { PGRAD__N_NAMED = sizeof ((pgrad_step_report *)0)->named / sizeof(pgrad_named_value) };
+enum { PGRAD__N_NAMED = sizeof((pgrad_step_report *)0)->named / sizeof(pgrad_named_value) };
 
 /* Copies every number of `part` that is filled (not NaN; named values appended or replaced by name)
  * into the caller's report, within its struct_size. */

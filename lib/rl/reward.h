@@ -27,8 +27,8 @@ struct pgrad_reward {
 /* A rollout's room for the scores of one plain reward, in its arena: [max_sequences] each. */
 typedef struct pgrad__score_scratch {
     float *data;
-    double *sum;   /* of token scores */
-    double *whole; /* weighted, given for the sequence, of all rewards so far */
+    double *sum;         /* of token scores */
+    double *whole;       /* weighted, given for the sequence, of all rewards so far */
     unsigned char *kind; /* PGRAD__SCORE_* */
     float *tokens; /* [max_sequences, max_new_tokens], a block of its own, made when a reward first
                       scores tokens */

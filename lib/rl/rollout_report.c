@@ -107,7 +107,8 @@ static void report_kl(const pgrad_rollout *rollout, pgrad_step_report *part)
         for (uint32_t t = 0; t < sequence->n_tokens; t++) {
             if (mask != NULL && mask[t] == 0.0f)
                 continue;
-            sum += pgrad__kl_token(PGRAD_KL_K3_RATIO, (double)old[t], (double)reference[t], 1.0).value;
+            sum +=
+                pgrad__kl_token(PGRAD_KL_K3_RATIO, (double)old[t], (double)reference[t], 1.0).value;
             tokens += 1.0;
         }
     }

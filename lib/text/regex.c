@@ -46,8 +46,8 @@ static pgrad_status rewrite(pgrad__strbuf *out, const char *pattern, size_t leng
         const char next = escapes ? pattern[i + 1] : '\0';
         n = escapes ? 2 : pattern[i] == '[' ? class_part(pattern + i, length - i, in_class) : 1;
         if (next == 'S' && in_class)
-            return pgrad__fail(PGRAD_E_UNSUPPORTED,
-                               "%s: \\S inside a character class is not built", origin);
+            return pgrad__fail(PGRAD_E_UNSUPPORTED, "%s: \\S inside a character class is not built",
+                               origin);
         if (next == 's' || next == 'S') {
             pgrad__strbuf_text(out, in_class ? "" : next == 's' ? "[" : "[^");
             pgrad__strbuf_text(out, WHITE_SPACE);

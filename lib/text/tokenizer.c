@@ -148,10 +148,10 @@ pgrad_status pgrad__tokenizer_set(pgrad_tokenizer *tokenizer, uint32_t id, const
     pgrad__token_bytes *token = &tokenizer->tokens[id];
     if (token->present) {
         if (token->length != length || memcmp(tokenizer->bytes + token->offset, bytes, length) != 0)
-            return pgrad__fail(
-                PGRAD_E_FORMAT, "token id %u belongs to two tokens, '%.*s' and '%.*s'", id,
-                pgrad__shown(token->length), tokenizer->bytes + token->offset,
-                pgrad__shown(length), bytes);
+            return pgrad__fail(PGRAD_E_FORMAT,
+                               "token id %u belongs to two tokens, '%.*s' and '%.*s'", id,
+                               pgrad__shown(token->length), tokenizer->bytes + token->offset,
+                               pgrad__shown(length), bytes);
         return PGRAD_OK;
     }
     if (length > UINT32_MAX - tokenizer->n_bytes)
@@ -204,9 +204,9 @@ static pgrad_status two_ids(const pgrad_tokenizer *tokenizer, uint32_t id)
     uint32_t other = 0;
     (void)pgrad__hashmap_get(&tokenizer->vocabulary, tokenizer->bytes + token->offset,
                              token->length, &other);
-    return pgrad__fail(
-        PGRAD_E_FORMAT, "token ids %u and %u: expected two texts, found '%.*s' twice", other, id,
-        pgrad__shown(token->length), tokenizer->bytes + token->offset);
+    return pgrad__fail(PGRAD_E_FORMAT,
+                       "token ids %u and %u: expected two texts, found '%.*s' twice", other, id,
+                       pgrad__shown(token->length), tokenizer->bytes + token->offset);
 }
 
 pgrad_status pgrad__tokenizer_index(pgrad_tokenizer *tokenizer)
@@ -250,8 +250,7 @@ pgrad_status pgrad__tokenizer_merge(pgrad_tokenizer *tokenizer, const char *left
         !pgrad__hashmap_get(&tokenizer->vocabulary, bytes, n + m, &merge.id))
         return pgrad__fail(PGRAD_E_FORMAT,
                            "'%.*s' with '%.*s': a part or the whole is not in the vocabulary",
-                           pgrad__shown(left_length), left,
-                           pgrad__shown(right_length), right);
+                           pgrad__shown(left_length), left, pgrad__shown(right_length), right);
     tokenizer->merges_special |= tokenizer->tokens[merge.id].special;
     pgrad__merges_put(&tokenizer->merges, merge);
     return PGRAD_OK;

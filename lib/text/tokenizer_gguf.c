@@ -45,9 +45,9 @@ static pgrad_status find_pre(const pgrad__gguf *gguf, const pgrad__gguf_pre **ou
             *out = &PRES[i];
             return PGRAD_OK;
         }
-    return in_key(gguf, KEY,
-                  pgrad__fail(PGRAD_E_UNSUPPORTED, ": '%.*s' is not built",
-                              pgrad__shown(length), text));
+    return in_key(
+        gguf, KEY,
+        pgrad__fail(PGRAD_E_UNSUPPORTED, ": '%.*s' is not built", pgrad__shown(length), text));
 }
 
 static pgrad_status check_kind(const pgrad__gguf *gguf)
@@ -156,8 +156,8 @@ static pgrad_status read_merges(pgrad_tokenizer *t, const pgrad__gguf *gguf)
         const char *text;
         size_t length;
         PGRAD__TRY(pgrad__gguf_array_string(gguf, MERGES, i, &text, &length));
-        PGRAD__TRY(in_element(gguf, MERGES, i,
-                              pgrad__tokenizer_merge_line(t, text, length, (uint32_t)i)));
+        PGRAD__TRY(
+            in_element(gguf, MERGES, i, pgrad__tokenizer_merge_line(t, text, length, (uint32_t)i)));
         PGRAD__TRY(pgrad__tokenizer_tick(t));
     }
     return PGRAD_OK;

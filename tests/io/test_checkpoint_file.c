@@ -128,13 +128,18 @@ static void part_is(pgrad__checkpoint_file *file, uint32_t i, size_t size)
     free(data);
 }
 
+static void parts_are(pgrad__checkpoint_file *file, const size_t *sizes, uint32_t n)
+{
+    ck_assert_uint_eq(file->n_parts, n);
+    for (uint32_t i = 0; i < n; i++)
+        part_is(file, i, sizes[i]);
+}
+
 static void file_has(const char *path, const size_t *sizes, uint32_t n)
 {
     pgrad__checkpoint_file file = {0};
     OK(pgrad__checkpoint_file_open(context, path, &file));
-    ck_assert_uint_eq(file.n_parts, n);
-    for (uint32_t i = 0; i < n; i++)
-        part_is(&file, i, sizes[i]);
+    parts_are(&file, sizes, n);
     pgrad__checkpoint_file_close(&file);
     pgrad__checkpoint_file_close(&file);
 }
@@ -284,8 +289,8 @@ static int which_file(const char *path)
     pgrad__checkpoint_file file = {0};
     OK(pgrad__checkpoint_file_open(context, path, &file));
     const int is_new = file.n_parts == 3;
+    parts_are(&file, is_new ? NEW : OLD, is_new ? 3 : 2);
     pgrad__checkpoint_file_close(&file);
-    file_has(path, is_new ? NEW : OLD, is_new ? 3 : 2);
     return is_new;
 }
 
@@ -439,8 +444,10 @@ START_TEST(two_processes)
         if (pgrad_context_create(&params, &context) != PGRAD_OK)
             _exit(2);
         for (int i = 0; i < 20; i++)
-            if (write_parts(path, k == 0 ? OLD : NEW, k == 0 ? 2 : 3, 1) != PGRAD_OK)
+            if (write_parts(path, k == 0 ? OLD : NEW, k == 0 ? 2 : 3, 1) != PGRAD_OK) {
+                fprintf(stderr, "%s\n", pgrad_error_message());
                 _exit(1);
+            }
         _exit(0);
     }
     while (n_left > 0) {

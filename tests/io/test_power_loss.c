@@ -110,10 +110,14 @@ int fsync(int descriptor)
     return 0; /* nothing here is about the disk at hand */
 }
 
+/* The first close of a file counts: what is kept of it then is its lock. */
 int close(int descriptor)
 {
     struct stat about;
-    if (recording && fstat(descriptor, &about) == 0 && S_ISREG(about.st_mode))
+    int first = recording && fstat(descriptor, &about) == 0 && S_ISREG(about.st_mode);
+    for (size_t i = 0; first && i < n_events; i++)
+        first = events[i].kind != CLOSED || events[i].inode[0] != about.st_ino;
+    if (first)
         (void)record(CLOSED, about.st_ino);
     return (int)syscall(SYS_close, descriptor);
 }

@@ -233,7 +233,7 @@ START_TEST(too_early_and_too_many)
         if (i < 1024)
             OK(pgrad_checkpoint_add_text(r.checkpoint, name, "x", 1));
     }
-    FAILS(PGRAD_E_LIMIT, "checkpoint_add: at most 1024 parts",
+    FAILS(PGRAD_E_LIMIT, "checkpoint_add: 'text 1024': there are 1024 parts already",
           pgrad_checkpoint_add_text(r.checkpoint, name, "x", 1));
     ck_assert_uint_eq(pgrad_checkpoint_count(r.checkpoint), 1024);
     drop_run(&r);
