@@ -423,6 +423,7 @@ START_TEST(st16_long_names)
         pgrad__tensor_set set;
         const size_t length = longer == 2 ? 1 << 20 : (size_t)4096 + (size_t)longer;
         char *header = calloc(1, length + sizeof BODY + 2);
+        ck_assert_ptr_nonnull(header);
         strcpy(header, "{\"");
         memset(header + 2, 'n', length);
         strcpy(header + 2 + length, BODY);
