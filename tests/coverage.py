@@ -18,8 +18,8 @@ LIMITS = {"lines": 90.0, "errors": 80.0}  # percent
 # word one.
 WORDED = """
     pgrad__fail pgrad__fail_in pgrad__fail_system pgrad__json_wrong pgrad__draw_fail
-    bad bad_field busy callback_failed damaged differs fail_in_file malformed no_memory no_profile none_found not_built
-    refuse refused time_over too_large truncated two_ids unknown_argument wrong wrong_type
+    bad bad_field busy callback_failed damaged differs fail_in_file malformed no_memory no_profile no_value none_found
+    not_built refuse refused time_over too_large truncated two_ids unknown_argument wrong wrong_member wrong_type
 """.split()
 CALL = re.compile(r"\b(?:" + "|".join(WORDED) + r")\s*\(")
 NO_CODE = re.compile(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S)
