@@ -15,6 +15,8 @@
 
 #include <policygrad.h>
 
+#include "../suite.h"
+
 #define MODEL PGRAD_ROOT "/examples/embedded/model"
 #define OK(call) ck_assert_msg((call) == PGRAD_OK, "%s: %s", #call, pgrad_error_message())
 #define TOLD(call) (told = told && (call) == PGRAD_E_STATE && strstr(pgrad_error_message(), "fork") != NULL)
@@ -312,9 +314,5 @@ int main(void)
     tcase_add_test(tests, it_prints_nothing);
     tcase_add_test(tests, th06_child_of_a_fork);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

@@ -11,6 +11,8 @@
 #include <policygrad/context.h>
 #include <policygrad/status.h>
 
+#include "../suite.h"
+
 #define OK(call)                                                                                   \
     do {                                                                                           \
         pgrad_status ok_ = (call);                                                                 \
@@ -38,20 +40,6 @@ static inline pgrad_context *make_context(uint32_t n_threads, uint32_t kernel_se
     params.kernel_set = kernel_set;
     OK(pgrad_context_create(&params, &context));
     return context;
-}
-
-static inline int run_suite(const char *name, void (*add)(TCase *))
-{
-    Suite *suite = suite_create(name);
-    TCase *tests = tcase_create(name);
-    tcase_set_timeout(tests, 60);
-    add(tests);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
 }
 
 #endif

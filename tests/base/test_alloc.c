@@ -239,5 +239,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("base/alloc", add);
+    return run_case("base/alloc", NULL, NULL, 60, add);
 }

@@ -456,5 +456,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("base/context", add);
+    return run_case("base/context", NULL, NULL, 60, add);
 }

@@ -153,5 +153,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("base/fail", add);
+    return run_case("base/fail", NULL, NULL, 60, add);
 }

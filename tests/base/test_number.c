@@ -90,5 +90,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("base/number", add);
+    return run_case("base/number", NULL, NULL, 60, add);
 }

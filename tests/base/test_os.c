@@ -126,5 +126,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("base/os", add);
+    return run_case("base/os", NULL, NULL, 60, add);
 }

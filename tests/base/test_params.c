@@ -301,5 +301,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("base/params", add);
+    return run_case("base/params", NULL, NULL, 60, add);
 }

@@ -212,5 +212,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("base/pool", add);
+    return run_case("base/pool", NULL, NULL, 60, add);
 }

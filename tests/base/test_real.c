@@ -83,5 +83,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("base/real", add);
+    return run_case("base/real", NULL, NULL, 60, add);
 }

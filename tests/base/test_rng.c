@@ -112,5 +112,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("base/rng", add);
+    return run_case("base/rng", NULL, NULL, 60, add);
 }

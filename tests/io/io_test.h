@@ -17,6 +17,7 @@
 #include <policygrad/context.h>
 #include <policygrad/status.h>
 
+#include "../suite.h"
 #include "base/context.h"
 
 #define OK(call)                                                                                   \
@@ -65,21 +66,6 @@ static inline void teardown(void)
     ck_assert_uint_eq(context->memory_now, memory_before);
     pgrad_context_free(context);
     ck_assert_int_eq(nftw(test_folder, remove_entry, 16, FTW_DEPTH | FTW_PHYS), 0);
-}
-
-static inline int run_suite(const char *name, void (*add)(TCase *))
-{
-    Suite *suite = suite_create(name);
-    TCase *tests = tcase_create(name);
-    tcase_add_checked_fixture(tests, setup, teardown);
-    tcase_set_timeout(tests, 60);
-    add(tests);
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
 }
 
 /* A path inside the test's folder; a few of them live at once. */

@@ -76,5 +76,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("io/append", add);
+    return run_case("io/append", setup, teardown, 60, add);
 }

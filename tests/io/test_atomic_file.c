@@ -505,5 +505,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("io/atomic_file", add);
+    return run_case("io/atomic_file", setup, teardown, 60, add);
 }

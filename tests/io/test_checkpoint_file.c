@@ -514,5 +514,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("io/checkpoint_file", add);
+    return run_case("io/checkpoint_file", setup, teardown, 60, add);
 }

@@ -180,5 +180,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("io/dequant", add);
+    return run_case("io/dequant", setup, teardown, 60, add);
 }

@@ -203,5 +203,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("io/file", add);
+    return run_case("io/file", setup, teardown, 60, add);
 }

@@ -509,5 +509,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("io/gguf", add);
+    return run_case("io/gguf", setup, teardown, 60, add);
 }

@@ -236,5 +236,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("io/gguf_tensors", add);
+    return run_case("io/gguf_tensors", setup, teardown, 60, add);
 }

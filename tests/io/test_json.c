@@ -378,5 +378,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("io/json", add);
+    return run_case("io/json", setup, teardown, 60, add);
 }

@@ -398,5 +398,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("io/power_loss", add);
+    return run_case("io/power_loss", setup, teardown, 60, add);
 }

@@ -548,5 +548,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("io/safetensors", add);
+    return run_case("io/safetensors", setup, teardown, 60, add);
 }

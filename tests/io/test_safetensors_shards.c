@@ -143,5 +143,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("io/safetensors_shards", add);
+    return run_case("io/safetensors_shards", setup, teardown, 60, add);
 }

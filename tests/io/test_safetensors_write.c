@@ -143,5 +143,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("io/safetensors_write", add);
+    return run_case("io/safetensors_write", setup, teardown, 60, add);
 }

@@ -123,5 +123,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("io/tensor_file", add);
+    return run_case("io/tensor_file", setup, teardown, 60, add);
 }

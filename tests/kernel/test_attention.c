@@ -189,5 +189,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("kernel/attention", add);
+    return run_case("kernel/attention", NULL, NULL, 60, add);
 }

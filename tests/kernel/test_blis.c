@@ -130,5 +130,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("blis", add);
+    return run_case("blis", NULL, NULL, 60, add);
 }

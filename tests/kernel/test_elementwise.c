@@ -107,5 +107,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("kernel/elementwise", add);
+    return run_case("kernel/elementwise", NULL, NULL, 60, add);
 }

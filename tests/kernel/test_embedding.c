@@ -47,5 +47,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("kernel/embedding", add);
+    return run_case("kernel/embedding", NULL, NULL, 60, add);
 }

@@ -164,5 +164,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("kernel/gemm", add);
+    return run_case("kernel/gemm", NULL, NULL, 60, add);
 }

@@ -112,5 +112,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("kernel/half", add);
+    return run_case("kernel/half", NULL, NULL, 60, add);
 }

@@ -97,5 +97,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("kernel/norm", add);
+    return run_case("kernel/norm", NULL, NULL, 60, add);
 }

@@ -91,5 +91,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("kernel/reduce", add);
+    return run_case("kernel/reduce", NULL, NULL, 60, add);
 }

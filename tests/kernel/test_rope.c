@@ -47,5 +47,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("kernel/rope", add);
+    return run_case("kernel/rope", NULL, NULL, 60, add);
 }

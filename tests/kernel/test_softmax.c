@@ -115,5 +115,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("kernel/softmax", add);
+    return run_case("kernel/softmax", NULL, NULL, 60, add);
 }

@@ -264,5 +264,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("kernel/storage", add);
+    return run_case("kernel/storage", NULL, NULL, 60, add);
 }

@@ -380,5 +380,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("kernel/update", add);
+    return run_case("kernel/update", NULL, NULL, 60, add);
 }

@@ -12,6 +12,7 @@
 
 #include <policygrad/status.h>
 
+#include "../suite.h"
 #include "io/safetensors.h"
 #include "model/model.h"
 #include "model/weights.h"
@@ -269,15 +270,6 @@ static inline char *get_file(const char *path, size_t *size)
     data[*size] = '\0';
     fclose(file);
     return data;
-}
-
-static inline int run_suite(Suite *suite)
-{
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed > 0;
 }
 
 #endif

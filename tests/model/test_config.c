@@ -1,23 +1,10 @@
 /* config.json read strictly: every key, every wrong value, what is not built. */
-#include "model_test.h"
+#include "model_fixture.h"
 
 #include <locale.h>
 
 #include "base/alloc.h"
 #include "model/arch.h"
-
-static pgrad_context *context;
-
-static void setup(void)
-{
-    context = test_context(PGRAD_KERNELS_AUTO, 1);
-    ck_assert_ptr_nonnull(context);
-}
-
-static void teardown(void)
-{
-    pgrad_context_free(context);
-}
 
 static pgrad_status read_text(const char *text, size_t length, pgrad__config *config)
 {

@@ -1,21 +1,8 @@
 /* Loading and saving: folders, single files, shards, GGUF, other element types; what is refused. */
-#include "model_test.h"
+#include "model_fixture.h"
 
 #include "io/gguf.h"
 #include "model/weights.h"
-
-static pgrad_context *context;
-
-static void setup(void)
-{
-    context = test_context(PGRAD_KERNELS_AUTO, 2);
-    ck_assert_ptr_nonnull(context);
-}
-
-static void teardown(void)
-{
-    pgrad_context_free(context);
-}
 
 START_TEST(shards_are_the_same_model)
 {

@@ -1,23 +1,10 @@
 /* Models whose matrices are kept in bf16 or Q8_0: what is in memory, how much of it, what is saved, copied
  * and refused. */
-#include "model_test.h"
+#include "model_fixture.h"
 
 #include <policygrad/optimizer.h>
 
 #include "model/weights.h"
-
-static pgrad_context *context;
-
-static void setup(void)
-{
-    context = test_context(PGRAD_KERNELS_AUTO, 2);
-    ck_assert_ptr_nonnull(context);
-}
-
-static void teardown(void)
-{
-    pgrad_context_free(context);
-}
 
 static int is_matrix(const pgrad__tensor *tensor)
 {

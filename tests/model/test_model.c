@@ -1,18 +1,5 @@
 /* A model in memory: its sizes, tensors in and out, copies, one made from a seed; what is refused. */
-#include "model_test.h"
-
-static pgrad_context *context;
-
-static void setup(void)
-{
-    context = test_context(PGRAD_KERNELS_AUTO, 2);
-    ck_assert_ptr_nonnull(context);
-}
-
-static void teardown(void)
-{
-    pgrad_context_free(context);
-}
+#include "model_fixture.h"
 
 START_TEST(context_of_params)
 {

@@ -1,21 +1,8 @@
 /* Scalings of rotary positions: frequencies against transformers, what GGUF makes of them, what is refused. */
-#include "model_test.h"
+#include "model_fixture.h"
 
 #include "../golden/rope.inc"
 #include "base/alloc.h"
-
-static pgrad_context *context;
-
-static void setup(void)
-{
-    context = test_context(PGRAD_KERNELS_AUTO, 1);
-    ck_assert_ptr_nonnull(context);
-}
-
-static void teardown(void)
-{
-    pgrad_context_free(context);
-}
 
 static pgrad_status read_text(const char *text, pgrad__config *config)
 {

@@ -291,5 +291,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("reference", add);
+    return run_case("reference", NULL, NULL, 60, add);
 }

@@ -5,6 +5,7 @@
 
 #include <policygrad.h>
 
+#include "../suite.h"
 #include "rl/advantage.h"
 
 static void near(const double *found, const double *expected, uint32_t n)
@@ -355,9 +356,5 @@ int main(void)
     tcase_add_loop_test(cases, k1_in_token_rewards, 0, 2 * (PGRAD_ADVANTAGE_DR_GRPO + 1));
     tcase_add_test(cases, k1_worked_numbers);
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

@@ -6,6 +6,7 @@
 
 #include <policygrad/advantage.h>
 
+#include "../suite.h"
 #include "../reference/reference.h"
 
 #include "base/rng.h"
@@ -298,9 +299,5 @@ int main(void)
     tcase_add_loop_test(cases, bandit_fixed_points, 0, 3);
     tcase_add_loop_test(cases, sampled_bandit, 0, 9);
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

@@ -6,6 +6,7 @@
 
 #include <policygrad.h>
 
+#include "../suite.h"
 #include "kernel/kernel.h"
 #include "rl/loss.h"
 
@@ -225,9 +226,5 @@ int main(void)
     tcase_add_test(cases, entropy_bonus);
     tcase_add_test(cases, derivatives);
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

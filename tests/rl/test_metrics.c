@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../suite.h"
+
 #define AT(field) offsetof(pgrad_step_report, field)
 static const struct {
     size_t offset;
@@ -181,9 +183,5 @@ int main(void)
     tcase_add_test(cases, json_escapes_names);
     tcase_add_test(cases, json_in_every_capacity);
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../suite.h"
+
 static const char CONFIG[] =
     "{\"model_type\":\"llama\",\"vocab_size\":29,\"hidden_size\":24,\"intermediate_size\":40,"
     "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2,"
@@ -670,9 +672,5 @@ int main(void)
     tcase_add_test(cases, supervised_at_any_temperature);
     tcase_add_test(cases, states_and_bad_input);
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

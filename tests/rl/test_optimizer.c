@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../suite.h"
 #include "model/model.h"
 #include "rl/optimizer.h"
 
@@ -579,9 +580,5 @@ int main(void)
     tcase_add_test(cases, short_moments_take_less_memory);
     tcase_add_loop_test(cases, every_allocation_may_fail, 0, 3);
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

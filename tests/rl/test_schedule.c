@@ -2,6 +2,7 @@
 #include <check.h>
 #include <math.h>
 
+#include "../suite.h"
 #include "rl/schedule.h"
 
 static pgrad_optimizer_params params(uint32_t schedule, double final_factor)
@@ -55,9 +56,5 @@ int main(void)
     tcase_add_test(cases, cosine);
     tcase_add_test(cases, linear_and_constant);
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

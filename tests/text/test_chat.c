@@ -163,5 +163,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("text/chat", add);
+    return run_case("text/chat", setup, teardown, 60, add);
 }

@@ -95,5 +95,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("text/no_jit", add);
+    return run_case("text/no_jit", setup, teardown, 60, add);
 }

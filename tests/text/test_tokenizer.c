@@ -767,5 +767,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("text/tokenizer", add);
+    return run_case("text/tokenizer", setup, teardown, 60, add);
 }

@@ -265,5 +265,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("text/tokenizer_folder", add);
+    return run_case("text/tokenizer_folder", setup, teardown, 60, add);
 }

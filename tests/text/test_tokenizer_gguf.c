@@ -620,5 +620,5 @@ static void add(TCase *tests)
 
 int main(void)
 {
-    return run_suite("text/tokenizer_gguf", add);
+    return run_case("text/tokenizer_gguf", setup, teardown, 60, add);
 }

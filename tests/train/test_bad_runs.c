@@ -219,5 +219,5 @@ static void add(TCase *cases)
 
 int main(void)
 {
-    return run_suite("bad_runs", add);
+    return run_case("bad_runs", NULL, NULL, 120, add);
 }

@@ -129,5 +129,5 @@ static void add(TCase *cases)
 
 int main(void)
 {
-    return run_suite("memory_plan", add);
+    return run_case("memory_plan", NULL, NULL, 120, add);
 }

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "../suite.h"
 #include "train/predict.h"
 
 /* A machine: seconds per prompt token, per sampled token, per trained token, and the rest. */
@@ -103,9 +104,5 @@ int main(void)
     tcase_add_test(tcase, the_last_steps_count);
     tcase_add_test(tcase, steps_without_work);
     suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed > 0;
+    return run_suite(suite);
 }

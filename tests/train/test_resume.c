@@ -10,10 +10,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../suite.h"
 #include "model/model.h"
-
-static const char CONFIG[] = "{\"model_type\":\"gpt2\",\"vocab_size\":24,\"n_positions\":32,\"n_embd\":16,\"n_layer\":2,"
-                             "\"n_head\":2,\"activation_function\":\"gelu_new\",\"eos_token_id\":23}";
+#include "tiny_task.h"
 
 /* tests/io has what syncing is for; here it would take most of the time. */
 int fsync(int descriptor)
@@ -23,9 +22,6 @@ int fsync(int descriptor)
 }
 
 enum { PROMPTS = 5, STEPS = 6 };
-static pgrad_token ids[PROMPTS][3];
-static const pgrad_token *pointers[PROMPTS];
-static size_t lengths[PROMPTS];
 static char folder[64], checkpoint_path[96], metrics_path[96];
 
 static void setup(void)
@@ -47,37 +43,6 @@ static void teardown(void)
 {
     clear_folder();
     ck_assert_int_eq(rmdir(folder), 0);
-}
-
-static pgrad_prompts make_prompts(size_t n)
-{
-    pgrad_prompts prompts;
-    for (int i = 0; i < PROMPTS; i++) {
-        for (int k = 0; k < 3; k++)
-            ids[i][k] = (pgrad_token)((5 * i + k) % 22);
-        pointers[i] = ids[i];
-        lengths[i] = 1 + (size_t)i % 3;
-    }
-    pgrad_prompts_init(&prompts, sizeof prompts);
-    prompts.n = n;
-    prompts.ids = pointers;
-    prompts.n_ids = lengths;
-    return prompts;
-}
-
-static int32_t low_ids(void *user, const pgrad_rollout *rollout, uint32_t first, uint32_t count,
-                       pgrad_scores *scores)
-{
-    (void)user;
-    for (uint32_t i = 0; i < count; i++) {
-        size_t n;
-        const pgrad_token *tokens = pgrad_rollout_tokens(rollout, first + i, &n);
-        double low = 0.0;
-        for (size_t t = 0; t < n; t++)
-            low += tokens[t] < 11 ? 1.0 : 0.0;
-        pgrad_scores_data(scores)[i] = (float)(low / (double)n);
-    }
-    return (int32_t)count;
 }
 
 /* ---- runs ---- */
@@ -650,9 +615,5 @@ int main(void)
     tcase_add_test(tests, texts_of_the_host);
     tcase_add_test(tests, nowhere_to_write);
     suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../suite.h"
+
 static const char CONFIG[] = "{\"model_type\":\"gpt2\",\"vocab_size\":24,\"n_positions\":32,\"n_embd\":16,\"n_layer\":2,"
                              "\"n_head\":2,\"activation_function\":\"gelu_new\",\"eos_token_id\":23}";
 
@@ -392,9 +394,5 @@ int main(void)
     tcase_add_test(cases, what_has_no_effect_is_warned_of);
     tcase_add_test(cases, a_save_path_is_tried_first);
     suite_add_tcase(suite, cases);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_suite(suite);
 }

@@ -417,5 +417,5 @@ static void add(TCase *cases)
 
 int main(void)
 {
-    return run_suite("trainer", add);
+    return run_case("trainer", NULL, NULL, 120, add);
 }
