@@ -1,9 +1,8 @@
 /* One job at a time. Its word `state` holds the job's number, a bit that closes it and the count of
  * workers inside: a worker joins by counting itself in while the job is open, so nobody waits for
  * one that is still asleep. Workers look for the next job for a while, since a decoded token is
- * some two hundred of them, and sleep after that. The while is a time,
- * since a pause takes tens of cycles on one CPU, more than a hundred on another, and thousands
- * under a hypervisor. */
+ * some two hundred of them, and sleep after that. The while is a time, since a pause takes tens of
+ * cycles on one CPU, more than a hundred on another, and thousands under a hypervisor. */
 #include "base/pool.h"
 
 #include <pthread.h>

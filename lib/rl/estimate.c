@@ -122,9 +122,10 @@ void pgrad__need_moments(const pgrad__plan *plan, const pgrad_model *model,
     params.moments = choice->moments;
     if (plan->has_optimizer)
         pgrad__optimizer_count(model, &params, &need->of[PGRAD__NEED_MOMENTS]);
-    if (plan->params.checkpoint)
-        pgrad__weights_count(model, copy);
-    if (plan->params.checkpoint && plan->has_optimizer)
+    if (!plan->params.checkpoint)
+        return;
+    pgrad__weights_count(model, copy);
+    if (plan->has_optimizer)
         pgrad__optimizer_count(model, &params, copy);
 }
 

@@ -3,9 +3,7 @@
 #include "rl_test.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "../failing_allocator.h"
 #include "rl/estimate.h"
@@ -251,8 +249,9 @@ START_TEST(a_checkpoint_counts)
     pgrad_checkpoint_params how;
     pgrad_memory_report without = {.struct_size = sizeof without}, with = without;
     pgrad_context_info info = {.struct_size = sizeof info};
-    char path[] = "/tmp/pgrad-estimate-XXXXXX";
-    ck_assert_int_ge(close(mkstemp(path)), 0);
+    char folder[512], path[600];
+    temporary_folder(folder);
+    snprintf(path, sizeof path, "%s/run.pgrad", folder);
     s.storage = _i ? PGRAD_STORAGE_BF16 : PGRAD_STORAGE_F32;
     s.moments = _i ? PGRAD_MOMENTS_Q8 : PGRAD_MOMENTS_F32;
     set_params(&s, &p);
@@ -279,7 +278,7 @@ START_TEST(a_checkpoint_counts)
     pgrad_optimizer_free(optimizer);
     pgrad_model_free(model);
     pgrad_context_free(context);
-    ck_assert_int_eq(unlink(path), 0);
+    remove_folder(folder);
 }
 END_TEST
 
