@@ -118,10 +118,11 @@ public:
         check(pgrad_model_load(in.get(), path.c_str(), params, &out));
         return model(out);
     }
-    static model create(const context &in, const std::string &config_json, uint64_t seed)
+    static model create(const context &in, const std::string &config_json, uint64_t seed,
+                        const pgrad_model_params *params = nullptr)
     {
         pgrad_model *out = nullptr;
-        check(pgrad_model_create(in.get(), config_json.c_str(), seed, nullptr, &out));
+        check(pgrad_model_create(in.get(), config_json.c_str(), seed, params, &out));
         return model(out);
     }
     model snapshot() const

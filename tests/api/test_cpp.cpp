@@ -326,6 +326,28 @@ static void estimates(const pgrad::context &context, const pgrad::model &model, 
     expect(refused, "a refused plan");
 }
 
+/* The same options as of load; without them the library's. */
+static void models_from_scratch(const pgrad::context &context)
+{
+    const char *const config = "{\"model_type\":\"gpt2\",\"vocab_size\":24,\"n_positions\":8,\"n_embd\":8,"
+                               "\"n_layer\":1,\"n_head\":2,\"activation_function\":\"gelu_new\"}";
+    pgrad_model_params params = pgrad::defaults(pgrad_model_params_init);
+    params.storage = PGRAD_STORAGE_BF16;
+    params.n_context = 4;
+    const pgrad_model_info plain = pgrad::model::create(context, config, 7).info();
+    const pgrad_model_info asked = pgrad::model::create(context, config, 7, &params).info();
+    expect(plain.storage == PGRAD_STORAGE_F32 && plain.n_context == 8, "a model with the defaults");
+    expect(asked.storage == PGRAD_STORAGE_BF16 && asked.n_context == 4, "a model as it was asked for");
+    bool refused = false;
+    params.n_context = 9;
+    try {
+        pgrad::model::create(context, config, 7, &params);
+    } catch (const pgrad::error &failure) {
+        refused = failure.status() == PGRAD_E_INVALID && std::strstr(failure.what(), "n_context") != nullptr;
+    }
+    expect(refused, "more positions than the model has");
+}
+
 int main(int, char **argv)
 {
     const char *const texts[] = {"paint it red:", "paint it blue:"};
@@ -371,6 +393,7 @@ int main(int, char **argv)
     expect(report.steps == 2 && steps == 2, "two steps, two reports");
     expect(read(model, "model.norm.weight") != before, "the weights moved");
 
+    models_from_scratch(context);
     estimates(context, model, argv[1]);
     old_exceptions_stay_away(context, model, tokenizer, prompts, params);
     step_of_handles(context, model, tokenizer);
