@@ -107,6 +107,7 @@ PGRAD_API pgrad_status pgrad_model_snapshot(pgrad_model *model, pgrad_model **ou
 PGRAD_API void pgrad_model_free(pgrad_model *model);
 
 /* Tells sizes and names. Set out->struct_size first; no more than that is written.
+ * Threads: at any time, while another thread changes the model too.
  * Errors: E_INVALID. */
 PGRAD_API pgrad_status pgrad_model_get_info(pgrad_model *model, pgrad_model_info *out);
 

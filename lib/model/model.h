@@ -59,7 +59,7 @@ struct pgrad_model {
     int has_gradients; /* memory of its own for all of them */
     int planned;       /* 1: without weights, for their sizes; no handle of the host's */
     uint32_t storage;  /* PGRAD_STORAGE_* of its matrices */
-    uint64_t weight_version;
+    atomic_uint_fast64_t weight_version; /* read without the lock, by get_info */
     const pgrad__kernels *kernels;
 };
 

@@ -236,6 +236,38 @@ START_TEST(th01_a_model_for_all)
 }
 END_TEST
 
+enum { WRITES = 200 };
+
+static void *write_model(void *argument)
+{
+    static const float VALUES[16] = {1.0f};
+    pgrad_status *status = argument;
+    for (int i = 0; i < WRITES && *status == PGRAD_OK; i++)
+        *status = pgrad_model_tensor_write(s.w.model, "model.norm.weight", VALUES, 16);
+    return NULL;
+}
+
+/* A model says what it is while another thread changes it: never E_BUSY, never a race. */
+START_TEST(th01_a_model_that_changes_tells_its_version)
+{
+    pgrad_model_info info = {.struct_size = sizeof info};
+    pgrad_status status = PGRAD_OK;
+    pthread_t thread;
+    OK(pgrad_model_get_info(s.w.model, &info));
+    const uint64_t first = info.weight_version;
+    ck_assert_int_eq(pthread_create(&thread, NULL, write_model, &status), 0);
+    for (int i = 0; i < 10 * WRITES; i++) {
+        const uint64_t before = info.weight_version;
+        OK(pgrad_model_get_info(s.w.model, &info));
+        ck_assert_uint_ge(info.weight_version, before);
+    }
+    pthread_join(thread, NULL);
+    OK(status);
+    OK(pgrad_model_get_info(s.w.model, &info));
+    ck_assert_uint_eq(info.weight_version, first + WRITES);
+}
+END_TEST
+
 /* 64 KiB of stack are enough for each of the calls. */
 START_TEST(al04_small_stack)
 {
@@ -361,6 +393,7 @@ int main(void)
     tcase_add_test(tests, th05_cancelled_at_any_moment);
     tcase_add_test(tests, th01_two_contexts);
     tcase_add_test(tests, th01_a_model_for_all);
+    tcase_add_test(tests, th01_a_model_that_changes_tells_its_version);
     tcase_add_test(tests, al04_small_stack);
     tcase_add_test(tests, th08_traps_and_rounding);
 #ifndef PGRAD_SANITIZED
