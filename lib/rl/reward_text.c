@@ -211,7 +211,7 @@ static pgrad_status score_json(const void *reward, const pgrad__completion *comp
     if (status == PGRAD_OK)
         *score = score_document(self, root);
     pgrad__json_free(root);
-    return status == PGRAD_E_NOMEM ? status : PGRAD_OK;
+    return status == PGRAD_E_FORMAT ? PGRAD_OK : status;
 }
 
 const pgrad__reward_kind pgrad__reward_json = {

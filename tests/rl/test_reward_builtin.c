@@ -525,6 +525,32 @@ START_TEST(cancelled)
 }
 END_TEST
 
+/* A whole number that jansson cannot hold is copied: memory that the context refuses is told, not scored. */
+START_TEST(refused_memory_is_no_score)
+{
+    char text[300]; /* below the largest double */
+    pgrad_reward *reward = make("json", NULL);
+    const uint64_t held = memory_now(w.context);
+    uint64_t more = 0;
+    memset(text, '9', sizeof text);
+    put_bytes(text, sizeof text, NULL, PGRAD_FINISH_STOP);
+    for (pgrad_status status = PGRAD_E_LIMIT; status != PGRAD_OK; more += 64) {
+        w.context->memory_limit = held + more;
+        status = pgrad_reward_apply(reward, rollout);
+        if (status == PGRAD_OK) {
+            ck_assert(info_of(rollout, 0).reward == 1.0);
+        } else {
+            ck_assert_int_eq(status, PGRAD_E_LIMIT);
+            ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "the context allows"));
+        }
+        ck_assert_uint_lt(more, 1 << 16);
+    }
+    ck_assert_uint_gt(more, sizeof text);
+    w.context->memory_limit = 0;
+    pgrad_reward_free(reward);
+}
+END_TEST
+
 /* ---- the n-th allocation fails, for every n ---- */
 
 static void sweep(const char *name, const char *arguments)
@@ -589,6 +615,7 @@ int main(void)
     tcase_add_test(all, wrong_arguments);
     tcase_add_test(all, descriptions);
     tcase_add_test(all, cancelled);
+    tcase_add_test(all, refused_memory_is_no_score);
     suite_add_tcase(suite, all);
     tcase_set_timeout(memory, 60);
     tcase_add_loop_test(memory, out_of_memory, 0, N_ALL);
