@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MAX_TOKENS = 512 };
 
@@ -51,6 +52,8 @@ int main(int argc, char **argv)
     params.group_size = params.max_prompts = params.max_prompt_tokens = 1;
     params.max_new_tokens = info.n_context < MAX_TOKENS ? info.n_context : MAX_TOKENS;
     CHECK(pgrad_rollout_create(model, tokenizer, &params, &rollout));
+    if (isatty(STDIN_FILENO))
+        fprintf(stderr, "reads lines to score from standard input; Ctrl-D ends them\n");
     while (fgets(line, sizeof line, stdin) != NULL) {
         line[strcspn(line, "\n")] = '\0';
         score_line(model, tokenizer, rollout, line);

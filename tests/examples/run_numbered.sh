@@ -42,6 +42,13 @@ printf 'the red fox likes the red lamp.\nlamp the the the.\n' >"$work/lines"
 run 02_score.c "$model" <"$work/lines"
 awk '$3 == "perplexity" { value[n++] = $4 } END { exit !(n == 2 && value[1] > 3 * value[0]) }' "$work/log" ||
     fail "what the model says is likelier than nonsense"
+grep -q 'standard input' "$work/log" && fail "nobody is there to be told"
+python3 -c 'import os, pty, subprocess, sys
+master, terminal = pty.openpty()
+os.write(master, b"the red fox.\n\4")
+subprocess.run(sys.argv[1:], stdin=terminal, check=True)' "$programs/02_score" "$model" >"$work/log" 2>&1 || fail "a terminal"
+says '^reads lines to score from standard input; Ctrl-D ends them$'
+says '^logprob .* the red fox\.$'
 
 run 03_sample.c "$model" 'paint it blue:' 1
 [ "$(wc -l <"$work/log")" = 8 ] || fail "eight completions"
