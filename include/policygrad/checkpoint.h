@@ -68,8 +68,8 @@ PGRAD_API pgrad_status pgrad_checkpoint_create(pgrad_context *context, pgrad_che
  * handles. NULL is allowed. */
 PGRAD_API void pgrad_checkpoint_free(pgrad_checkpoint *checkpoint);
 
-/* Adds a handle of this kind under a name (UTF-8, 1 to 63 bytes); each write writes its state of that
- * moment. The checkpoint holds a reference on it.
+/* Adds a handle of this kind under a name (1 to 63 bytes of UTF-8 without control characters); each
+ * write writes its state of that moment. The checkpoint holds a reference on it.
  * Errors: E_INVALID (name, kind, NULL; TEXT and TRAIN are not for this call); E_MISMATCH (a handle of
  * another context); E_STATE (the name is taken; the checkpoint was opened); E_NOMEM. */
 PGRAD_API pgrad_status pgrad_checkpoint_add(pgrad_checkpoint *checkpoint, const char *name,

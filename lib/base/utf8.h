@@ -39,4 +39,13 @@ static inline int pgrad__utf8_is_valid(const char *text, size_t length)
     return pgrad__utf8_good_bytes(text, length) == length;
 }
 
+/* What a name may be: UTF-8 without control characters of ASCII, not empty. */
+static inline int pgrad__utf8_is_name(const char *text, size_t length)
+{
+    for (size_t i = 0; i < length; i++)
+        if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
+            return 0;
+    return length > 0 && pgrad__utf8_is_valid(text, length);
+}
+
 #endif

@@ -6,6 +6,7 @@
 #include "base/alloc.h"
 #include "base/context.h"
 #include "base/fail.h"
+#include "base/utf8.h"
 #include "io/checkpoint_layout.h"
 #include "io/little_endian.h"
 #include "io/zstream.h"
@@ -114,14 +115,6 @@ static pgrad_status read_header(pgrad__checkpoint_file *file)
     return pgrad__get_u32(header + 12) == 0 ? PGRAD_OK : bad(file, "a reserved field is not 0");
 }
 
-static int name_is_good(const char *name, size_t length)
-{
-    for (size_t i = 0; i < length; i++)
-        if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f)
-            return 0;
-    return length > 0;
-}
-
 /* One entry of the table; *at moves behind it. Parts stand in the order of the table, without gap.
  */
 static pgrad_status read_entry(pgrad__checkpoint_file *file, const unsigned char *table,
@@ -140,8 +133,8 @@ static pgrad_status read_entry(pgrad__checkpoint_file *file, const unsigned char
                                      .size = pgrad__get_u64(entry + 24),
                                      .crc = pgrad__get_u32(entry + 32)};
     memcpy(part->name, entry + TABLE_ENTRY, length);
-    if (!name_is_good(part->name, length))
-        return bad(file, "a name in the table of parts is empty or has control bytes");
+    if (!pgrad__utf8_is_name(part->name, length))
+        return bad(file, "a name in the table of parts is empty, not UTF-8, or has control bytes");
     for (uint32_t i = 0; i < file->n_parts; i++)
         if (strcmp(file->parts[i].name, part->name) == 0)
             return bad(file, "two parts have the same name");

@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "base/utf8.h"
 #include "base/os.h"
 #include "base/params_check.h"
 #include "base/thread.h"
@@ -106,10 +107,11 @@ static pgrad_status check_name(const pgrad_checkpoint *checkpoint, const char *n
         return pgrad__fail(PGRAD_E_INVALID,
                            "checkpoint_add: name: expected 1 to %d bytes, found %zu",
                            PGRAD__CHECKPOINT_NAME - 1, length);
-    for (size_t i = 0; i < length; i++)
-        if ((unsigned char)name[i] < 0x20 || name[i] == 0x7f)
-            return pgrad__fail(PGRAD_E_INVALID, "checkpoint_add: name '%s' has control bytes",
-                               name);
+    if (!pgrad__utf8_is_name(name, length))
+        return pgrad__fail(PGRAD_E_INVALID,
+                           "checkpoint_add: name: expected UTF-8 without control characters, "
+                           "found '%s'",
+                           name);
     return PGRAD_OK;
 }
 

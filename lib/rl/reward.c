@@ -102,10 +102,7 @@ pgrad_status pgrad_reward_create(pgrad_context *context, const char *name, pgrad
         return pgrad__fail(PGRAD_E_INVALID,
                            "reward_create: name: expected 1 to %d bytes, found %zu",
                            PGRAD__REWARD_NAME - 1, length);
-    int good = pgrad__utf8_is_valid(name, length);
-    for (size_t i = 0; i < length; i++)
-        good &= (unsigned char)name[i] >= 0x20;
-    if (!good)
+    if (!pgrad__utf8_is_name(name, length))
         return pgrad__fail(PGRAD_E_INVALID,
                            "reward_create: name: expected UTF-8 without control characters, "
                            "found '%s'",

@@ -253,6 +253,9 @@ START_TEST(hostile_numbers)
     forged control = forge();
     control.data[control.table + 36] = '\n';
     expect(&control, "control bytes");
+    forged cut = forge();
+    cut.data[cut.table + 36 + 5] = '\xc3'; /* the first half of a letter */
+    expect(&cut, "not UTF-8");
 }
 END_TEST
 

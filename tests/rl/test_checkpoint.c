@@ -184,7 +184,10 @@ START_TEST(bad_arguments)
     params.keep = 101;
     FAILS(PGRAD_E_INVALID, "1 to 63", pgrad_checkpoint_add(r.checkpoint, long_name, 0, r.model));
     FAILS(PGRAD_E_INVALID, "1 to 63", pgrad_checkpoint_add(r.checkpoint, "", 0, r.model));
-    FAILS(PGRAD_E_INVALID, "control", pgrad_checkpoint_add(r.checkpoint, "a\n", 0, r.model));
+    FAILS(PGRAD_E_INVALID, "name: expected UTF-8 without control characters, found 'a\\x0a'",
+          pgrad_checkpoint_add(r.checkpoint, "a\n", 0, r.model));
+    FAILS(PGRAD_E_INVALID, "name: expected UTF-8 without control characters, found 'a\\xe9'",
+          pgrad_checkpoint_add(r.checkpoint, "a\xe9", 0, r.model));
     FAILS(PGRAD_E_INVALID, "kind", pgrad_checkpoint_add(r.checkpoint, "a", PGRAD_KIND_TEXT, r.model));
     FAILS(PGRAD_E_INVALID, "kind", pgrad_checkpoint_add(r.checkpoint, "a", -1, r.model));
     FAILS(PGRAD_E_INVALID, "NULL", pgrad_checkpoint_add(r.checkpoint, "a", 0, NULL));
