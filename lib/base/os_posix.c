@@ -10,6 +10,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/ascii.h"
+
 enum { PATH_ROOM = 4096 };
 
 double pgrad__os_seconds(void)
@@ -48,9 +50,9 @@ static int64_t read_number(const char **text)
 {
     const char *p = *text;
     int64_t value = 0;
-    if (*p < '0' || *p > '9')
+    if (!pgrad__is_digit(*p))
         return -1;
-    for (; *p >= '0' && *p <= '9'; p++)
+    for (; pgrad__is_digit(*p); p++)
         value = value < INT64_MAX / 16 ? value * 10 + (*p - '0') : value;
     *text = p;
     return value;

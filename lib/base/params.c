@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/ascii.h"
 #include "base/fail.h"
 #include "base/number.h"
 #include "base/params_check.h"
@@ -116,7 +117,7 @@ static int parse_whole(const char *text, uint64_t *out)
     if (*text == '\0')
         return 0;
     for (; *text != '\0'; text++) {
-        if (*text < '0' || *text > '9' || __builtin_mul_overflow(value, 10u, &value) ||
+        if (!pgrad__is_digit(*text) || __builtin_mul_overflow(value, 10u, &value) ||
             __builtin_add_overflow(value, (uint64_t)(*text - '0'), &value))
             return 0;
     }

@@ -4,8 +4,6 @@
 #include "base/real.h"
 
 #include <math.h>
-#include <stdint.h>
-#include <string.h>
 
 static const double LN2_HIGH = 6.93147180369123816490e-01; /* 33 bits */
 static const double LN2_LOW = 1.90821492927058770002e-10;
@@ -13,10 +11,7 @@ static const double LN2_LOW = 1.90821492927058770002e-10;
 /* 2^k for -1022 <= k <= 1023. */
 static double power_of_two(int64_t k)
 {
-    uint64_t bits = (uint64_t)(k + 1023) << 52;
-    double out;
-    memcpy(&out, &bits, sizeof out);
-    return out;
+    return pgrad__real_of_bits((uint64_t)(k + 1023) << 52);
 }
 
 /* x = m 2^e, sqrt(1/2) <= m < sqrt(2); with f = m - 1, s = f / (2 + f), z = s^2:
@@ -32,12 +27,10 @@ double pgrad__log(double x)
         x *= 0x1p54;
         e = -54;
     }
-    uint64_t bits;
-    memcpy(&bits, &x, sizeof bits);
+    uint64_t bits = pgrad__bits_of_real(x);
     e += (int64_t)(bits >> 52) - 1023;
     bits = (bits & 0x000fffffffffffffu) | 0x3ff0000000000000u;
-    double m;
-    memcpy(&m, &bits, sizeof m);
+    double m = pgrad__real_of_bits(bits);
     if (m > 1.41421356237309504880) {
         m *= 0.5;
         e++;

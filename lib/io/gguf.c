@@ -7,7 +7,9 @@
 #include "base/alloc.h"
 #include "base/checked.h"
 #include "base/fail.h"
+#include "base/half.h"
 #include "base/hashmap.h"
+#include "base/real.h"
 #include "base/utf8.h"
 #include "io/little_endian.h"
 
@@ -530,20 +532,11 @@ static int integer_at(const unsigned char *p, uint32_t type, int64_t *out)
 
 static int real_at(const unsigned char *p, uint32_t type, float *out)
 {
-    uint32_t bits;
-    uint64_t wide;
-    double value;
-    if (type == F32) {
-        bits = pgrad__get_u32(p);
-        memcpy(out, &bits, sizeof *out);
-        return 1;
-    }
-    if (type != F64)
-        return 0;
-    wide = pgrad__get_u64(p);
-    memcpy(&value, &wide, sizeof value);
-    *out = (float)value;
-    return 1;
+    if (type == F32)
+        *out = pgrad__float_of_bits(pgrad__get_u32(p));
+    else if (type == F64)
+        *out = (float)pgrad__real_of_bits(pgrad__get_u64(p));
+    return type == F32 || type == F64;
 }
 
 int pgrad__gguf_has(const pgrad__gguf *g, const char *key)

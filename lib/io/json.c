@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/ascii.h"
 #include "base/fail.h"
 #include "base/number.h"
 #include "base/strbuf.h"
@@ -39,7 +40,7 @@ static size_t skip_number(const char *text, size_t length, size_t i, int *too_lo
     const size_t digits = sizeof LARGEST - 1;
     const size_t start = i + (text[i] == '-');
     size_t end = start;
-    while (end < length && text[end] >= '0' && text[end] <= '9')
+    while (end < length && pgrad__is_digit(text[end]))
         end++;
     *too_long = end - start > digits ||
                 (end - start == digits && memcmp(text + start, LARGEST, digits) > 0);
@@ -84,7 +85,7 @@ static pgrad_status look_through(source *s, pgrad__strbuf *longer)
         } else if (ended) {
             return pgrad__fail(PGRAD_E_FORMAT, "%s: JSON: more behind its end, at byte %zu",
                                pgrad__path_text(path, s->origin), i);
-        } else if (c == '-' || (c >= '0' && c <= '9')) {
+        } else if (c == '-' || pgrad__is_digit(c)) {
             i = skip_number(text, s->length, i, &too_long);
             if (too_long) {
                 pgrad__strbuf_append(longer, text + copied, i - copied);

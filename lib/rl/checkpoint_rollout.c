@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/fail.h"
+#include "base/real.h"
 #include "rl/rollout.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are little-endian");
@@ -31,20 +32,6 @@ static void rollout_release(void *handle)
 /* Numbers of a group, a sequence, a piece of data and of the whole, 8 bytes each. */
 enum { WORD = sizeof(uint64_t), GROUP = 5, SEQUENCE = 10, DATA = 4, WHOLE = 3 };
 
-static uint64_t bits_of(double value)
-{
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-static double real_of(uint64_t bits)
-{
-    double value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 static void pack_group(const pgrad__group *group, uint64_t out[GROUP])
 {
     const uint64_t values[GROUP] = {group->n_prompt, group->tag, group->n_prefix,
@@ -54,9 +41,15 @@ static void pack_group(const pgrad__group *group, uint64_t out[GROUP])
 
 static void pack_sequence(const pgrad__sequence *s, uint64_t out[SEQUENCE])
 {
-    const uint64_t values[SEQUENCE] = {s->group,           s->finish, s->n_tokens,
-                                       s->sampled,         s->number, bits_of(s->temperature),
-                                       bits_of(s->reward), s->filled, s->text_offset,
+    const uint64_t values[SEQUENCE] = {s->group,
+                                       s->finish,
+                                       s->n_tokens,
+                                       s->sampled,
+                                       s->number,
+                                       pgrad__bits_of_real(s->temperature),
+                                       pgrad__bits_of_real(s->reward),
+                                       s->filled,
+                                       s->text_offset,
                                        s->text_length};
     memcpy(out, values, sizeof values);
 }
@@ -238,7 +231,7 @@ static int sequence_is_good(const staged *s, size_t i)
     const uint64_t *q = (const uint64_t *)s->sequences->staged + i * SEQUENCE;
     const pgrad_rollout *rollout = s->rollout;
     const size_t per = rollout->params.max_new_tokens;
-    const double temperature = real_of(q[5]), reward = real_of(q[6]);
+    const double temperature = pgrad__real_of_bits(q[5]), reward = pgrad__real_of_bits(q[6]);
     if (q[0] >= s->n_groups || q[1] > PGRAD_FINISH_LENGTH || q[2] > per || q[3] > 1 ||
         !(temperature > 0.0) || !isfinite((float)(1.0 / temperature)) || isinf(reward) ||
         q[7] >> PGRAD__N_ARRAYS != 0)
@@ -323,8 +316,8 @@ static void unpack_tables(pgrad_rollout *rollout, const staged *s)
                                                   .n_tokens = (uint32_t)q[2],
                                                   .sampled = (uint32_t)q[3],
                                                   .number = q[4],
-                                                  .temperature = real_of(q[5]),
-                                                  .reward = real_of(q[6]),
+                                                  .temperature = pgrad__real_of_bits(q[5]),
+                                                  .reward = pgrad__real_of_bits(q[6]),
                                                   .filled = (uint32_t)q[7],
                                                   .text_offset = (size_t)q[8],
                                                   .text_length = (size_t)q[9]};

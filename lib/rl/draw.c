@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/fail.h"
+#include "base/half.h"
 #include "base/real.h"
 #include "base/rng.h"
 #include "kernel/vec.h"
@@ -123,9 +124,8 @@ enum { DIGITS = 3, DIGIT_BITS = 10, DIGIT_VALUES = 1 << DIGIT_BITS };
 /* Ascends as a weight descends from 1. */
 static uint32_t digit_of(float weight, int digit)
 {
-    uint32_t bits;
-    memcpy(&bits, &weight, sizeof bits);
-    return (0x3f800000u - bits) >> (digit * DIGIT_BITS) & (DIGIT_VALUES - 1);
+    return (0x3f800000u - pgrad__bits_of_float(weight)) >> (digit * DIGIT_BITS) &
+           (DIGIT_VALUES - 1);
 }
 
 /* Orders n ids, ascending at first, by weight: larger first, lower id among equals. Sorts by one

@@ -144,23 +144,19 @@ static const pgrad__argument NUMERIC_ARGUMENTS[] = {
      "how far off it may be beside that"},
 };
 
-static int is_digit(pgrad__span text, size_t at)
-{
-    return at < text.length && text.data[at] >= '0' && text.data[at] <= '9';
-}
-
 /* Three digits and no fourth behind a comma. */
 static int is_thousand(pgrad__span text, size_t at)
 {
-    return at < text.length && text.data[at] == ',' && is_digit(text, at + 1) &&
-           is_digit(text, at + 2) && is_digit(text, at + 3) && !is_digit(text, at + 4);
+    return at < text.length && text.data[at] == ',' && pgrad__span_is_digit(text, at + 1) &&
+           pgrad__span_is_digit(text, at + 2) && pgrad__span_is_digit(text, at + 3) &&
+           !pgrad__span_is_digit(text, at + 4);
 }
 
 enum { MAX_DIGITS = 400 };
 
 static size_t take_digits(pgrad__span text, size_t at, char *out, size_t *n)
 {
-    for (; is_digit(text, at); at++)
+    for (; pgrad__span_is_digit(text, at); at++)
         if (*n < MAX_DIGITS)
             out[(*n)++] = text.data[at];
     return at;
@@ -177,14 +173,14 @@ static int read_number(pgrad__span text, size_t at, int negative, double *value,
     if (at - first <= 3 && at > first)
         while (is_thousand(text, at))
             at = take_digits(text, at + 1, digits, &n);
-    if (at < text.length && text.data[at] == '.' && is_digit(text, at + 1)) {
+    if (at < text.length && text.data[at] == '.' && pgrad__span_is_digit(text, at + 1)) {
         digits[n++] = '.';
         at = take_digits(text, at + 1, digits, &n);
     }
     if (at < text.length && (text.data[at] == 'e' || text.data[at] == 'E')) {
         const size_t sign =
             at + 1 < text.length && (text.data[at + 1] == '-' || text.data[at + 1] == '+');
-        if (is_digit(text, at + 1 + sign)) {
+        if (pgrad__span_is_digit(text, at + 1 + sign)) {
             digits[n++] = 'e';
             if (sign)
                 digits[n++] = text.data[at + 1];
@@ -213,7 +209,8 @@ static int is_negative(pgrad__span text, size_t at)
 static int starts_number(pgrad__span text, size_t at)
 {
     uint32_t before = ' ';
-    if (!is_digit(text, at) && !(text.data[at] == '.' && is_digit(text, at + 1)))
+    if (!pgrad__span_is_digit(text, at) &&
+        !(text.data[at] == '.' && pgrad__span_is_digit(text, at + 1)))
         return 0;
     if (at > 0)
         (void)pgrad__utf8_last(text.data, at, &before);

@@ -103,6 +103,7 @@ pgrad__span pgrad__span_strip(pgrad__span text);
 pgrad__span pgrad__span_word(pgrad__span text, size_t *at);
 /* Bytes of the character at text[at]; a byte that is no UTF-8 counts as one, with *code U+FFFD. */
 size_t pgrad__span_character(pgrad__span text, size_t at, uint32_t *code);
+int pgrad__span_is_digit(pgrad__span text, size_t at); /* 0 behind the end */
 /* Bytes of text that are equal to the whole of `what`, SIZE_MAX when it does not begin so. Case is
  * ignored character by character. */
 size_t pgrad__span_begins(pgrad__span text, pgrad__span what, int ignore_case);

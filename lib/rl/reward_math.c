@@ -4,6 +4,7 @@
 
 #include <policygrad/rollout.h>
 
+#include "base/ascii.h"
 #include "base/fail.h"
 #include "base/real.h"
 #include "rl/reward_builtin.h"
@@ -18,11 +19,6 @@ static int has(pgrad__span text, size_t at, const char *what)
 {
     const size_t n = strlen(what);
     return at <= text.length && text.length - at >= n && memcmp(text.data + at, what, n) == 0;
-}
-
-static int is_digit(pgrad__span text, size_t at)
-{
-    return at < text.length && text.data[at] >= '0' && text.data[at] <= '9';
 }
 
 static int is_space(pgrad__span text, size_t at)
@@ -56,9 +52,10 @@ static size_t bare_fraction(pgrad__span text, size_t at)
         if (!has(text, end, "{"))
             return 0;
         end += has(text, end + 1, "-") ? 2 : 1;
-        if (!is_digit(text, end))
+        if (!pgrad__span_is_digit(text, end))
             return 0;
-        while (is_digit(text, end) || (has(text, end, ".") && is_digit(text, end + 1)))
+        while (pgrad__span_is_digit(text, end) ||
+               (has(text, end, ".") && pgrad__span_is_digit(text, end + 1)))
             end++;
         if (!has(text, end, "}"))
             return 0;
@@ -84,7 +81,7 @@ static int math_at(pgrad__span text, size_t at, pgrad__span *inside, size_t *end
         const size_t n = strlen(MARKS[i].open);
         if (!has(text, at, MARKS[i].open) ||
             (at > 0 && (text.data[at - 1] == '\\' ||
-                        (MARKS[i].open[0] == '$' && n == 1 && is_digit(text, at - 1)))))
+                        (MARKS[i].open[0] == '$' && n == 1 && pgrad__span_is_digit(text, at - 1)))))
             continue;
         for (size_t to = at + n; to < text.length; to++) {
             if (MARKS[i].one_line && text.data[to] == '\n')
@@ -233,7 +230,7 @@ static void find_last_math(pgrad__span text, pieces *out)
 
 static int is_expression_byte(char c)
 {
-    return (c >= '0' && c <= '9') || memchr(".+-*/^() ", c, 9) != NULL;
+    return pgrad__is_digit(c) || memchr(".+-*/^() ", c, 9) != NULL;
 }
 
 /* A number or a sum of numbers at a place where a word may begin. */
@@ -245,17 +242,18 @@ static size_t plain_at(pgrad__span text, size_t at)
     const size_t start = end;
     end += has(text, end, "-") ? 1 : 0;
     end += has(text, end, "(") ? 1 : 0;
-    if (!is_digit(text, end) && !(has(text, end, ".") && is_digit(text, end + 1)))
+    if (!pgrad__span_is_digit(text, end) &&
+        !(has(text, end, ".") && pgrad__span_is_digit(text, end + 1)))
         return 0;
     for (last = end; end < text.length; end++) {
         const int thousand =
-            !has(text, start, "(") && has(text, end, ",") && is_digit(text, end + 1);
+            !has(text, start, "(") && has(text, end, ",") && pgrad__span_is_digit(text, end + 1);
         if (!thousand && !is_expression_byte(text.data[end]))
             break;
-        if (is_digit(text, end) || has(text, end, ")"))
+        if (pgrad__span_is_digit(text, end) || has(text, end, ")"))
             last = end + 1;
-        if (has(text, end, " ") && end + 1 < text.length && is_digit(text, end + 1) &&
-            end > start && is_digit(text, end - 1))
+        if (has(text, end, " ") && end + 1 < text.length && pgrad__span_is_digit(text, end + 1) &&
+            end > start && pgrad__span_is_digit(text, end - 1))
             break; /* two numbers */
     }
     if (has(text, start, "(") && memchr(text.data + start, ')', last - start) == NULL)

@@ -1,12 +1,18 @@
 /* Looking at bytes that may be no UTF-8. */
 #include <string.h>
 
+#include "base/ascii.h"
 #include "rl/reward_builtin.h"
 #include "text/unicode.h"
 
 size_t pgrad__span_character(pgrad__span text, size_t at, uint32_t *code)
 {
     return pgrad__utf8_next(text.data + at, text.length - at, code);
+}
+
+int pgrad__span_is_digit(pgrad__span text, size_t at)
+{
+    return at < text.length && pgrad__is_digit(text.data[at]);
 }
 
 size_t pgrad__span_find(pgrad__span text, pgrad__span what, size_t start)

@@ -6,6 +6,7 @@
 #include "base/fail.h"
 #include "base/params_check.h"
 #include "base/pool.h"
+#include "base/real.h"
 
 void pgrad__state_init(pgrad__state *state, pgrad_context *context)
 {
@@ -54,13 +55,6 @@ static pgrad_status add_record(pgrad__state *state, const pgrad__record *record)
     return PGRAD_OK;
 }
 
-static uint64_t bits_of(double value)
-{
-    uint64_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
 pgrad_status pgrad__state_u64(pgrad__state *state, const char *name, uint64_t *at, uint32_t flags)
 {
     return add_record(
@@ -80,7 +74,7 @@ pgrad_status pgrad__state_f64(pgrad__state *state, const char *name, double *at,
     return add_record(state, &(pgrad__record){.name = name,
                                               .is_real = 1,
                                               .flags = flags,
-                                              .bits = bits_of(*at),
+                                              .bits = pgrad__bits_of_real(*at),
                                               .target = at,
                                               .width = sizeof *at});
 }
@@ -95,7 +89,7 @@ pgrad_status pgrad__state_match_real(pgrad__state *state, const char *name, doub
     return add_record(state, &(pgrad__record){.name = name,
                                               .is_real = 1,
                                               .flags = PGRAD__MATCH | PGRAD__NOT_FINITE,
-                                              .bits = bits_of(value)});
+                                              .bits = pgrad__bits_of_real(value)});
 }
 
 pgrad_status pgrad__state_params(pgrad__state *state, const char *params_name, void *params,

@@ -8,6 +8,7 @@
 #include "base/alloc.h"
 #include "base/fail.h"
 #include "base/number.h"
+#include "base/real.h"
 #include "io/little_endian.h"
 
 typedef struct reading {
@@ -51,10 +52,8 @@ static pgrad_status read_name(reading *r)
 
 static const char *number_text(char text[40], int is_real, uint64_t bits)
 {
-    double real;
-    memcpy(&real, &bits, sizeof real);
     if (is_real)
-        (void)pgrad__format_real(text, real);
+        (void)pgrad__format_real(text, pgrad__real_of_bits(bits));
     else
         (void)snprintf(text, 40, "%llu", (unsigned long long)bits);
     return text;
@@ -64,12 +63,11 @@ static pgrad_status check_record(const reading *r, const pgrad__record *record)
 {
     static const uint64_t MOST = (uint64_t)1 << 53;
     char theirs[40], ours[40];
-    double real;
-    memcpy(&real, &record->restored, sizeof real);
     if ((record->flags & PGRAD__MATCH) && record->restored != record->bits)
         return differs(r, number_text(theirs, record->is_real, record->restored),
                        number_text(ours, record->is_real, record->bits));
-    if (record->is_real && !(record->flags & PGRAD__NOT_FINITE) && !isfinite(real))
+    if (record->is_real && !(record->flags & PGRAD__NOT_FINITE) &&
+        !isfinite(pgrad__real_of_bits(record->restored)))
         return malformed(r, "it is not finite");
     if ((record->flags & PGRAD__COUNTER) && record->restored > MOST)
         return malformed(r, "a count beyond 2^53");

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/ascii.h"
 #include "base/fail.h"
 #include "text/unicode.h"
 
@@ -58,16 +59,6 @@ static const struct {
     {"\xe2\x88\x9e", "\\infty "},
 };
 
-static int is_letter(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-
-static int is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
 /* Bytes replaced at the place, 0 for none. A command ends where its letters do. */
 static size_t respell(const char *text, size_t rest, pgrad__strbuf *out)
 {
@@ -75,7 +66,7 @@ static size_t respell(const char *text, size_t rest, pgrad__strbuf *out)
         const char *from = SPELLINGS[i].from;
         const size_t n = strlen(from);
         if (n > rest || memcmp(text, from, n) != 0 ||
-            (is_letter(from[n - 1]) && n < rest && is_letter(text[n])))
+            (pgrad__is_letter(from[n - 1]) && n < rest && pgrad__is_letter(text[n])))
             continue;
         pgrad__strbuf_text(out, SPELLINGS[i].to);
         return n;
@@ -88,7 +79,8 @@ static void append_plain(pgrad__strbuf *out, char c, char next)
 {
     const char last = out->length == 0 ? '\0' : out->data[out->length - 1];
     if (c == ' ' || c == '\n' || c == '\t' || c == '\r') {
-        if ((is_letter(last) && is_letter(next)) || (is_digit(last) && is_digit(next)))
+        if ((pgrad__is_letter(last) && pgrad__is_letter(next)) ||
+            (pgrad__is_digit(last) && pgrad__is_digit(next)))
             pgrad__strbuf_append(out, " ", 1);
         return;
     }
@@ -139,18 +131,18 @@ static void join_thousands(pgrad__strbuf *text)
     for (size_t i = 0; i < text->length; i++) {
         const char *t = text->data;
         const size_t rest = text->length - i;
-        if (t[i] == ',' && rest > 3 && is_digit(t[i + 1]) && is_digit(t[i + 2]) &&
-            is_digit(t[i + 3]) && (rest == 4 || !is_digit(t[i + 4])) && out > 0 &&
-            is_digit(t[out - 1])) {
+        if (t[i] == ',' && rest > 3 && pgrad__is_digit(t[i + 1]) && pgrad__is_digit(t[i + 2]) &&
+            pgrad__is_digit(t[i + 3]) && (rest == 4 || !pgrad__is_digit(t[i + 4])) && out > 0 &&
+            pgrad__is_digit(t[out - 1])) {
             size_t digits = 0;
-            while (digits < out && is_digit(t[out - 1 - digits]))
+            while (digits < out && pgrad__is_digit(t[out - 1 - digits]))
                 digits++;
             if (is_grouped || (digits <= 3 && t[out - digits] != '0')) {
                 is_grouped = 1;
                 continue;
             }
         }
-        is_grouped = is_grouped && is_digit(t[i]);
+        is_grouped = is_grouped && pgrad__is_digit(t[i]);
         text->data[out++] = t[i];
     }
     text->length = out;
@@ -171,9 +163,9 @@ static size_t find_separator(const char *text, size_t length, size_t from, size_
             *size = strlen(separator);
             if (length - i < *size || memcmp(text + i, separator, *size) != 0)
                 continue;
-            if (!is_letter(*separator) ||
-                ((i == 0 || (!is_letter(text[i - 1]) && text[i - 1] != '\\')) &&
-                 (i + *size == length || !is_letter(text[i + *size]))))
+            if (!pgrad__is_letter(*separator) ||
+                ((i == 0 || (!pgrad__is_letter(text[i - 1]) && text[i - 1] != '\\')) &&
+                 (i + *size == length || !pgrad__is_letter(text[i + *size]))))
                 return i;
         }
         depth += depth_change(text + i);
@@ -200,9 +192,9 @@ static size_t without_unit(const char *text, size_t length)
     static const char *const UNITS[] = {"m", "cm", "mm", "km", "kg",  "mg", "g",
                                         "s", "ft", "in", "hr", "min", NULL};
     size_t n = 0, at;
-    while (n < length && (is_digit(text[n]) || text[n] == '.' || (n == 0 && text[n] == '-')))
+    while (n < length && (pgrad__is_digit(text[n]) || text[n] == '.' || (n == 0 && text[n] == '-')))
         n++;
-    if (n == 0 || n == length || !is_digit(text[n - 1]))
+    if (n == 0 || n == length || !pgrad__is_digit(text[n - 1]))
         return length;
     at = n;
     if (length - at > 6 && memcmp(text + at, "\\text{", 6) == 0)
@@ -233,7 +225,7 @@ static void find_word(const char *text, size_t length, item *out)
         length -= 2;
     }
     for (size_t i = 0; i < length; i++)
-        if (!is_letter(text[i]) && text[i] != ' ')
+        if (!pgrad__is_letter(text[i]) && text[i] != ' ')
             return;
     out->word = length > 0 ? text : NULL;
     out->word_length = length;
@@ -251,7 +243,7 @@ static int relation_at(const char *text, size_t rest, size_t *size, int *swap)
     for (size_t i = 0; i < sizeof RELATIONS / sizeof RELATIONS[0]; i++) {
         const size_t n = strlen(RELATIONS[i].text);
         if (n > rest || memcmp(text, RELATIONS[i].text, n) != 0 ||
-            (text[0] == '\\' && n < rest && is_letter(text[n])))
+            (text[0] == '\\' && n < rest && pgrad__is_letter(text[n])))
             continue;
         *size = n;
         *swap = RELATIONS[i].swap;
@@ -264,9 +256,9 @@ static int relation_at(const char *text, size_t rest, size_t *size, int *swap)
 static int is_name(const char *text, size_t length)
 {
     size_t n = 0;
-    while (n < length && (is_letter(text[n]) || text[n] == '_' || is_digit(text[n])))
+    while (n < length && (pgrad__is_letter(text[n]) || text[n] == '_' || pgrad__is_digit(text[n])))
         n++;
-    return n > 0 && n <= 3 && is_letter(text[0]) &&
+    return n > 0 && n <= 3 && pgrad__is_letter(text[0]) &&
            (n == length || (text[n] == '(' && is_bracketed(text + n, length - n)));
 }
 
@@ -327,7 +319,7 @@ static size_t list_prefix(const char *text, size_t length)
 {
     size_t n = 0, size;
     int swap;
-    while (n < length && (is_letter(text[n]) || is_digit(text[n]) || text[n] == '_'))
+    while (n < length && (pgrad__is_letter(text[n]) || pgrad__is_digit(text[n]) || text[n] == '_'))
         n++;
     if (!is_name(text, n) || relation_at(text + n, length - n, &size, &swap) != '=')
         return 0;

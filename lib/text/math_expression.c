@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "base/ascii.h"
 #include "base/number.h"
 #include "base/real.h"
 #include "base/rng.h"
@@ -157,16 +158,6 @@ static int take(reader *r, const char *text)
     return is;
 }
 
-static int is_letter(char c)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-
-static int is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
 /* The name of a command at the place: its length, 0 for none. */
 static size_t command(const reader *r, const char **name)
 {
@@ -174,7 +165,7 @@ static size_t command(const reader *r, const char **name)
     if (r->at == r->end || *r->at != '\\')
         return 0;
     *name = r->at + 1;
-    while (*name + n < r->end && is_letter((*name)[n]))
+    while (*name + n < r->end && pgrad__is_letter((*name)[n]))
         n++;
     return n;
 }
@@ -199,7 +190,7 @@ static value number(reader *r)
     size_t n = 0;
     int point = 0;
     double v;
-    while (r->at < r->end && (is_digit(*r->at) || (*r->at == '.' && !point))) {
+    while (r->at < r->end && (pgrad__is_digit(*r->at) || (*r->at == '.' && !point))) {
         point |= *r->at == '.';
         if (n + 1 == sizeof digits)
             return fail(r);
@@ -224,13 +215,13 @@ static value argument(reader *r)
 {
     if (take(r, "{"))
         return group(r, "}");
-    if (r->at < r->end && is_digit(*r->at)) {
+    if (r->at < r->end && pgrad__is_digit(*r->at)) {
         reader one = *r;
         one.end = r->at + 1;
         r->at++;
         return number(&one);
     }
-    if (r->at < r->end && is_letter(*r->at))
+    if (r->at < r->end && pgrad__is_letter(*r->at))
         return variable(r->at++, 1);
     return fail(r);
 }
@@ -279,7 +270,8 @@ static value function(reader *r, size_t which)
         return fail(r);
     if (take(r, "("))
         inner = group(r, ")");
-    else if (next_is(r, "\\") || is_digit(*r->at) || is_letter(*r->at) || *r->at == '{')
+    else if (next_is(r, "\\") || pgrad__is_digit(*r->at) || pgrad__is_letter(*r->at) ||
+             *r->at == '{')
         inner = power_of(r);
     else
         return fail(r);
@@ -362,7 +354,7 @@ static value atom(reader *r)
     value v;
     if (r->at == r->end || ++r->depth > MAX_DEPTH)
         return fail(r);
-    if (is_digit(*r->at) || *r->at == '.')
+    if (pgrad__is_digit(*r->at) || *r->at == '.')
         v = number(r);
     else if (take(r, "("))
         v = group(r, ")");
@@ -374,9 +366,9 @@ static value atom(reader *r)
         v = absolute(r);
     else if (*r->at == '\\')
         v = command_atom(r);
-    else if (*r->at == 'e' && (r->at + 1 == r->end || !is_letter(r->at[1])))
+    else if (*r->at == 'e' && (r->at + 1 == r->end || !pgrad__is_letter(r->at[1])))
         r->at++, v = constant(2.71828182845904523536, 0);
-    else if (is_letter(*r->at))
+    else if (pgrad__is_letter(*r->at))
         v = name(r);
     else
         v = fail(r);
@@ -404,7 +396,7 @@ static value power_of(reader *r)
 static int is_mixed(const reader *r, const char *start)
 {
     const char *c = start;
-    while (c < r->at && is_digit(*c))
+    while (c < r->at && pgrad__is_digit(*c))
         c++;
     return c == r->at && c > start && next_is(r, "\\frac");
 }
@@ -422,7 +414,7 @@ static value term(reader *r)
             v = combine('/', v, power_of(r));
         else if (next_is(r, "\\pm") || next_is(r, "\\mp"))
             break;
-        else if (is_letter(*r->at) || *r->at == '(' || *r->at == '\\' || *r->at == '{')
+        else if (pgrad__is_letter(*r->at) || *r->at == '(' || *r->at == '\\' || *r->at == '{')
             v = combine('*', v, power_of(r));
         else
             break;
