@@ -24,8 +24,8 @@ PGRAD_API size_t pgrad_struct_size(const char *params_name);
 
 /* Sets one field from text, for command lines and JSON: pgrad_params_set("sampler", &p,
  * "temperature", "0.8"). Numbers are read in the C locale.
- * Errors: E_INVALID for an unknown struct or field, a value that does not parse or is out of range,
- * and for fields that hold pointers. */
+ * Errors: E_INVALID for an unknown struct or field (the message names the field that is near), a
+ * value that does not parse or is out of range, and for fields that hold pointers. */
 PGRAD_API pgrad_status pgrad_params_set(const char *params_name, void *params, const char *field,
                                         const char *value);
 

@@ -155,6 +155,53 @@ static pgrad_status no_value(const pgrad__params_table *table, const pgrad__fiel
                        value);
 }
 
+enum { LONGEST_NAME = 64 };
+
+/* Bytes put in, left out or changed that make one name of another. */
+static size_t edit_distance(const char *from, const char *to)
+{
+    size_t row[LONGEST_NAME + 1];
+    const size_t n = strlen(to);
+    for (size_t j = 0; j <= n; j++)
+        row[j] = j;
+    for (size_t i = 0; from[i] != '\0'; i++) {
+        size_t diagonal = row[0];
+        row[0] = i + 1;
+        for (size_t j = 0; j < n; j++) {
+            const size_t changed = diagonal + (from[i] != to[j]);
+            const size_t moved = 1 + (row[j] < row[j + 1] ? row[j] : row[j + 1]);
+            diagonal = row[j + 1];
+            row[j + 1] = changed < moved ? changed : moved;
+        }
+    }
+    return row[n];
+}
+
+/* The field that was meant, at most two bytes off, and one where there are few; NULL: none. */
+static const char *nearest_name(const pgrad__params_table *table, const char *asked)
+{
+    const size_t length = strnlen(asked, LONGEST_NAME + 1);
+    size_t below = length < 4 ? 2 : 3;
+    const char *found = NULL;
+    for (size_t i = 0; i < table->n_fields && length <= LONGEST_NAME; i++) {
+        const pgrad__field *field = &table->fields[i];
+        const size_t distance = edit_distance(field->name, asked);
+        if (has_text(field) && distance < below) {
+            below = distance;
+            found = field->name;
+        }
+    }
+    return found;
+}
+
+static pgrad_status no_field(const pgrad__params_table *table, const char *asked)
+{
+    const char *meant = nearest_name(table, asked);
+    return pgrad__fail(PGRAD_E_INVALID, "%s.%.64s: there is no field of this name%s%s%s",
+                       table->name, asked, meant == NULL ? "" : "; did you mean '",
+                       meant == NULL ? "" : meant, meant == NULL ? "" : "'?");
+}
+
 pgrad_status pgrad_params_set(const char *params_name, void *params, const char *field_name,
                               const char *value)
 {
@@ -168,11 +215,12 @@ pgrad_status pgrad_params_set(const char *params_name, void *params, const char 
     for (size_t i = 0; i < table->n_fields; i++)
         if (strcmp(table->fields[i].name, field_name) == 0)
             field = &table->fields[i];
-    if (field == NULL || !has_text(field))
-        return pgrad__fail(PGRAD_E_INVALID, "%s.%.64s: %s", table->name, field_name,
-                           field == NULL                         ? "there is no field of this name"
-                           : field->type == PGRAD__FIELD_POINTER ? "a pointer cannot be set by text"
-                                                                 : "a reserved field stays 0");
+    if (field == NULL)
+        return no_field(table, field_name);
+    if (!has_text(field))
+        return pgrad__fail(PGRAD_E_INVALID, "%s.%s: %s", table->name, field->name,
+                           field->type == PGRAD__FIELD_POINTER ? "a pointer cannot be set by text"
+                                                               : "a reserved field stays 0");
     if (!parse_field(field, value, &whole, &real))
         return no_value(table, field, value);
     return pgrad__params_store(table, field, whole, real, params);

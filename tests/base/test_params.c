@@ -224,6 +224,38 @@ START_TEST(fields_by_text)
 }
 END_TEST
 
+/* The nearest of a struct's fields is named, but not one that is another word, nor one that text cannot set. */
+START_TEST(misspelt_fields)
+{
+    static const struct {
+        const char *params, *asked, *meant;
+    } CASES[] = {
+        {"sampler", "temprature", "temperature"},  {"sampler", "temperatures", "temperature"},
+        {"sampler", "Temperature", "temperature"}, {"sampler", "tempearture", "temperature"},
+        {"sampler", "topk", "top_k"},              {"sampler", "top_q", "top_p"},
+        {"sampler", "sed", "seed"},                {"sampler", "mean_p", "min_p"},
+        {"optimizer", "learning-rate", "learning_rate"}, {"optimizer", "beta3", "beta1"},
+        {"train", "step", "steps"},                {"train", "lr", NULL},
+        {"sampler", "tmprtr", NULL},               {"sampler", "", NULL},
+        {"sampler", "x", NULL},                    {"sampler", "stop_token", NULL},
+        {"sampler", "temperature                                                      ", NULL},
+    };
+    for (size_t i = 0; i < sizeof CASES / sizeof CASES[0]; i++) {
+        _Alignas(16) unsigned char params[PGRAD__PARAMS_MAX];
+        char whole[256];
+        pgrad__params_init(CASES[i].params, params, sizeof params);
+        snprintf(whole, sizeof whole, "%s.%s: there is no field of this name%s%s%s", CASES[i].params, CASES[i].asked,
+                 CASES[i].meant == NULL ? "" : "; did you mean '", CASES[i].meant == NULL ? "" : CASES[i].meant,
+                 CASES[i].meant == NULL ? "" : "'?");
+        ck_assert_int_eq(pgrad_params_set(CASES[i].params, params, CASES[i].asked, "1"), PGRAD_E_INVALID);
+        if (CASES[i].asked[0] == '\0' || strlen(CASES[i].asked) < 64)
+            ck_assert_str_eq(pgrad_error_message(), whole);
+        else
+            ck_assert_ptr_null(strstr(pgrad_error_message(), "did you mean"));
+    }
+}
+END_TEST
+
 START_TEST(described_as_json)
 {
     char json[2048];
@@ -295,6 +327,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, init_stays_inside_the_callers_struct);
     tcase_add_test(tests, info_structs_are_written_up_to_their_size);
     tcase_add_test(tests, fields_by_text);
+    tcase_add_test(tests, misspelt_fields);
     tcase_add_test(tests, described_as_json);
     tcase_add_test(tests, profiles_set_what_they_name);
 }

@@ -387,7 +387,7 @@ class Test(Case):
             pg.Sampler(self.context, stop_strings="red")
         with self.assertRaisesRegex(ValueError, "differ in length"):
             pg.Sampler(self.context, bias_tokens=[1, 2], logit_bias=[1.0])
-        with self.assertRaisesRegex(pg.Error, "no field of this name"):
+        with self.assertRaisesRegex(pg.Error, "no field of this name; did you mean 'temperature'?"):
             pg.Sampler(self.context, temprature=1)
 
     def test_choices_as_text(self):
