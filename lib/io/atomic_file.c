@@ -222,22 +222,25 @@ typedef struct old_name {
     char path[PATH_MAX];
 } old_name;
 
-/* "PATH.NUMBER"; PATH itself for 0. */
-static int name_old(const char *path, uint32_t number, old_name *out)
+/* "PATH.NUMBER"; PATH itself for 0. It fits: a temporary's name is longer, and could be opened. */
+static void name_old(const char *path, uint32_t number, old_name *out)
 {
-    const int n = number == 0 ? snprintf(out->path, sizeof out->path, "%s", path)
-                              : snprintf(out->path, sizeof out->path, "%s.%u", path, number);
-    return n > 0 && (size_t)n < sizeof out->path;
+    if (number == 0)
+        (void)snprintf(out->path, sizeof out->path, "%s", path);
+    else
+        (void)snprintf(out->path, sizeof out->path, "%s.%u", path, number);
 }
 
 /* Moves PATH.first .. PATH.keep-2 on by one, as far as they exist. */
 static pgrad_status shift_old(const char *path, uint32_t first, uint32_t keep)
 {
     old_name from, to;
-    for (uint32_t i = keep - 1; i-- > first;)
-        if (name_old(path, i, &from) && name_old(path, i + 1, &to) &&
-            rename(from.path, to.path) != 0 && errno != ENOENT)
+    for (uint32_t i = keep - 1; i-- > first;) {
+        name_old(path, i, &from);
+        name_old(path, i + 1, &to);
+        if (rename(from.path, to.path) != 0 && errno != ENOENT)
             return pgrad__fail_system(from.path, "move on");
+    }
     return PGRAD_OK;
 }
 
@@ -274,8 +277,7 @@ static pgrad_status keep_exchanged(pgrad__writer *writer, const char *first, uin
 static pgrad_status place_before_old(pgrad__writer *writer, uint32_t keep)
 {
     old_name first;
-    if (!name_old(writer->path, 1, &first))
-        return pgrad__fail(PGRAD_E_IO, "the path is too long to keep older files beside it");
+    name_old(writer->path, 1, &first);
     if (exchange(writer->temporary, writer->path) == 0) {
         const pgrad_status status = keep_exchanged(writer, first.path, keep);
         if (status != PGRAD_OK)
@@ -538,7 +540,7 @@ static pgrad_status drop_replaced(const pgrad__folder *folder)
         return pgrad__fail_system(folder->temporary, "open the folder");
     while (status == PGRAD_OK && (entry = readdir(old)) != NULL)
         if (folder->replaces(entry->d_name) && unlinkat(dirfd(old), entry->d_name, 0) != 0)
-            status = pgrad__fail_system(folder->temporary, "remove an old file in");
+            status = pgrad__fail_system(folder->temporary, "remove an old file of it");
     (void)closedir(old);
     return status;
 }

@@ -123,12 +123,10 @@ fail:
 pgrad_status pgrad__path_join(pgrad_context *context, const char *folder, const char *name,
                               char **out)
 {
-    size_t before = strlen(folder), after = strlen(name), size;
+    size_t before = strlen(folder), after = strlen(name);
     size_t slash = before > 0 && folder[before - 1] != '/';
     char *joined;
-    if (!pgrad__add(before + slash, after + 1, &size))
-        return pgrad__fail(PGRAD_E_LIMIT, "a path of %zu and %zu bytes is too long", before, after);
-    PGRAD__TRY(pgrad__alloc(context, size, 1, &joined));
+    PGRAD__TRY(pgrad__alloc(context, before + slash + after + 1, 1, &joined));
     memcpy(joined, folder, before);
     if (slash)
         joined[before] = '/';

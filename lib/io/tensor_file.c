@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/checked.h"
 #include "base/fail.h"
 
 enum { CHUNK_BYTES = 256 * 1024 };
@@ -19,8 +18,6 @@ static int compare_names(const void *a, const void *b, void *tensors)
 pgrad_status pgrad__tensor_set_finish(pgrad__tensor_set *set)
 {
     char path[PGRAD__PATH_MAX], other[PGRAD__PATH_MAX];
-    if (set->n_tensors > UINT32_MAX)
-        return pgrad__fail(PGRAD_E_LIMIT, "%zu tensors are too many", set->n_tensors);
     PGRAD__TRY(pgrad__alloc(set->context, set->n_tensors, sizeof *set->by_name, &set->by_name));
     for (size_t i = 0; i < set->n_tensors; i++)
         set->by_name[i] = (uint32_t)i;

@@ -198,17 +198,6 @@ pgrad_status pgrad__tokenizer_add(pgrad_tokenizer *tokenizer, const pgrad__added
     return pgrad__special_add(&tokenizer->added, tokenizer->context, token);
 }
 
-static pgrad_status two_ids(const pgrad_tokenizer *tokenizer, uint32_t id)
-{
-    const pgrad__token_bytes *token = &tokenizer->tokens[id];
-    uint32_t other = 0;
-    (void)pgrad__hashmap_get(&tokenizer->vocabulary, tokenizer->bytes + token->offset,
-                             token->length, &other);
-    return pgrad__fail(PGRAD_E_FORMAT,
-                       "token ids %u and %u: expected two texts, found '%.*s' twice", other, id,
-                       pgrad__shown(token->length), tokenizer->bytes + token->offset);
-}
-
 pgrad_status pgrad__tokenizer_index(pgrad_tokenizer *tokenizer)
 {
     if (tokenizer->n_ids == 0)
@@ -219,10 +208,7 @@ pgrad_status pgrad__tokenizer_index(pgrad_tokenizer *tokenizer)
         const char *bytes = tokenizer->bytes + token->offset;
         if (!token->model || token->length == 0)
             continue;
-        int existing;
-        PGRAD__TRY(pgrad__hashmap_put(&tokenizer->vocabulary, bytes, token->length, id, &existing));
-        if (existing)
-            return two_ids(tokenizer, id);
+        PGRAD__TRY(pgrad__hashmap_put(&tokenizer->vocabulary, bytes, token->length, id, NULL));
         if (token->length == 1 && !token->special) /* typed text is no special token */
             tokenizer->byte_ids[(unsigned char)bytes[0]] = (pgrad_token)id;
     }

@@ -104,8 +104,8 @@ pgrad_status pgrad__tokenizer_read_vocabulary(pgrad_tokenizer *tokenizer,
                                               const struct pgrad__json *vocabulary,
                                               const char *path);
 
-/* Makes the map of the model's tokens, once all tokens are there: its keys must not move. E_FORMAT
- * for two ids of the same bytes, or none at all. */
+/* Makes the map of the model's tokens, once all tokens are there: its keys must not move. No two
+ * have the same bytes: readers refuse a text that comes twice. E_FORMAT when there is none. */
 pgrad_status pgrad__tokenizer_index(pgrad_tokenizer *tokenizer);
 
 /* A merge of two tokens as spelled; or of the two in "LEFT RIGHT". */

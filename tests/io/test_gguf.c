@@ -376,6 +376,12 @@ START_TEST(gg05_gg06_limits_of_size)
     ck_assert_int_eq(truncate(path, (off_t)3 << 30), 0);
     uint64_t peak = context->memory_peak;
     FAILS(PGRAD_E_LIMIT, "strings", pgrad__gguf_open(context, path, &gguf));
+    put_head(&b, 3, 0, 1);
+    put_array(&b, "numbers", U64, (uint64_t)1 << 27);
+    path = put_file("sparse", b.data, b.size);
+    drop(&b);
+    ck_assert_int_eq(truncate(path, (off_t)3 << 30), 0);
+    FAILS(PGRAD_E_LIMIT, "/sparse: more than 1073741824 bytes of metadata", pgrad__gguf_open(context, path, &gguf));
     ck_assert_uint_le(context->memory_peak, peak + (4 << 20));
 }
 END_TEST

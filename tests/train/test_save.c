@@ -2,6 +2,7 @@
  * any of its calls that change the disk. */
 #include "../model/model_test.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <policygrad.h>
 #include <signal.h>
@@ -213,6 +214,33 @@ START_TEST(old_weights_go_others_stay)
 }
 END_TEST
 
+/* Where a folder has the name of an old shard, the new model stands, and the rest beside it. */
+START_TEST(a_folder_named_as_a_shard)
+{
+    char path[700], said[1500];
+    pgrad_model *model = golden_model(context, "tiny_llama");
+    OK(save(model, 0, PGRAD_DTYPE_F32));
+    snprintf(path, sizeof path, "%s/model-00001-of-00002.safetensors", saved);
+    ck_assert_int_eq(mkdir(path, 0777), 0);
+    put_file(saved, "notes.txt", "mine", 4);
+    FAILS(PGRAD_E_IO, "saved: saved, but other files of the old folder are left in ", save(model, 0, PGRAD_DTYPE_F32));
+    snprintf(said, sizeof said, ": cannot remove an old file of it: %s", strerror(EISDIR));
+    ck_assert_msg(strstr(pgrad_error_message(), said) != NULL, "%s", pgrad_error_message());
+    is_model(model);
+    pgrad_model_free(model);
+}
+END_TEST
+
+START_TEST(missing_arguments)
+{
+    pgrad_model *model = golden_model(context, "tiny_gpt2");
+    FAILS(PGRAD_E_INVALID, "model_save: model is NULL", pgrad_model_save(NULL, saved, NULL));
+    FAILS(PGRAD_E_INVALID, "model_save: path is NULL", pgrad_model_save(model, NULL, NULL));
+    FAILS(PGRAD_E_INVALID, "model_save: path: expected a folder, found \"\"", pgrad_model_save(model, "", NULL));
+    pgrad_model_free(model);
+}
+END_TEST
+
 START_TEST(too_many_files)
 {
     pgrad_model *model = NULL;
@@ -356,6 +384,8 @@ int main(void)
     tcase_add_test(tests, shards_hold_the_model);
     tcase_add_test(tests, one_file_where_all_fits);
     tcase_add_test(tests, old_weights_go_others_stay);
+    tcase_add_test(tests, a_folder_named_as_a_shard);
+    tcase_add_test(tests, missing_arguments);
     tcase_add_test(tests, too_many_files);
     tcase_add_loop_test(tests, stopped_at_every_call, 0, 2);
     tcase_add_loop_test(tests, killed_at_every_call, 0, 3);
