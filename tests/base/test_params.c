@@ -208,6 +208,7 @@ START_TEST(fields_by_text)
         ck_assert_mem_eq(&p, &before, sizeof p);
     }
     FAILS(PGRAD_E_INVALID, "nothing", pgrad_params_set("nothing", &p, "x", "1"));
+    FAILS(PGRAD_E_INTERNAL, "no option struct is called 'nothing'", pgrad__params_read("nothing", &p, &p));
     FAILS(PGRAD_E_INVALID, "no option struct is called '(NULL)'", pgrad_params_set(NULL, &p, "top_k", "1"));
     FAILS(PGRAD_E_INVALID, "params_set: an argument is NULL", pgrad_params_set("sampler", NULL, "top_k", "1"));
     FAILS(PGRAD_E_INVALID, "params_set: an argument is NULL", pgrad_params_set("sampler", &p, NULL, "1"));

@@ -259,6 +259,44 @@ START_TEST(hostile_numbers)
 }
 END_TEST
 
+/* The table's last part without its chunks: as many bytes as it has are none. */
+START_TEST(a_part_without_chunks)
+{
+    forged f = forge();
+    unsigned char *last = f.data + f.table + 2 * (36 + strlen("part 0"));
+    ck_assert_uint_eq(pgrad__get_u64(last + 24), SMALL[2]);
+    pgrad__put_u64(last + 24, 9);
+    expect(&f, "part 'part 2', chunk at offset");
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), ": the part ends too early"));
+}
+END_TEST
+
+/* A chunk that zlib cannot make anything of, under a good checksum; and the parts' own checksum. */
+START_TEST(chunks_that_are_no_chunks)
+{
+    static const size_t ONE[] = {0, 70000};
+    for (int k = 0; k < 2; k++) {
+        forged f;
+        OK(write_parts(in_folder("c"), ONE, 2, 1));
+        f.data = (unsigned char *)get_file(in_folder("c"), &f.size);
+        f.trailer = f.size - 32;
+        f.table = (size_t)pgrad__get_u64(f.data + f.trailer);
+        unsigned char *chunk = f.data + 16, *entry = f.data + f.table + 36 + strlen("part 0");
+        const uint32_t stored = pgrad__get_u32(chunk + 4);
+        ck_assert_uint_lt(stored, 70000); /* packed */
+        if (k == 0) {
+            memset(chunk + 12, 0xff, stored);
+            pgrad__put_u32(chunk + 8, pgrad__crc32(pgrad__crc32(0, chunk, 8), chunk + 12, stored));
+            pgrad__put_u32(entry + 32, pgrad__crc32(0, chunk, 12));
+        } else {
+            entry[32] ^= 1;
+        }
+        expect(&f, k == 0 ? "part 'part 1', chunk at offset 16: it cannot be unpacked"
+                          : ": the part's checksum is wrong");
+    }
+}
+END_TEST
+
 /* CK11: a version of tomorrow. */
 START_TEST(newer_version)
 {
@@ -506,6 +544,8 @@ static void add(TCase *tests)
     tcase_add_test(tests, parts_come_back);
     tcase_add_test(tests, every_flip_and_cut_is_found);
     tcase_add_test(tests, hostile_numbers);
+    tcase_add_test(tests, a_part_without_chunks);
+    tcase_add_test(tests, chunks_that_are_no_chunks);
     tcase_add_test(tests, newer_version);
     tcase_add_loop_test(tests, killed_at_every_call, 0, 3);
     tcase_add_loop_test(tests, failing_at_every_call, 0, 3);

@@ -36,6 +36,7 @@ static const struct {
     {"cut in a string", "{\"a\\", 0, ""},
     {"text behind", "{} x", 0, ""},
     {"two values", "1 2", 0, ""},
+    {"two values and a comma", "1,2", 0, "JSON: expected one value, found 2"},
     {"NUL behind", "{}\0", 3, ""},
     {"byte order mark", "\xef\xbb\xbf{}", 0, "byte order mark"},
     {"duplicate", "{\"a\":1,\"b\":{\"x\":1,\"x\":2}}", 0, "duplicate"},
@@ -281,6 +282,8 @@ START_TEST(cf01_limits)
     const char *path = put_text_file("large", "[");
     ck_assert_int_eq(truncate(path, 1 << 30), 0);
     FAILS(PGRAD_E_LIMIT, "100000000", pgrad__json_load(context, path, 100000000, &root));
+    FAILS(PGRAD_E_LIMIT, "test.json: at most 100000000 bytes of JSON, found 100000001",
+          pgrad__json_parse(context, "", 100000001, "test.json", &root));
     ck_assert_ptr_null(root);
     OK(pgrad__json_load(context, put_text_file("f", "[1,2]"), 5, &root));
     ck_assert_uint_eq(pgrad__json_count(root), 2);

@@ -133,12 +133,78 @@ START_TEST(sh05_out_of_descriptors)
 }
 END_TEST
 
+/* SH05: more shards than are read, where there are descriptors for all of them. */
+START_TEST(sh05_too_many_shards)
+{
+    enum { N = PGRAD__MAX_SHARDS + 1 };
+    pgrad__tensor_set set;
+    struct rlimit before, many;
+    bytes b = {0};
+    char file[16], text[96];
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &before), 0);
+    many = before;
+    many.rlim_cur = before.rlim_max;
+    if (many.rlim_cur < N + 100 || setrlimit(RLIMIT_NOFILE, &many) != 0) {
+        fprintf(stderr, "skipped: %d descriptors are not to be had\n", N);
+        return;
+    }
+    put_text(&b, "{\"weight_map\":{");
+    for (int i = 0; i < N; i++) {
+        snprintf(file, sizeof file, "s%d", i);
+        snprintf(text, sizeof text, "{\"t%d\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", i);
+        put_st(file, text, 4);
+        snprintf(text, sizeof text, "%s\"t%d\":\"%s\"", i > 0 ? "," : "", i, file);
+        put_text(&b, text);
+    }
+    put_text(&b, "}}");
+    put_number(&b, 0, 1);
+    FAILS(PGRAD_E_LIMIT, "/index.json: weight_map: 't10000': more than 10000 shards", open_index((char *)b.data, &set));
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &before), 0);
+    drop(&b);
+}
+END_TEST
+
+/* ST15: more tensors than are read, over all shards; names are compared when all are there, so one file stands for each. */
+START_TEST(st15_too_many_tensors)
+{
+    enum { N = 50000, TIMES = 21 };
+    pgrad__tensor_set set;
+    bytes header = {0}, index = {0};
+    char text[128], path[600];
+    if (getenv("PGRAD_TEST_SHORT") != NULL)
+        return; /* seconds, and minutes under valgrind */
+    put_text(&header, "{");
+    for (int i = 0; i < N; i++) {
+        snprintf(text, sizeof text, "%s\"%d\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%d,%d]}",
+                 i > 0 ? "," : "", i, i, i + 1);
+        put_text(&header, text);
+    }
+    put_text(&header, "}");
+    put_number(&header, 0, 1);
+    snprintf(path, sizeof path, "%s", put_st("s0", (char *)header.data, N));
+    put_text(&index, "{\"weight_map\":{\"a\":\"s0\"");
+    for (int i = 1; i < TIMES; i++) {
+        snprintf(text, sizeof text, "s%d", i);
+        ck_assert_int_eq(link(path, in_folder(text)), 0);
+        snprintf(text, sizeof text, ",\"%d\":\"s%d\"", i, i);
+        put_text(&index, text);
+    }
+    put_text(&index, "}}");
+    put_number(&index, 0, 1);
+    FAILS(PGRAD_E_LIMIT, "/s20: more than 1000000 tensors", open_index((char *)index.data, &set));
+    drop(&header);
+    drop(&index);
+}
+END_TEST
+
 static void add(TCase *tests)
 {
     tcase_add_test(tests, sh_reads_shards);
     tcase_add_test(tests, sh04_wrong_total_size_is_a_warning);
     tcase_add_loop_test(tests, sh_refuses, 0, sizeof INDEXES / sizeof INDEXES[0]);
     tcase_add_test(tests, sh05_out_of_descriptors);
+    tcase_add_test(tests, sh05_too_many_shards);
+    tcase_add_test(tests, st15_too_many_tensors);
 }
 
 int main(void)

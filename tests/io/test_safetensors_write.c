@@ -102,6 +102,23 @@ START_TEST(a_source_that_fails_leaves_no_file)
 }
 END_TEST
 
+/* Bytes that no size_t counts. */
+START_TEST(tensors_beyond_all_memory)
+{
+    pgrad__safetensors_entry entries[] = {{"rows", 4, {(uint64_t)1 << 40, (uint64_t)1 << 40, 1, 1}},
+                                          {"elements", 2, {(uint64_t)1 << 40, (uint64_t)1 << 40}},
+                                          {"bytes", 1, {(uint64_t)1 << 62}}};
+    for (int i = 0; i < 3; i++) {
+        char text[100];
+        pgrad__writer writer = {.descriptor = -1};
+        OK(pgrad__writer_open(context, in_folder("f"), &writer));
+        snprintf(text, sizeof text, "tensor '%s' is too large to write", entries[i].name);
+        FAILS(PGRAD_E_LIMIT, text, pgrad__safetensors_write(&writer, &entries[i], 1, 0, failing_rows, NULL));
+        pgrad__writer_abort(&writer);
+    }
+}
+END_TEST
+
 /* ST23: onto the file the tensors come from, one after the other. */
 static pgrad__tensor_set source;
 
@@ -138,6 +155,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, writes_the_reference_layout);
     tcase_add_test(tests, reads_what_it_wrote);
     tcase_add_test(tests, a_source_that_fails_leaves_no_file);
+    tcase_add_test(tests, tensors_beyond_all_memory);
     tcase_add_test(tests, st23_save_over_the_file_being_read);
 }
 

@@ -67,6 +67,26 @@ START_TEST(cf01_config_of_a_gigabyte)
 }
 END_TEST
 
+/* ST14: a type that a file may have, for a tensor that is looked at: named, not read as something else. */
+START_TEST(st14_weights_of_whole_numbers)
+{
+    static const char FROM[] = "\"model.norm.weight\":{\"dtype\":\"F32\"";
+    char path[512];
+    size_t size;
+    pgrad_model *model = NULL;
+    char *data = get_file(data_path(path, "tiny_llama/model.safetensors"), &size);
+    char *at = memmem(data, size, FROM, sizeof FROM - 1);
+    ck_assert_ptr_nonnull(at);
+    at[sizeof FROM - 5] = 'I';
+    copy_file("tiny_llama/config.json", "config.json", NULL, NULL);
+    put_file(folder, "model.safetensors", data, size);
+    free(data);
+    FAILS(PGRAD_E_UNSUPPORTED, "tensor 'model.norm.weight': element type I32 is not supported",
+          pgrad_model_load(context, folder, NULL, &model));
+    ck_assert_ptr_null(model);
+}
+END_TEST
+
 /* Layers the config does not know: as many as are named, and how many there are. */
 START_TEST(cf06_extra_tensors)
 {
@@ -163,6 +183,7 @@ int main(void)
     TCase *tests = tcase_create("bad_files");
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, cf01_config_of_a_gigabyte);
+    tcase_add_test(tests, st14_weights_of_whole_numbers);
     tcase_add_test(tests, cf06_extra_tensors);
     tcase_add_test(tests, cf10_context_absent);
     tcase_add_test(tests, sh06_file_and_index);

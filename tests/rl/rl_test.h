@@ -102,14 +102,19 @@ typedef struct world {
     pgrad_tokenizer *tokenizer;
 } world;
 
-static inline world begin_world(const char *config)
+static inline world begin_world_with(const char *config, uint32_t n_threads)
 {
-    world w = {.context = test_context(PGRAD_KERNELS_AUTO, 2)};
+    world w = {.context = test_context(PGRAD_KERNELS_AUTO, n_threads)};
     ck_assert_ptr_nonnull(w.context);
     w.memory = memory_now(w.context);
     w.model = make_model(w.context, config);
     w.tokenizer = make_tokenizer(w.context);
     return w;
+}
+
+static inline world begin_world(const char *config)
+{
+    return begin_world_with(config, 2);
 }
 
 /* Everything is given back. */

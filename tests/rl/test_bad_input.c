@@ -134,7 +134,8 @@ START_TEST(missing_arguments)
     pgrad_sequence_info sequence = {.struct_size = sizeof sequence};
     pgrad_rollout_info info = {.struct_size = sizeof info};
     pgrad_step_report report;
-    pgrad_objective *objective = NULL;
+    pgrad_objective *objective = NULL, *no_objective = NULL;
+    pgrad_optimizer *no_optimizer = NULL;
     pgrad_advantage *advantage = NULL;
     pgrad_step_report_init(&report, sizeof report);
     OK(pgrad_objective_create(w.model, NULL, &objective));
@@ -160,13 +161,21 @@ START_TEST(missing_arguments)
     FAILS(PGRAD_E_INVALID, "advantage_create: out is NULL", pgrad_advantage_create(w.context, NULL, NULL));
     FAILS(PGRAD_E_INVALID, "advantage_apply: advantage is NULL", pgrad_advantage_apply(NULL, rollout));
     FAILS(PGRAD_E_INVALID, "advantage_apply: rollout is NULL", pgrad_advantage_apply(advantage, NULL));
+    FAILS(PGRAD_E_INVALID, "objective_create: model is NULL", pgrad_objective_create(NULL, NULL, &no_objective));
+    FAILS(PGRAD_E_INVALID, "objective_create: out is NULL", pgrad_objective_create(w.model, NULL, NULL));
+    FAILS(PGRAD_E_INVALID, "objective_backward: objective is NULL",
+          pgrad_objective_backward(NULL, rollout, NULL, 0, NULL, &report));
+    FAILS(PGRAD_E_INVALID, "objective_backward: rollout is NULL",
+          pgrad_objective_backward(objective, NULL, NULL, 0, NULL, &report));
     FAILS(PGRAD_E_INVALID, "objective_normalizer: an argument is NULL",
           pgrad_objective_normalizer(NULL, rollout, NULL, 0, &normalizer));
     FAILS(PGRAD_E_INVALID, "objective_normalizer: an argument is NULL",
           pgrad_objective_normalizer(objective, rollout, NULL, 0, NULL));
+    FAILS(PGRAD_E_INVALID, "optimizer_create: model is NULL", pgrad_optimizer_create(NULL, NULL, &no_optimizer));
+    FAILS(PGRAD_E_INVALID, "optimizer_create: out is NULL", pgrad_optimizer_create(w.model, NULL, NULL));
     FAILS(PGRAD_E_INVALID, "optimizer_set_lr: optimizer is NULL", pgrad_optimizer_set_lr(NULL, 0.1));
     FAILS(PGRAD_E_INVALID, "optimizer_step: optimizer is NULL", pgrad_optimizer_step(NULL, NULL));
-    ck_assert_ptr_null(no_rollout);
+    ck_assert(no_rollout == NULL && no_objective == NULL && no_optimizer == NULL);
     ck_assert(normalizer == 7.0);
     ck_assert_uint_eq(pgrad_rollout_count_groups(rollout), 0);
     pgrad_advantage_free(advantage);
@@ -192,6 +201,9 @@ START_TEST(sequences_that_do_not_fit)
     (void)add_text_prompt(rollout, "q", NULL);
     FAILS(PGRAD_E_INVALID, "set_data: group: expected below 1, found 1",
           pgrad_rollout_set_data(rollout, 1, "answer", "x", 1));
+    FAILS(PGRAD_E_LIMIT, "set_data: a text of 18446744073709551615 bytes is too long",
+          pgrad_rollout_set_data(rollout, 0, "answer", "x", SIZE_MAX));
+    ck_assert_ptr_null(pgrad_rollout_data(rollout, 0, "answer", NULL));
     FAILS(PGRAD_E_INVALID, "add_sequence: at least one token", pgrad_rollout_add_sequence(rollout, 0, ids, 0, NULL));
     FAILS(PGRAD_E_LIMIT, "add_sequence: 5 tokens: max_new_tokens is 4",
           pgrad_rollout_add_sequence(rollout, 0, ids, 5, NULL));
@@ -396,6 +408,65 @@ START_TEST(advantages_without_what_they_need)
 }
 END_TEST
 
+/* ---- models and samplers that do not fit ---- */
+
+static pgrad_model *gpt2(uint32_t n_vocab, uint32_t n_positions)
+{
+    char config[256];
+    pgrad_model *out = NULL;
+    snprintf(config, sizeof config, "{\"model_type\":\"gpt2\",\"vocab_size\":%u,\"n_positions\":%u,\"n_embd\":16,"
+                                    "\"n_layer\":1,\"n_head\":2,\"activation_function\":\"gelu_new\"}", n_vocab, n_positions);
+    OK(pgrad_model_create(w.context, config, 1, NULL, &out));
+    return out;
+}
+
+/* A vocabulary or a context smaller than what another model or the tokenizer made. */
+START_TEST(models_that_do_not_fit)
+{
+    const float rewards[4] = {0};
+    pgrad_model *few = gpt2(200, 64), *narrow = gpt2(N_VOCAB, 1);
+    pgrad_rollout *rollout = make_rollout(&w, 2, 2, 4, 1), *none = NULL;
+    pgrad_objective *objective = NULL;
+    given(rollout, rewards);
+    FAILS(PGRAD_E_MISMATCH, "rollout: the tokenizer has ids up to 258, the model 200 rows",
+          pgrad_rollout_create(few, w.tokenizer, NULL, &none));
+    ck_assert_ptr_null(none);
+    FAILS(PGRAD_E_MISMATCH, "rollout_score: sequence 0 takes 2 positions, the model's context is 1",
+          pgrad_rollout_score(rollout, narrow, PGRAD_REFERENCE));
+    OK(pgrad_objective_create(few, NULL, &objective));
+    FAILS(PGRAD_E_MISMATCH, "objective_backward: the model has 200 tokens, the rollout's has 272",
+          pgrad_objective_backward(objective, rollout, NULL, 0, NULL, NULL));
+    pgrad_objective_free(objective);
+    pgrad_rollout_free(rollout);
+    pgrad_model_free(narrow);
+    pgrad_model_free(few);
+}
+END_TEST
+
+/* The sampler is made without a model; what it forbids must be in the vocabulary of the one it meets. */
+START_TEST(lists_of_a_sampler_beyond_the_vocabulary)
+{
+    static const pgrad_token tokens[] = {7, N_VOCAB};
+    static const float bias[] = {0.0f, 1.0f};
+    static const char *const NAMES[] = {"stop_tokens", "forbidden_tokens", "bias_tokens"};
+    pgrad_rollout *rollout = make_rollout(&w, 1, 1, 4, 1);
+    (void)add_text_prompt(rollout, "q", NULL);
+    for (int k = 0; k < 3; k++) {
+        char found[100];
+        pgrad_sampler_params params = sampler_defaults();
+        *(k == 0 ? &params.stop_tokens : k == 1 ? &params.forbidden_tokens : &params.bias_tokens) = tokens;
+        *(k == 0 ? &params.n_stop_tokens : k == 1 ? &params.n_forbidden_tokens : &params.n_bias_tokens) = 2;
+        params.logit_bias = bias;
+        pgrad_sampler *sampler = make_sampler(w.context, &params);
+        snprintf(found, sizeof found, "sampler.%s[1]: expected an id below the model's 272, found 272", NAMES[k]);
+        FAILS(PGRAD_E_INVALID, found, pgrad_rollout_generate(rollout, sampler, NULL));
+        ck_assert_uint_eq(pgrad_rollout_count(rollout), 0);
+        pgrad_sampler_free(sampler);
+    }
+    pgrad_rollout_free(rollout);
+}
+END_TEST
+
 /* ---- loss and optimizer ---- */
 
 typedef struct learner {
@@ -457,8 +528,54 @@ START_TEST(op05_no_advantage_at_all)
 }
 END_TEST
 
+/* Finite weights may give logits that are not, and a finite weight of the divergence a loss that is not: told with its
+ * place. */
+START_TEST(numbers_that_run_away)
+{
+    enum { EMBD = 32 };
+    const float value = -1.0f, far_off = -800.0f, nothing[4] = {0};
+    pgrad_objective_params params;
+    pgrad_objective *heavy = NULL;
+    float norm[EMBD], large[EMBD];
+    learner l = make_learner(0.0);
+    const world other = {.context = w.context, .model = l.model};
+    pgrad_rollout *rollout = make_rollout(&other, 2, 2, 4, 1);
+    size_t n = 0;
+    given(rollout, nothing);
+    OK(pgrad_rollout_score(rollout, l.model, PGRAD_OLD));
+    FAILS(PGRAD_E_STATE, "objective_backward: sequence 0 has no advantages: call pgrad_advantage_apply or set them",
+          pgrad_objective_backward(l.objective, rollout, NULL, 0, NULL, NULL));
+    for (uint32_t i = 0; i < 4; i++)
+        OK(pgrad_rollout_set_array(rollout, PGRAD_ADVANTAGES, i, &value, 1));
+    OK(pgrad_model_tensor_read(l.model, "model.norm.weight", norm, EMBD, &n));
+    for (int i = 0; i < EMBD; i++)
+        large[i] = 3e38f;
+    OK(pgrad_model_tensor_write(l.model, "model.norm.weight", large, EMBD));
+    FAILS(PGRAD_E_NUMERIC, "rollout_score: sequence 0, token 0: the log-probability is",
+          pgrad_rollout_score(rollout, l.model, PGRAD_CURRENT));
+    ck_assert_ptr_null(pgrad_rollout_array(rollout, PGRAD_CURRENT, 0, NULL));
+    FAILS(PGRAD_E_NUMERIC, "sequence 0, token 0: the log-probability is",
+          pgrad_objective_backward(l.objective, rollout, NULL, 0, NULL, NULL));
+    OK(pgrad_model_tensor_write(l.model, "model.norm.weight", norm, EMBD));
+    pgrad_objective_params_init(&params, sizeof params);
+    params.kl_beta = 1e300;
+    OK(pgrad_objective_create(l.model, &params, &heavy));
+    OK(pgrad_rollout_score(rollout, l.model, PGRAD_REFERENCE));
+    OK(pgrad_rollout_set_array(rollout, PGRAD_OLD, 2, &far_off, 1));
+    OK(pgrad_rollout_set_array(rollout, PGRAD_REFERENCE, 2, &far_off, 1)); /* as far as the ratio goes: e^20 */
+    FAILS(PGRAD_E_NUMERIC, "sequence 2, token 0: the loss is not finite (advantage -1, log-probability -",
+          pgrad_objective_backward(heavy, rollout, NULL, 0, NULL, NULL));
+    ck_assert_ptr_nonnull(strstr(pgrad_error_message(), ", old -800)"));
+    pgrad_objective_free(heavy);
+    pgrad_rollout_free(rollout);
+    free_learner(&l);
+}
+END_TEST
+
 START_TEST(op07_nothing_to_train)
 {
+    float value;
+    size_t n = 7;
     pgrad_model *frozen = NULL;
     pgrad_objective *objective = NULL;
     pgrad_optimizer *optimizer = NULL;
@@ -466,6 +583,9 @@ START_TEST(op07_nothing_to_train)
     FAILS(PGRAD_E_STATE, "frozen", pgrad_objective_create(frozen, NULL, &objective));
     FAILS(PGRAD_E_STATE, "frozen", pgrad_optimizer_create(frozen, NULL, &optimizer));
     FAILS(PGRAD_E_STATE, "frozen", pgrad_model_zero_grad(frozen));
+    FAILS(PGRAD_E_STATE, "a frozen model has no gradients",
+          pgrad_model_grad_read(frozen, "model.norm.weight", &value, 1, &n));
+    ck_assert_uint_eq(n, 7);
     ck_assert(objective == NULL && optimizer == NULL);
     pgrad_model_free(frozen);
 }
@@ -473,13 +593,10 @@ END_TEST
 
 START_TEST(op08_a_reference_of_another_vocabulary)
 {
-    static const char OTHER[] = "{\"model_type\":\"gpt2\",\"vocab_size\":280,\"n_positions\":64,\"n_embd\":16,"
-                                "\"n_layer\":1,\"n_head\":2,\"activation_function\":\"gelu_new\"}";
     const float rewards[4] = {0};
-    pgrad_model *other = NULL;
+    pgrad_model *other = gpt2(280, 64);
     pgrad_rollout *rollout = make_rollout(&w, 2, 2, 4, 1);
     given(rollout, rewards);
-    OK(pgrad_model_create(w.context, OTHER, 1, NULL, &other));
     FAILS(PGRAD_E_MISMATCH, "280", pgrad_rollout_score(rollout, other, PGRAD_REFERENCE));
     ck_assert_ptr_null(pgrad_rollout_array(rollout, PGRAD_REFERENCE, 0, NULL));
     pgrad_rollout_free(rollout);
@@ -504,7 +621,10 @@ int main(void)
     tcase_add_test(tests, rw10_callbacks_come_one_by_one);
     tcase_add_test(tests, rw12_cancelled_meanwhile);
     tcase_add_test(tests, advantages_without_what_they_need);
+    tcase_add_test(tests, models_that_do_not_fit);
+    tcase_add_test(tests, lists_of_a_sampler_beyond_the_vocabulary);
     tcase_add_loop_test(tests, op05_no_advantage_at_all, 0, 2);
+    tcase_add_test(tests, numbers_that_run_away);
     tcase_add_test(tests, op07_nothing_to_train);
     tcase_add_test(tests, op08_a_reference_of_another_vocabulary);
     suite_add_tcase(suite, tests);

@@ -149,6 +149,7 @@ START_TEST(a_file_lists_its_parts)
     FAILS(PGRAD_E_STATE, "not opened", pgrad_checkpoint_restore(r.checkpoint, "policy", 0, r.model));
     pgrad_checkpoint_part part = {.struct_size = sizeof part};
     FAILS(PGRAD_E_INVALID, "checkpoint_get_part: checkpoint is NULL", pgrad_checkpoint_get_part(NULL, 0, &part));
+    FAILS(PGRAD_E_INVALID, "checkpoint_get_part: out is NULL", pgrad_checkpoint_get_part(opened, 0, NULL));
     FAILS(PGRAD_E_INVALID, "checkpoint_get_part: index: expected below 8, found 8",
           pgrad_checkpoint_get_part(opened, N_PARTS + 1, &part));
     FAILS(PGRAD_E_INVALID, "checkpoint_get_text: an argument is NULL",
@@ -202,6 +203,8 @@ START_TEST(bad_arguments)
     FAILS(PGRAD_E_INVALID, "checkpoint_create: out is NULL", pgrad_checkpoint_create(r.context, NULL));
     FAILS(PGRAD_E_INVALID, "checkpoint_add_text: an argument is NULL",
           pgrad_checkpoint_add_text(r.checkpoint, "notes", NULL, 3));
+    FAILS(PGRAD_E_LIMIT, "memory: a text of 18446744073709551615 bytes is too long",
+          pgrad_checkpoint_add_text(r.checkpoint, "notes", "x", SIZE_MAX));
     FAILS(PGRAD_E_INVALID, "checkpoint_wait: checkpoint is NULL", pgrad_checkpoint_wait(NULL));
     FAILS(PGRAD_E_INVALID, "checkpoint_open: path or out is NULL", pgrad_checkpoint_open(r.context, file, NULL));
     pgrad_sampler_free(stranger);

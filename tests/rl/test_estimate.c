@@ -559,6 +559,10 @@ START_TEST(refuses_what_makes_no_plan)
     ck_assert_int_eq(pgrad_model_estimate_load(context, "/nowhere.gguf", NULL, NULL, &report), PGRAD_E_IO);
     ck_assert_int_eq(pgrad_model_estimate_create(context, "{}", NULL, NULL, &report), PGRAD_E_FORMAT);
     ck_assert_int_eq(pgrad_model_estimate_create(NULL, p.config, NULL, NULL, &report), PGRAD_E_INVALID);
+    FAILS(PGRAD_E_INVALID, "model_estimate_create: config_json is NULL",
+          pgrad_model_estimate_create(context, NULL, NULL, NULL, &report));
+    FAILS(PGRAD_E_INVALID, "model_estimate_create: out is NULL",
+          pgrad_model_estimate_create(context, p.config, NULL, NULL, NULL));
     p.plan.prompt_tokens = 61;
     ck_assert_int_eq(pgrad_model_estimate(model, &p.plan, &report), PGRAD_E_INVALID);
     ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "plan.prompt_tokens"));
@@ -584,6 +588,34 @@ START_TEST(refuses_what_makes_no_plan)
     p.model.frozen = 1;
     ck_assert_int_eq(pgrad_model_estimate_create(context, p.config, &p.model, &p.plan, &report),
                      PGRAD_E_STATE);
+    pgrad_context_free(context);
+}
+END_TEST
+
+/* The largest model that a config may ask for, and rollouts of it that nobody can hold: told, not wrapped around. */
+START_TEST(sizes_beyond_all_memory)
+{
+    static const char LARGEST[] =
+        "{\"model_type\":\"llama\",\"hidden_size\":1048576,\"intermediate_size\":4194304,\"num_hidden_layers\":1024,"
+        "\"num_attention_heads\":1024,\"num_key_value_heads\":1024,\"head_dim\":1024,\"vocab_size\":4194304,"
+        "\"max_position_embeddings\":16777216,\"hidden_act\":\"silu\",\"rms_norm_eps\":1e-5}";
+    pgrad_context *context = test_context(PGRAD_KERNELS_AUTO, 1);
+    pgrad_memory_report report = {.struct_size = sizeof report};
+    pgrad_plan_params plan;
+    pgrad_rollout_params rollout;
+    pgrad_plan_params_init(&plan, sizeof plan);
+    pgrad_rollout_params_init(&rollout, sizeof rollout);
+    OK(pgrad_model_estimate_create(context, LARGEST, NULL, &plan, &report));
+    ck_assert_uint_gt(report.weights, (uint64_t)1 << 52);
+    rollout.group_size = 32767;
+    rollout.max_prompts = rollout.batch_size = 65536;
+    rollout.max_prompt_tokens = rollout.max_new_tokens = 1 << 24;
+    plan.rollout = &rollout;
+    FAILS(PGRAD_E_LIMIT, "rollout: a cache of 17180131328 pages is too large",
+          pgrad_model_estimate_create(context, LARGEST, NULL, &plan, &report));
+    rollout.max_prompt_tokens = rollout.max_new_tokens = 1 << 19;
+    FAILS(PGRAD_E_LIMIT, "plan: more memory than can be addressed",
+          pgrad_model_estimate_create(context, LARGEST, NULL, &plan, &report));
     pgrad_context_free(context);
 }
 END_TEST
@@ -635,6 +667,7 @@ static Suite *make_suite(void)
     tcase_add_test(limits, choices_do_not_depend_on_what_is_held);
     tcase_add_test(limits, a_refusal_says_what_fits);
     tcase_add_test(limits, refuses_what_makes_no_plan);
+    tcase_add_test(limits, sizes_beyond_all_memory);
     tcase_add_test(limits, out_of_memory);
     suite_add_tcase(suite, limits);
     return suite;

@@ -1,9 +1,9 @@
 /* A backward pass that is stopped: by the progress function at each of its calls, and cancelled at each place that looks
  * whether it is. Whatever was done until then, zero_grad and backward give the bits of a pass that nothing disturbed; a
- * pass that also updates has changed no weight. */
+ * pass that also updates has changed no weight. And sampling whose time is over wherever it looks at the clock. */
 #include "rl_test.h"
 
-/* ---- the linker has lib/ call this one (--wrap): the n-th look finds the context cancelled ---- */
+/* ---- the linker has lib/ call these (--wrap): the n-th look finds the context cancelled, or the time over ---- */
 
 pgrad_status __real_pgrad__check_cancel(pgrad_context *context);
 pgrad_status __wrap_pgrad__check_cancel(pgrad_context *context);
@@ -15,6 +15,19 @@ pgrad_status __wrap_pgrad__check_cancel(pgrad_context *context)
     if (++looks == cancel_at)
         pgrad_context_cancel(context);
     return __real_pgrad__check_cancel(context);
+}
+
+double __real_pgrad__os_seconds(void);
+double __wrap_pgrad__os_seconds(void);
+
+enum { LATE = 1000000 };
+static int counts_time; /* with one thread only: the pool looks too */
+static uint32_t time_looks, late_at;
+
+double __wrap_pgrad__os_seconds(void)
+{
+    const int late = counts_time && ++time_looks >= late_at && late_at > 0;
+    return __real_pgrad__os_seconds() + (late ? LATE : 0);
 }
 
 typedef struct stopper {
@@ -182,12 +195,102 @@ START_TEST(stopped_anywhere)
 }
 END_TEST
 
+/* ---- sampling ---- */
+
+enum { N_LONG = 3, SHARED = 130 };
+
+/* Prompts that share two pages of 64 tokens, so that later ones go on from what earlier ones left in the cache. */
+static void add_prompts(pgrad_rollout *rollout, uint32_t first)
+{
+    for (uint32_t k = 0; k < N_LONG; k++) {
+        pgrad_token ids[SHARED + 1];
+        for (uint32_t t = 0; t < SHARED; t++)
+            ids[t] = (pgrad_token)((first + 7 * t + t * t) % 200);
+        ids[SHARED] = (pgrad_token)k;
+        OK(pgrad_rollout_add_prompt(rollout, ids, SHARED + 1, NULL, NULL));
+    }
+}
+
+static pgrad_status sample(pgrad_rollout *rollout, pgrad_sampler *sampler, uint32_t first)
+{
+    pgrad_generate_params params;
+    pgrad_generate_params_init(&params, sizeof params);
+    params.max_seconds = LATE / 2;
+    pgrad_rollout_clear(rollout);
+    add_prompts(rollout, first);
+    OK(pgrad_sampler_set_next_sequence(sampler, 0));
+    time_looks = 0;
+    return pgrad_rollout_generate(rollout, sampler, &params);
+}
+
+/* The cache forgets, and its pages have what other prompts left there. */
+static void fill_with_others(const world *w, pgrad_rollout *rollout, pgrad_sampler *sampler)
+{
+    float norm[32];
+    size_t n;
+    OK(pgrad_model_tensor_read(w->model, "model.norm.weight", norm, 32, &n));
+    OK(pgrad_model_tensor_write(w->model, "model.norm.weight", norm, n));
+    OK(sample(rollout, sampler, 50));
+    OK(pgrad_model_tensor_write(w->model, "model.norm.weight", norm, n));
+}
+
+static void is_beginning_of(const record *whole, const pgrad_rollout *rollout)
+{
+    ck_assert_uint_eq(pgrad_rollout_count(rollout), whole->n);
+    for (uint32_t i = 0; i < whole->n; i++) {
+        size_t n;
+        const pgrad_token *tokens = pgrad_rollout_tokens(rollout, i, &n);
+        ck_assert_uint_le(n, whole->n_tokens[i]);
+        ck_assert(n == 0 || memcmp(tokens, whole->tokens[i], n * sizeof *tokens) == 0);
+        ck_assert(n == whole->n_tokens[i] || info_of(rollout, i).finish == PGRAD_FINISH_NONE);
+    }
+}
+
+START_TEST(out_of_time_anywhere)
+{
+    world w = begin_world_with(LLAMA_CONFIG, 1);
+    pgrad_sampler_params sampling = sampler_defaults();
+    pgrad_sampler *sampler = make_sampler(w.context, &sampling);
+    pgrad_rollout_params params;
+    pgrad_rollout *rollout = NULL;
+    pgrad_rollout_params_init(&params, sizeof params);
+    params.group_size = 2;
+    params.max_prompts = N_LONG;
+    params.max_new_tokens = LMAX;
+    params.batch_size = 3;
+    params.prefix_cache_tokens = 1024; /* over calls */
+    OK(pgrad_rollout_create(w.model, w.tokenizer, &params, &rollout));
+    counts_time = 1;
+    OK(sample(rollout, sampler, 0));
+    const uint32_t looks_in_all = time_looks;
+    record *whole = take_record(rollout);
+    ck_assert_uint_gt(looks_in_all, 20);
+    for (uint32_t at = 2; at <= looks_in_all; at++) { /* the first says when it began */
+        fill_with_others(&w, rollout, sampler);
+        late_at = at;
+        FAILS(PGRAD_E_DEADLINE, "generate: 500000 seconds are over", sample(rollout, sampler, 0));
+        late_at = 0;
+        is_beginning_of(whole, rollout);
+        OK(sample(rollout, sampler, 0)); /* what the cache kept is good */
+        record *again = take_record(rollout);
+        same_record(whole, again);
+        free(again);
+    }
+    counts_time = 0;
+    free(whole);
+    pgrad_rollout_free(rollout);
+    pgrad_sampler_free(sampler);
+    end_world(&w);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("interrupt");
     TCase *tests = tcase_create("interrupt");
     tcase_set_timeout(tests, 120);
     tcase_add_loop_test(tests, stopped_anywhere, 0, 8);
+    tcase_add_test(tests, out_of_time_anywhere);
     suite_add_tcase(suite, tests);
     return run_suite(suite);
 }

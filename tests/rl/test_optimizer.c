@@ -3,6 +3,7 @@
 #include <check.h>
 #include <math.h>
 #include <policygrad.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -261,6 +262,16 @@ START_TEST(bad_options)
     params.schedule = PGRAD_SCHEDULE_COSINE;
     ck_assert_int_eq(pgrad_optimizer_create(model, &params, &optimizer), PGRAD_E_INVALID);
     ck_assert_ptr_nonnull(strstr(pgrad_error_message(), "total_steps"));
+    static const double RATES[] = {-0.5, NAN, INFINITY};
+    ck_assert_int_eq(pgrad_optimizer_create(model, NULL, &optimizer), PGRAD_OK);
+    for (int i = 0; i < 3; i++) {
+        char text[100];
+        snprintf(text, sizeof text, "optimizer.learning_rate: expected a finite number >= 0, found %g", RATES[i]);
+        ck_assert_int_eq(pgrad_optimizer_set_lr(optimizer, RATES[i]), PGRAD_E_INVALID);
+        ck_assert_str_eq(pgrad_error_message(), text);
+    }
+    ck_assert_int_eq(pgrad_optimizer_set_lr(optimizer, 0.0), PGRAD_OK);
+    pgrad_optimizer_free(optimizer);
 }
 END_TEST
 

@@ -566,6 +566,16 @@ START_TEST(sp07_many_and_empty_stop_strings)
     pointers[17] = NULL;
     FAILS(PGRAD_E_INVALID, "stop_strings[17]", pgrad_sampler_create(context, &params, &sampler));
     ck_assert_ptr_null(sampler);
+    enum { LENGTH = 1 << 20, TIMES = 2048 }; /* one text, again and again */
+    pgrad__stop_strings stops;
+    char *text = malloc(LENGTH + 1);
+    memset(text, 'x', LENGTH);
+    text[LENGTH] = '\0';
+    for (int i = 0; i < TIMES; i++)
+        pointers[i] = text;
+    FAILS(PGRAD_E_LIMIT, "sampler.stop_strings: expected at most 2147483646 bytes in all, found 2147483648",
+          pgrad__stop_strings_build(&stops, context, pointers, TIMES));
+    free(text);
 }
 END_TEST
 

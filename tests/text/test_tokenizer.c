@@ -501,6 +501,8 @@ START_TEST(tk08_expressions)
                .pre_tokenizer = SPLIT("\"Regex\":\"(a\"", "Isolated", "false"));
     PARTS_FAIL(PGRAD_E_UNSUPPORTED, "regular expression",
                .pre_tokenizer = SPLIT("\"Regex\":\"\\\\C\"", "Isolated", "false"));
+    PARTS_FAIL(PGRAD_E_UNSUPPORTED, "pre_tokenizer: \\S inside a character class is not built",
+               .pre_tokenizer = SPLIT("\"Regex\":\"[a\\\\S]\"", "Isolated", "false"));
     bytes json = {0};
     put_text(&json, "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"");
     for (int i = 0; i < 10000; i++)
@@ -673,6 +675,29 @@ START_TEST(tk09_nested_sequences)
 }
 END_TEST
 
+#define SIXTEEN(x) FOUR(FOUR(x))
+#define FOUR(x) x "," x "," x "," x
+#define SEQUENCE(of) "{\"type\":\"Sequence\",\"pretokenizers\":[" of "]}"
+#define WITH_BEHIND(behind)                                                                        \
+    "{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":\"A\"}}," behind               \
+    "],\"special_tokens\":{\"e\":{\"ids\":[261]}}}"
+#define AT_X SPLIT("\"String\":\"x\"", "Isolated", "false")
+#define END "{\"SpecialToken\":{\"id\":\"e\"}}"
+
+/* Sixteen of each are read, one more is not. */
+START_TEST(long_sequences)
+{
+    pgrad_tokenizer *t = load_parts((parts){.pre_tokenizer = SEQUENCE(SIXTEEN(AT_X)),
+                                            .post_processor = WITH_BEHIND(SIXTEEN(END))});
+    IDS(t, "x", PGRAD_ENCODE_ADD, 'x', 261, 261, 261, 261, 261, 261, 261, 261, 261, 261, 261, 261, 261, 261, 261, 261);
+    pgrad_tokenizer_free(t);
+    PARTS_FAIL(PGRAD_E_UNSUPPORTED, "pre_tokenizer.pretokenizers[16]: more than 16 pre-tokenizers",
+               .pre_tokenizer = SEQUENCE(SIXTEEN(AT_X) "," AT_X));
+    PARTS_FAIL(PGRAD_E_UNSUPPORTED, "post_processor: 'a template of so many tokens'",
+               .post_processor = WITH_BEHIND(SIXTEEN(END) "," END));
+}
+END_TEST
+
 /* TK12: a million times the same; linear in time and without recursion. */
 START_TEST(tk12_long_texts)
 {
@@ -754,6 +779,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, tk08_expressions);
     tcase_add_test(tests, tk08_classes_and_white_space);
     tcase_add_test(tests, tk09_nested_sequences);
+    tcase_add_test(tests, long_sequences);
     tcase_add_test(tests, tk10_bytes);
     tcase_add_test(tests, splits);
     tcase_add_test(tests, prefix_space_and_digits);

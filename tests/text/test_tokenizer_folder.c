@@ -45,6 +45,19 @@ START_TEST(sentencepiece_is_refused_by_name)
 }
 END_TEST
 
+START_TEST(folders_without_a_tokenizer)
+{
+    pgrad_tokenizer *t = NULL;
+    char said[700];
+    snprintf(said, sizeof said, "%s: no tokenizer.json, nor vocab.json with merges.txt, in this folder", test_folder);
+    for (int i = 0; i < 2; i++) {
+        FAILS(PGRAD_E_IO, said, pgrad_tokenizer_load(context, test_folder, &t));
+        ck_assert_ptr_null(t);
+        put_text_file("tokenizer_config.json", "{}"); /* is none by itself */
+    }
+}
+END_TEST
+
 /* GPT-2's pair of files, with and without others beside it. */
 START_TEST(gpt2_pair)
 {
@@ -255,6 +268,7 @@ static void add(TCase *tests)
 {
     tcase_add_test(tests, side_files_are_kept);
     tcase_add_test(tests, sentencepiece_is_refused_by_name);
+    tcase_add_test(tests, folders_without_a_tokenizer);
     tcase_add_test(tests, gpt2_pair);
     tcase_add_test(tests, roles_come_from_the_files_beside);
     tcase_add_test(tests, gpt2_pair_with_added_tokens);

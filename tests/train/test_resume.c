@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../checkpoint_contents.h"
 #include "../suite.h"
 #include "model/model.h"
 #include "tiny_task.h"
@@ -488,6 +489,47 @@ START_TEST(another_runs_file)
 }
 END_TEST
 
+/* Whole, with good checksums, and of no run: a prompt beyond the last, a reward that is no number. */
+START_TEST(numbers_that_no_run_has)
+{
+    setting s;
+    make(&s, 0, 1);
+    s.stop_after = 3;
+    (void)run(&s, PGRAD_OK);
+    contents c = read_contents(s.context, checkpoint_path);
+    drop(&s);
+    const uint32_t train = part_named(&c, "train");
+    const struct {
+        unsigned char *at;
+        uint64_t value;
+        const char *said;
+    } lies[] = {
+        {number_named(&c, "train", "cursor"), PROMPTS + 1, "checkpoint: prompt 6 of 5 comes next"},
+        {number_named(&c, "train", "n_skipped"), (uint64_t)1 << 32, "'n_skipped': a number beyond 32 bits"},
+        {c.bytes[train] + c.sizes[train] - 8, pgrad__bits_of_real(NAN), "checkpoint: window: reward 2 is not finite"},
+    };
+    for (int k = 0; k < 3; k++) {
+        unsigned char *at = lies[k].at;
+        const uint64_t old = pgrad__get_u64(at);
+        float before[16], after[16];
+        size_t n;
+        pgrad__put_u64(at, lies[k].value);
+        make(&s, 0, 1);
+        write_contents(s.context, checkpoint_path, &c, 0, c.n);
+        pgrad__put_u64(at, old);
+        s.params.resume = PGRAD_RESUME_ON;
+        ck_assert_int_eq(pgrad_model_tensor_read(s.model, "transformer.ln_f.weight", before, 16, &n), PGRAD_OK);
+        (void)run(&s, PGRAD_E_FORMAT);
+        ck_assert_msg(strstr(pgrad_error_message(), lies[k].said) != NULL, "%s", pgrad_error_message());
+        ck_assert_int_eq(pgrad_model_tensor_read(s.model, "transformer.ln_f.weight", after, 16, &n), PGRAD_OK);
+        ck_assert_mem_eq(after, before, sizeof before);
+        ck_assert_uint_eq(s.n_reports, 0);
+        drop(&s);
+    }
+    free_contents(&c);
+}
+END_TEST
+
 /* A learning rate may change, and the log says so. CK13: a file without the optimizer is no run's. */
 START_TEST(what_may_change)
 {
@@ -610,6 +652,7 @@ int main(void)
     tcase_add_test(tests, the_time_is_over);
     tcase_add_test(tests, damaged_files);
     tcase_add_test(tests, another_runs_file);
+    tcase_add_test(tests, numbers_that_no_run_has);
     tcase_add_test(tests, what_may_change);
     tcase_add_test(tests, foreign_metrics);
     tcase_add_test(tests, texts_of_the_host);
