@@ -88,6 +88,7 @@ LOSS_REINFORCE, LOSS_PPO_CLIP, LOSS_SUPERVISED = range(3)
  AGGREGATE_PROMPT_MEAN, AGGREGATE_MICRO_TOKEN_MEAN) = range(6)
 KL_NONE, KL_K3_RATIO, KL_K2 = range(3)
 RECOMPUTE_OFF, RECOMPUTE_ON, RECOMPUTE_AUTO = range(3)
+KEEP_OFF, KEEP_ON, KEEP_AUTO = range(3)
 OPTIMIZER_SGD, OPTIMIZER_ADAM, OPTIMIZER_ADAMW = range(3)
 MOMENTS_F32, MOMENTS_BF16, MOMENTS_Q8, MOMENTS_AUTO = range(4)
 SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE = range(3)
@@ -306,6 +307,7 @@ class RolloutInfo(_Structure):
     accepted_tokens: _U64
     kept_tokens: _U64
     cache_bytes: _U64
+    activation_bytes: _U64
 
 
 @_mirror
@@ -366,7 +368,7 @@ class _TrainParams(_Structure):
     checkpoint_keep: _U32
     checkpoint_background: _U32
     resume: _U32
-    reserved: _U32
+    keep_activations: _U32
     on_checkpoint: _Pointer
     on_checkpoint_user: _Pointer
 
@@ -430,6 +432,8 @@ class MemoryReport(_Structure):
     moments_storage: _U32
     n_micro_batches: _U32
     checkpoint: _U64
+    keep_activations: _U32
+    reserved: _U32
 
 
 @_mirror

@@ -70,6 +70,7 @@ typedef struct pgrad_step_report {
                                  a run on */
     double micro_batch_tokens; /* objective: rows of a micro-batch, at most */
     double recompute;          /* 1: of each layer only the input was kept */
+    double kept_rows;          /* tokens whose activations the rollout had kept (rollout.keep_activations) */
 } pgrad_step_report;
 
 /* Sets the size, and every number to NaN. */

@@ -82,6 +82,9 @@ typedef struct pgrad_memory_report {
     uint32_t moments_storage;
     uint32_t n_micro_batches; /* of one backward pass */
     uint64_t checkpoint; /* bytes: the copy that a checkpoint in the background is written from */
+    uint32_t keep_activations; /* the rollout's: AUTO is OFF under a limit, with recompute, or where it
+                                  would come to too much */
+    uint32_t reserved;
 } pgrad_memory_report;
 
 /* Tells what a plan takes, the model included, with the choices made. plan may be NULL: the model

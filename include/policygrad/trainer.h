@@ -107,7 +107,7 @@ typedef struct pgrad_train_params {
     uint32_t checkpoint_background; /* 1, the default: written behind the steps that follow; takes as much
                                        memory again as the state, see pgrad_checkpoint_params */
     uint32_t resume;             /* PGRAD_RESUME_*, default OFF */
-    uint32_t reserved;
+    uint32_t keep_activations;   /* PGRAD_KEEP_* of the rollout, default AUTO: not with several epochs */
     pgrad_checkpoint_fn on_checkpoint; /* NULL: none */
     void *on_checkpoint_user;
 } pgrad_train_params;

@@ -25,6 +25,7 @@ static const char *const OBJECTIVE_AGGREGATION[] = {"token_mean",
 static const char *const OBJECTIVE_KL[] = {"none", "k3_ratio", "k2", NULL};
 static const char *const OPTIMIZER_KIND[] = {"sgd", "adam", "adamw", NULL};
 static const char *const OPTIMIZER_MOMENTS[] = {"f32", "bf16", "q8", "auto", NULL};
+static const char *const ROLLOUT_KEEP[] = {"off", "on", "auto", NULL};
 static const char *const RECOMPUTE[] = {"off", "on", "auto", NULL};
 static const char *const TRAIN_RESUME[] = {"off", "on", "auto", NULL};
 static const char *const OPTIMIZER_SCHEDULE[] = {"constant", "linear", "cosine", NULL};
@@ -80,7 +81,8 @@ static const pgrad__field ROLLOUT_FIELDS[] = {
           "cache room beyond what decoding needs, for beginnings of sequences"),
     FIELD(CHOICE, pgrad_rollout_params, kv_storage, 0.0, 0.0, 3.0, 0, 0, ROLLOUT_KV_STORAGE,
           "how keys and values are kept"),
-    FIELD(RESERVED, pgrad_rollout_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
+    FIELD(CHOICE, pgrad_rollout_params, keep_activations, 2.0, 0.0, 2.0, 0, 0, ROLLOUT_KEEP,
+          "whether activations are kept for the backward pass"),
 };
 
 static const pgrad__field PROMPT_FIELDS[] = {
@@ -310,7 +312,8 @@ static const pgrad__field TRAIN_FIELDS[] = {
           "written behind the steps that follow"),
     FIELD(CHOICE, pgrad_train_params, resume, 0.0, 0.0, 2.0, 0, 0, TRAIN_RESUME,
           "takes up the run at checkpoint_path"),
-    FIELD(RESERVED, pgrad_train_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
+    FIELD(CHOICE, pgrad_train_params, keep_activations, 2.0, 0.0, 2.0, 0, 0, ROLLOUT_KEEP,
+          "whether activations are kept for the backward pass"),
     FIELD(POINTER, pgrad_train_params, on_checkpoint, 0.0, 0.0, 0.0, 0, 0, NULL,
           "called before one is written"),
     FIELD(POINTER, pgrad_train_params, on_checkpoint_user, 0.0, 0.0, 0.0, 0, 0, NULL,

@@ -8,10 +8,12 @@ static pgrad_status trunk_backward(pgrad__trunk *trunk, pgrad__gradients *gradie
 {
     pgrad_model *model = trunk->model;
     for (uint32_t i = model->config.n_layers; i > 0; i--) {
-        pgrad__activations *kept = &trunk->layers[i - 1];
+        pgrad__activations *kept = pgrad__trunk_layer(trunk, i - 1);
         if (!gradients->begun)
             PGRAD__TRY(pgrad__check_cancel(model->context));
-        if (trunk->recompute && i < model->config.n_layers) /* the last one is still there */
+        if (trunk->stored != NULL)
+            pgrad__gather_layer(trunk, i - 1, kept);
+        else if (trunk->recompute && i < model->config.n_layers) /* the last one is still there */
             PGRAD__TRY(pgrad__block_recompute(trunk, i - 1, kept));
         PGRAD__TRY(pgrad__block_backward(trunk, i - 1, kept));
         PGRAD__TRY(pgrad__gradients_layer_done(gradients, i - 1));
@@ -42,6 +44,16 @@ static pgrad_status go_back(pgrad__batch_pass *plan, const pgrad__backward *how)
     return trunk_backward(trunk, &plan->gradients);
 }
 
+/* The last layer's output, computed or gathered. */
+static pgrad_status trunk_output(pgrad__trunk *trunk)
+{
+    if (trunk->stored == NULL)
+        return pgrad__trunk_forward(trunk);
+    PGRAD__TRY(pgrad__check_cancel(trunk->model->context));
+    pgrad__gather_output(trunk, trunk->model->config.n_layers - 1, trunk->output);
+    return PGRAD_OK;
+}
+
 static pgrad__batch_pass plan_of(const pgrad__backward *how, int has_gradients)
 {
     return (pgrad__batch_pass){.trunk = {.keep = 1, .recompute = how->recompute},
@@ -70,7 +82,7 @@ pgrad_status pgrad__model_backward(pgrad_model *model, pgrad__pass *pass, const 
     if (!plan.borrow)
         PGRAD__TRY(pgrad__gradients_allocate(model));
     PGRAD__TRY(pgrad__batch_pass_plan(&plan, model, pass, batch));
-    PGRAD__TRY(pgrad__trunk_forward(&plan.trunk));
+    PGRAD__TRY(trunk_output(&plan.trunk));
     pgrad__head_gather(&plan.head, plan.trunk.output);
     pgrad__gradients_begin(&plan.gradients);
     pgrad_status status = go_back(&plan, how);

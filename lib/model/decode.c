@@ -76,6 +76,8 @@ static void fill_plan(decode_plan *plan, const pgrad__kv_cache *cache,
         for (uint32_t j = 0; j < span->n_tokens; j++, row++) {
             plan->tokens[row] = span->tokens[j];
             trunk->positions[row] = span->first_position + j;
+            if (trunk->stores)
+                trunk->store[row] = span->activations[j];
         }
         for (uint32_t j = span->n_logits; j > 0; j--)
             plan->wanted[wanted++] = (uint32_t)(row - j);
@@ -85,12 +87,15 @@ static void fill_plan(decode_plan *plan, const pgrad__kv_cache *cache,
     plan->batch.target_rows = plan->wanted;
 }
 
-static decode_plan plan_of(pgrad_model *model, uint32_t kv_storage, const pgrad__decode_span *spans,
-                           size_t n_spans)
+static decode_plan plan_of(pgrad_model *model, uint32_t kv_storage, int with_activations,
+                           const pgrad__decode_span *spans, size_t n_spans)
 {
-    decode_plan plan = {
-        .trunk = {.model = model, .n_spans = n_spans, .n_runs = n_spans, .kv_storage = kv_storage},
-        .head = {.model = model}};
+    decode_plan plan = {.trunk = {.model = model,
+                                  .n_spans = n_spans,
+                                  .n_runs = n_spans,
+                                  .kv_storage = kv_storage,
+                                  .stores = with_activations},
+                        .head = {.model = model}};
     for (size_t i = 0; i < n_spans; i++) {
         plan.trunk.n_rows += spans[i].n_tokens;
         plan.trunk.n_pages += span_pages(&spans[i]);
@@ -107,12 +112,12 @@ static size_t decode_scratch(const decode_plan *plan, const pgrad__machine *mach
     return trunk > head ? trunk : head;
 }
 
-pgrad_status pgrad__decode_size(pgrad_model *model, uint32_t kv_storage,
+pgrad_status pgrad__decode_size(pgrad_model *model, uint32_t kv_storage, int with_activations,
                                 const pgrad__decode_span *spans, size_t n_spans, uint32_t n_workers,
                                 pgrad__pass_size *size)
 {
     const pgrad__machine machine = {model->kernels, n_workers};
-    decode_plan plan = plan_of(model, kv_storage, spans, n_spans);
+    decode_plan plan = plan_of(model, kv_storage, with_activations, spans, n_spans);
     pgrad__pass_size own = {0};
     plan.head.batch = &plan.batch;
     PGRAD__TRY(pgrad__arena_measure(lay_out_decode, &plan, &own.arena));
@@ -132,7 +137,7 @@ pgrad_status pgrad__model_decode(pgrad_model *model, pgrad__pass *pass, pgrad__k
         return PGRAD_OK;
     for (size_t i = 0; i < n_spans; i++)
         PGRAD__TRY(check_span(model, cache, &spans[i], i));
-    decode_plan plan = plan_of(model, cache->storage, spans, n_spans);
+    decode_plan plan = plan_of(model, cache->storage, spans[0].activations != NULL, spans, n_spans);
     const pgrad__machine machine = pgrad__machine_of(model->context);
     plan.trunk.pass = plan.head.pass = pass;
     plan.trunk.page_layer_stride = cache->layer_bytes;

@@ -40,7 +40,7 @@ static size_t choose(pgrad__trunk *trunk, const pgrad__head_pass *head)
 static void pack(const pgrad__trunk *trunk, float *x, size_t width)
 {
     size_t row = 0;
-    for (size_t s = 0; s < trunk->n_sequences && x != NULL; s++) {
+    for (size_t s = 0; s < trunk->n_sequences; s++) {
         const pgrad__attention_sequence *sequence = &trunk->sequences[s];
         if (trunk->kept_index[s] == 0)
             continue;
@@ -53,29 +53,39 @@ static void pack(const pgrad__trunk *trunk, float *x, size_t width)
 
 static void pack_layer(const pgrad__trunk *trunk, pgrad__activations *kept)
 {
-    const pgrad__config *config = &trunk->model->config;
-    pack(trunk, kept->middle, config->n_embd);
-    for (size_t i = 0; i < 2; i++) {
-        pack(trunk, kept->mean[i], 1);
-        pack(trunk, kept->rstd[i], 1);
+    pgrad__activation_field fields[PGRAD__MAX_FIELDS];
+    const size_t n = pgrad__activation_fields(&trunk->model->config, kept, fields);
+    for (size_t i = 0; i < n; i++)
+        pack(trunk, *fields[i].at, fields[i].width);
+}
+
+/* What the forward pass has left in the trunk; stored rows are gathered when they are needed. */
+static void pack_layers(const pgrad__trunk *trunk)
+{
+    const uint32_t n_layers = trunk->model->config.n_layers;
+    for (uint32_t i = 0; i < n_layers; i++) {
+        pack(trunk, trunk->layers[i].input, trunk->model->config.n_embd);
+        /* With recompute the rest is the last layer's. */
+        if (!trunk->recompute || i + 1 == n_layers)
+            pack_layer(trunk, &trunk->layers[i]);
     }
-    pack(trunk, kept->qkv, pgrad__qkv_width(config));
-    pack(trunk, kept->attention, pgrad__query_width(config));
-    pack(trunk, kept->lse, config->n_heads);
-    for (size_t i = 0; i < PGRAD__MAX_EXPAND; i++)
-        pack(trunk, kept->expand[i], config->n_ff);
 }
 
 /* The batch of the kept sequences, in the trunk's arrays. */
 static pgrad__batch kept_batch(pgrad__trunk *trunk)
 {
-    pgrad__batch batch = {.tokens = trunk->kept_tokens, .sequences = trunk->kept_sequences};
+    pgrad__batch batch = {.tokens = trunk->kept_tokens,
+                          .sequences = trunk->kept_sequences,
+                          .activations = trunk->stored == NULL ? NULL : trunk->kept_stored};
     for (size_t s = 0; s < trunk->n_sequences; s++) {
         pgrad__attention_sequence sequence = trunk->sequences[s];
         if (trunk->kept_index[s] == 0)
             continue;
         memcpy(trunk->kept_tokens + batch.n_rows, trunk->tokens + sequence.first_row,
                sequence.n_rows * sizeof *trunk->tokens);
+        if (trunk->stored != NULL)
+            memcpy(trunk->kept_stored + batch.n_rows, trunk->stored + sequence.first_row,
+                   sequence.n_rows * sizeof *trunk->stored);
         sequence.first_row = batch.n_rows;
         if (sequence.prefix > 0)
             sequence.prefix = trunk->kept_index[sequence.prefix - 1];
@@ -87,15 +97,10 @@ static pgrad__batch kept_batch(pgrad__trunk *trunk)
 
 void pgrad__trunk_drop(pgrad__trunk *trunk, const pgrad__head_pass *head)
 {
-    const uint32_t n_layers = trunk->model->config.n_layers;
     if (choose(trunk, head) == trunk->n_sequences)
         return;
-    for (uint32_t i = 0; i < n_layers; i++) {
-        pack(trunk, trunk->layers[i].input, trunk->model->config.n_embd);
-        /* With recompute the rest is the last layer's. */
-        if (!trunk->recompute || i + 1 == n_layers)
-            pack_layer(trunk, &trunk->layers[i]);
-    }
+    if (trunk->stored == NULL)
+        pack_layers(trunk);
     pack(trunk, trunk->d_stream, trunk->model->config.n_embd);
     pgrad__batch batch = kept_batch(trunk);
     pgrad__trunk_set_batch(trunk, &batch);

@@ -75,24 +75,22 @@ static pgrad_status check_deadline(const pgrad__pass *pass)
 /* All of a layer but its input. */
 static void lay_out_layer(const pgrad__trunk *trunk, pgrad__arena *arena, pgrad__activations *kept)
 {
-    const pgrad__config *config = &trunk->model->config;
-    size_t n = trunk->n_rows, row = n * sizeof(float);
-    kept->middle = trunk->keep ? pgrad__arena_take(arena, config->n_embd, row) : kept->input;
-    for (size_t i = 0; i < 2; i++) {
-        kept->mean[i] = pgrad__arena_take(arena, 1, row);
-        kept->rstd[i] = pgrad__arena_take(arena, 1, row);
+    const int whole = trunk->keep || trunk->stores;
+    pgrad__activation_field fields[PGRAD__MAX_FIELDS];
+    const size_t n = pgrad__activation_fields(&trunk->model->config, kept, fields);
+    for (size_t i = 0; i < n; i++) {
+        if (whole || (fields[i].at != &kept->middle && fields[i].at != &kept->lse))
+            *fields[i].at =
+                pgrad__arena_take(arena, fields[i].width, trunk->n_rows * sizeof(float));
     }
-    kept->qkv = pgrad__arena_take(arena, pgrad__qkv_width(config), row);
-    kept->attention = pgrad__arena_take(arena, pgrad__query_width(config), row);
-    kept->lse = trunk->keep ? pgrad__arena_take(arena, config->n_heads, row) : NULL;
-    kept->expand[0] = pgrad__arena_take(arena, config->n_ff, row);
-    kept->expand[1] = config->gated ? pgrad__arena_take(arena, config->n_ff, row) : NULL;
+    if (!whole)
+        kept->middle = kept->input;
 }
 
 static void lay_out_layers(pgrad__trunk *trunk, pgrad__arena *arena)
 {
     const pgrad__config *config = &trunk->model->config;
-    uint32_t n = trunk->keep ? config->n_layers : 1;
+    uint32_t n = trunk->keep && trunk->stored == NULL ? config->n_layers : 1;
     pgrad__activations kept = {0};
     trunk->layers = pgrad__arena_take(arena, n, sizeof *trunk->layers);
     for (uint32_t i = 0; i < n; i++) {
@@ -117,6 +115,8 @@ static void lay_out_backward(pgrad__trunk *trunk, pgrad__arena *arena)
     trunk->kept_sequences =
         pgrad__arena_take(arena, trunk->n_sequences, sizeof *trunk->kept_sequences);
     trunk->kept_index = pgrad__arena_take(arena, trunk->n_sequences, sizeof *trunk->kept_index);
+    trunk->kept_stored =
+        pgrad__arena_take(arena, trunk->stored != NULL ? n : 0, sizeof *trunk->kept_stored);
 }
 
 void pgrad__trunk_lay_out(pgrad__trunk *trunk, pgrad__arena *arena)
@@ -129,6 +129,7 @@ void pgrad__trunk_lay_out(pgrad__trunk *trunk, pgrad__arena *arena)
     trunk->first_page = pgrad__arena_take(arena, trunk->n_spans, sizeof *trunk->first_page);
     trunk->pages = pgrad__arena_take(arena, trunk->n_pages, sizeof *trunk->pages);
     trunk->page_scratch = pgrad__arena_take(arena, trunk->page_scratch_floats, sizeof(float));
+    trunk->store = pgrad__arena_take(arena, trunk->stores ? n : 0, sizeof *trunk->store);
     lay_out_layers(trunk, arena);
     trunk->output = pgrad__arena_take(arena, trunk->keep ? config->n_embd : 0, row);
     if (!trunk->keep && trunk->layers != NULL)
@@ -160,20 +161,28 @@ pgrad_status pgrad__check_tokens(const pgrad_model *model, const pgrad_token *to
     return PGRAD_OK;
 }
 
-pgrad_status pgrad__trunk_forward(pgrad__trunk *trunk)
+void pgrad__trunk_embed(const pgrad__trunk *trunk, float *output)
 {
-    pgrad_model *model = trunk->model;
+    const pgrad_model *model = trunk->model;
     const pgrad__tensor *positions = model->stem->positions;
     pgrad__embedding_forward(model->context, &model->stem->embedding->matrix,
                              positions == NULL ? NULL : positions->data, trunk->tokens,
-                             trunk->positions, trunk->n_rows, trunk->layers[0].input);
+                             trunk->positions, trunk->n_rows, output);
+}
+
+pgrad_status pgrad__trunk_forward(pgrad__trunk *trunk)
+{
+    pgrad_model *model = trunk->model;
+    pgrad__trunk_embed(trunk, trunk->layers[0].input);
     for (uint32_t i = 0; i < model->config.n_layers; i++) {
         PGRAD__TRY(pgrad__check_cancel(model->context));
         PGRAD__TRY(check_deadline(trunk->pass));
         int last = i + 1 == model->config.n_layers;
-        pgrad__activations *kept = &trunk->layers[trunk->keep ? i : 0];
+        pgrad__activations *kept = pgrad__trunk_layer(trunk, i);
         float *output = trunk->keep && !last ? trunk->layers[i + 1].input : trunk->output;
         PGRAD__TRY(pgrad__block_forward(trunk, i, kept, output));
+        if (trunk->stores)
+            pgrad__store_layer(trunk, i, kept, output);
         for (size_t page = 0; page < trunk->n_pages && !last; page++)
             trunk->pages[page] += trunk->page_layer_stride;
     }
@@ -262,8 +271,18 @@ static void add_border_runs(pgrad__trunk *trunk, const pgrad__batch *batch)
     }
 }
 
-/* Positions, and one span a sequence over pages of scratch. */
-static void fill_trunk(pgrad__trunk *trunk, const pgrad__batch *batch)
+static void fill_positions(pgrad__trunk *trunk, const pgrad__batch *batch)
+{
+    for (size_t i = 0; i < batch->n_sequences; i++) {
+        const pgrad__attention_sequence *sequence = &batch->sequences[i];
+        const uint32_t n_prefix = pgrad__n_prefix(batch->sequences, i);
+        for (uint32_t j = 0; j < sequence->n_rows; j++)
+            trunk->positions[sequence->first_row + j] = n_prefix + j;
+    }
+}
+
+/* One span a sequence over pages of scratch. */
+static void fill_pages(pgrad__trunk *trunk, const pgrad__batch *batch)
 {
     size_t page = 0, floats = page_floats(trunk->model);
     float *own = trunk->page_scratch;
@@ -271,8 +290,6 @@ static void fill_trunk(pgrad__trunk *trunk, const pgrad__batch *batch)
         const pgrad__attention_sequence *sequence = &batch->sequences[i];
         const uint32_t n_prefix = pgrad__n_prefix(batch->sequences, i);
         const size_t shared = shared_pages(batch, i), n_pages = all_pages(batch, i);
-        for (uint32_t j = 0; j < sequence->n_rows; j++)
-            trunk->positions[sequence->first_row + j] = n_prefix + j;
         trunk->spans[i] = (pgrad__attention_span){.first_row = sequence->first_row,
                                                   .n_rows = sequence->n_rows,
                                                   .first_position = n_prefix};
@@ -293,6 +310,13 @@ static void fill_trunk(pgrad__trunk *trunk, const pgrad__batch *batch)
     memset(trunk->page_scratch, 0, trunk->page_scratch_floats * sizeof(float));
 }
 
+static void fill_trunk(pgrad__trunk *trunk, const pgrad__batch *batch)
+{
+    fill_positions(trunk, batch);
+    if (trunk->stored == NULL)
+        fill_pages(trunk, batch);
+}
+
 /* Everything about the batch but what its arrays hold. */
 static void measure_batch(pgrad__trunk *trunk, const pgrad__batch *batch)
 {
@@ -300,9 +324,11 @@ static void measure_batch(pgrad__trunk *trunk, const pgrad__batch *batch)
     trunk->n_rows = batch->n_rows;
     trunk->sequences = batch->sequences;
     trunk->n_sequences = batch->n_sequences;
-    trunk->n_spans = batch->n_sequences;
-    trunk->n_runs = batch->n_sequences;
-    trunk->n_pages = 0;
+    trunk->stored = batch->activations;
+    trunk->n_spans = trunk->n_runs = trunk->n_pages = trunk->page_scratch_floats = 0;
+    if (trunk->stored != NULL) /* keys and values are read from its rows */
+        return;
+    trunk->n_spans = trunk->n_runs = batch->n_sequences;
     size_t own_pages = 0;
     for (size_t i = 0; i < batch->n_sequences; i++) {
         trunk->n_runs += pgrad__n_prefix(batch->sequences, i) % PGRAD__KEY_TILE > 0;

@@ -60,6 +60,7 @@ struct pgrad_model {
     int planned;       /* 1: without weights, for their sizes; no handle of the host's */
     uint32_t storage;  /* PGRAD_STORAGE_* of its matrices */
     atomic_uint_fast64_t weight_version; /* read without the lock, by get_info */
+    atomic_uint n_keeping;               /* objectives that would use kept activations */
     const pgrad__kernels *kernels;
 };
 
@@ -102,6 +103,8 @@ typedef struct pgrad__batch {
     const pgrad_token *targets;
     const float *inverse_tau;
     size_t n_targets;
+    float *const *activations; /* [n_rows] of every row, from an activation store: backward computes
+                                  nothing forward but the head. NULL: it computes all */
 } pgrad__batch;
 
 /* Activations and scratch of passes: grows to the largest batch and stays. One user at a time. */
@@ -171,6 +174,36 @@ void pgrad__pass_count(const pgrad__pass_size *size, pgrad__arena *activations,
 pgrad_status pgrad__gradients_allocate(pgrad_model *model);
 void pgrad__gradients_zero(pgrad_model *model);
 
+/* ---- activations kept from decoding for the backward pass (activations.c) ----
+ * A decoding pass computes the bits of a training pass, so a backward pass over the same weights
+ * may start from what it left. Rows have the caller's numbers; memory is taken as they are, and
+ * used again. */
+typedef struct pgrad__activation_store {
+    pgrad_context *context;
+    float **rows; /* [n_rows] NULL: not kept */
+    size_t n_rows;
+    float **given_back; /* [n_rows] rows in no use, n_given_back of them */
+    size_t n_given_back;
+    float **blocks; /* [n_rows] n_blocks of memory */
+    size_t n_blocks, block_floats, layer_floats, n_taken;
+    uint64_t weight_version; /* of the weights that computed them */
+} pgrad__activation_store;
+
+/* Bytes of so many rows; 0 when they cannot be addressed. */
+int pgrad__activation_store_bytes(const pgrad_model *model, size_t n_rows, uint64_t *bytes);
+/* Takes the arrays of a store of n_rows from an arena; then init, without any row kept. Count what
+ * taking n_rows takes. */
+void pgrad__activation_store_lay_out(pgrad__activation_store *store, size_t n_rows,
+                                     pgrad__arena *arena);
+void pgrad__activation_store_init(pgrad__activation_store *store, const pgrad_model *model);
+void pgrad__activation_store_count(const pgrad_model *model, size_t n_rows, pgrad__arena *sum);
+uint64_t pgrad__activation_store_held(const pgrad__activation_store *store);
+/* Gives the memory back; the store stays usable. */
+void pgrad__activation_store_free(pgrad__activation_store *store);
+/* Sees that rows [first, first + n) are there. E_NOMEM, E_LIMIT: some may be. */
+pgrad_status pgrad__activation_store_take(pgrad__activation_store *store, size_t first, size_t n);
+void pgrad__activation_store_give_back(pgrad__activation_store *store, size_t first, size_t n);
+
 /* ---- decoding over a cache (kv_cache.c, decode.c) ---- */
 
 /* Pages of PGRAD__KEY_TILE positions for all layers, allocated once. A page is shared by counting
@@ -203,7 +236,9 @@ typedef struct pgrad__decode_span {
     const uint32_t *pages; /* page numbers of positions 0 .. first_position + n_tokens - 1 */
     uint32_t group;        /* see pgrad__attention_span: spans with shared prompt pages, 0: none */
     uint32_t n_shared_pages;
-    uint32_t n_logits; /* of the last so many tokens */
+    uint32_t n_logits;         /* of the last so many tokens */
+    float *const *activations; /* [n_tokens] rows of a store, filled by the pass; NULL, in all spans
+                                  of a call or none */
 } pgrad__decode_span;
 
 /* Runs the spans' tokens, stores their keys and values, and writes the logits of the wanted rows,
@@ -213,7 +248,7 @@ pgrad_status pgrad__model_decode(pgrad_model *model, pgrad__pass *pass, pgrad__k
                                  const pgrad__decode_span *spans, size_t n_spans, float *logits);
 
 /* Extends *size as pgrad__score_size does. Ids and pages do not count. */
-pgrad_status pgrad__decode_size(pgrad_model *model, uint32_t kv_storage,
+pgrad_status pgrad__decode_size(pgrad_model *model, uint32_t kv_storage, int with_activations,
                                 const pgrad__decode_span *spans, size_t n_spans, uint32_t n_workers,
                                 pgrad__pass_size *size);
 

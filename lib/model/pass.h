@@ -15,7 +15,7 @@ struct pgrad__pass {
 };
 
 /* What a layer leaves for its backward pass. A pass that only goes forward has one of these for all
- * layers, in which input, middle and output are the same rows. */
+ * layers, in which input, middle and output are the same rows, unless it stores them. */
 typedef struct pgrad__activations {
     float *input;   /* [n_rows, E] the residual stream */
     float *middle;  /* [n_rows, E] behind attention */
@@ -26,6 +26,19 @@ typedef struct pgrad__activations {
     float *lse;                       /* [n_rows, H] */
     float *expand[PGRAD__MAX_EXPAND]; /* [n_rows, I] gate and up, or the first alone */
 } pgrad__activations;
+
+/* ---- activations.c ---- */
+
+#define PGRAD__MAX_FIELDS 10
+
+typedef struct pgrad__activation_field {
+    float **at;
+    size_t width; /* floats of a row */
+} pgrad__activation_field;
+
+/* The fields of a layer, its input left out; returns their number. */
+size_t pgrad__activation_fields(const pgrad__config *config, pgrad__activations *of,
+                                pgrad__activation_field *fields);
 
 /* Makes room for so many floats of workspace: no kernel of the pass asks for more. */
 pgrad_status pgrad__pass_reserve(pgrad__pass *pass, size_t floats);
@@ -49,9 +62,13 @@ typedef struct pgrad__trunk {
     size_t page_layer_stride; /* bytes from a layer's page to the next one's; 0: reused */
     float *page_scratch;      /* of passes that keep no cache */
     size_t page_scratch_floats;
-    int keep;                   /* 1: activations of each layer stay */
-    int recompute;              /* with keep: only `input` of each, all share the rest */
-    pgrad__activations *layers; /* [n_layers], or [1] */
+    int keep;                   /* 1: there is a way back, for which activations stay */
+    int recompute;              /* with keep: only `input` of each layer, all share the rest */
+    int stores;                 /* 1: activations go to `store` as they are computed */
+    float **store;              /* [n_rows] a row of activations each */
+    float *const *stored;       /* with keep: rows computed before; nothing is computed forward, a
+                                   layer is gathered when the way back comes to it. NULL: none */
+    pgrad__activations *layers; /* [n_layers], or [1] for all */
     float *output;              /* [n_rows, E] of the last layer */
     float *normed;              /* [n_rows, E] scratch */
     float *hidden;              /* [n_rows, I] scratch */
@@ -66,7 +83,13 @@ typedef struct pgrad__trunk {
     pgrad_token *kept_tokens;                  /* [n_rows] */
     pgrad__attention_sequence *kept_sequences; /* [n_sequences] */
     uint32_t *kept_index;                      /* [n_sequences] 1 + its number among the kept; 0 */
+    float **kept_stored;                       /* [n_rows] where there are stored ones */
 } pgrad__trunk;
+
+static inline pgrad__activations *pgrad__trunk_layer(const pgrad__trunk *trunk, uint32_t layer)
+{
+    return &trunk->layers[trunk->keep && trunk->stored == NULL ? layer : 0];
+}
 
 /* ---- head.c ---- */
 
@@ -122,8 +145,8 @@ static inline size_t pgrad__query_width(const pgrad__config *config)
 /* Heads and scale of a layer's attention; kv_storage is left at F32. */
 pgrad__attention_shape pgrad__layer_attention(const pgrad__config *config, uint32_t layer);
 
-/* Hands out the trunk's arrays; model, n_rows, n_spans, n_runs, n_pages, page_scratch_floats, keep
- * and recompute are set. */
+/* Hands out the trunk's arrays; model, n_rows, n_spans, n_runs, n_pages, page_scratch_floats, keep,
+ * recompute, stores and stored are set. */
 void pgrad__trunk_lay_out(pgrad__trunk *trunk, pgrad__arena *arena);
 
 /* Floats of workspace that the kernels of a trunk ask for, at most; spans, and of one that goes
@@ -172,6 +195,13 @@ pgrad_status pgrad__block_forward(pgrad__trunk *trunk, uint32_t layer, pgrad__ac
                                   float *output);
 /* Fills `kept` again from its input, as far as the backward pass needs it. */
 pgrad_status pgrad__block_recompute(pgrad__trunk *trunk, uint32_t layer, pgrad__activations *kept);
+/* The embedding of the trunk's tokens, [n_rows, E]. */
+void pgrad__trunk_embed(const pgrad__trunk *trunk, float *output);
+/* What a layer leaves and its output, to where `store` says; and back from `stored`: all of it with
+ * the input, or the output alone. */
+void pgrad__store_layer(pgrad__trunk *trunk, uint32_t layer, pgrad__activations *of, float *output);
+void pgrad__gather_layer(pgrad__trunk *trunk, uint32_t layer, pgrad__activations *to);
+void pgrad__gather_output(pgrad__trunk *trunk, uint32_t layer, float *output);
 /* d_stream: in, the gradient at the output; out, at the input. Overwrites kept->expand. */
 pgrad_status pgrad__block_backward(pgrad__trunk *trunk, uint32_t layer, pgrad__activations *kept);
 

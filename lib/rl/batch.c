@@ -37,6 +37,8 @@ static void lay_out(pgrad__arena *arena, void *user)
     b->inverse_tau = pgrad__arena_take(arena, batch->n_targets, sizeof *b->inverse_tau);
     b->sequences = pgrad__arena_take(arena, batch->n_sequences, sizeof *b->sequences);
     b->offsets = pgrad__arena_take(arena, batch->n_sequences + 1, sizeof *b->offsets);
+    b->activations =
+        pgrad__arena_take(arena, b->use_kept ? batch->n_rows : 0, sizeof *b->activations);
 }
 
 /* A batch while it is laid out. */
@@ -99,11 +101,26 @@ static void put_sequence(pgrad__batch_builder *b, const pgrad_rollout *rollout,
                 supervised);
 }
 
+/* The kept activations of sequence i's last n rows, which it has in the batch from `row` on; 0 when
+ * some are not kept. */
+static int find_kept(pgrad__batch_builder *b, const pgrad_rollout *rollout, uint32_t i, size_t row,
+                     size_t n)
+{
+    const size_t first = pgrad__sequence_positions(rollout, i) - n;
+    int all = 1;
+    for (size_t k = 0; k < n; k++) {
+        b->activations[row + k] = rollout->activations.rows[pgrad__kept_row(rollout, i, first + k)];
+        all &= b->activations[row + k] != NULL;
+    }
+    return all;
+}
+
 pgrad_status pgrad__batch_build(pgrad__batch_builder *builder, const pgrad_rollout *rollout,
                                 const uint32_t *indices, size_t n, int supervised)
 {
     size_t rows = 0, targets = 0;
     layout at = {0};
+    int kept = builder->use_kept && rollout->activations.rows != NULL;
     for (size_t j = 0; j < n; j++) {
         rows += pgrad__batch_rows(builder, rollout, indices, j);
         targets += rollout->sequences[indices[j]].n_tokens;
@@ -112,8 +129,10 @@ pgrad_status pgrad__batch_build(pgrad__batch_builder *builder, const pgrad_rollo
     builder->batch = (pgrad__batch){.n_rows = rows, .n_sequences = 2 * n, .n_targets = targets};
     PGRAD__TRY(pgrad__arena_plan(&builder->arena, lay_out, builder));
     for (size_t j = 0; j < n; j++) {
+        const size_t row = at.row;
         builder->offsets[j] = at.target;
         put_sequence(builder, rollout, indices, n, j, supervised, &at);
+        kept = kept && find_kept(builder, rollout, indices[j], row, at.row - row);
     }
     builder->offsets[n] = targets;
     builder->batch = (pgrad__batch){.tokens = builder->tokens,
@@ -123,7 +142,8 @@ pgrad_status pgrad__batch_build(pgrad__batch_builder *builder, const pgrad_rollo
                                     .target_rows = builder->target_rows,
                                     .targets = builder->targets,
                                     .inverse_tau = builder->inverse_tau,
-                                    .n_targets = targets};
+                                    .n_targets = targets,
+                                    .activations = kept ? builder->activations : NULL};
     return PGRAD_OK;
 }
 

@@ -338,6 +338,7 @@ static void restored(void *handle, pgrad__state *state)
     pgrad_context *context = rollout->context;
     staged s;
     (void)find_staged(rollout, state, &s);
+    pgrad__kept_forget(rollout, 0);
     unpack_tables(rollout, &s);
     rollout->n_groups = (uint32_t)s.n_groups;
     rollout->n_sequences = (uint32_t)s.n_sequences;

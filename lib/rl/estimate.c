@@ -142,6 +142,16 @@ typedef struct outline {
     struct pgrad__generator generator;
 } outline;
 
+/* AUTO as it turns out: under a limit memory is for what has to be there. */
+static uint32_t keep_of(const pgrad__plan *plan, const pgrad_rollout_params *params,
+                        const pgrad__choice *choice)
+{
+    const int used = plan->has_objective && choice->recompute == PGRAD_RECOMPUTE_OFF;
+    if (params->keep_activations != PGRAD_KEEP_AUTO)
+        return params->keep_activations;
+    return used && plan->memory_limit == 0 ? PGRAD_KEEP_AUTO : PGRAD_KEEP_OFF;
+}
+
 static pgrad_status plan_rollout(const pgrad__plan *plan, pgrad_model *model, uint32_t n_workers,
                                  const pgrad_rollout_params *params, const pgrad__choice *choice,
                                  outline *out)
@@ -151,9 +161,15 @@ static pgrad_status plan_rollout(const pgrad__plan *plan, pgrad_model *model, ui
         chosen.batch_size = choice->batch_size;
     if (chosen.kv_storage == PGRAD_KV_AUTO)
         chosen.kv_storage = choice->kv_storage;
+    chosen.keep_activations = keep_of(plan, params, choice);
     memset(out, 0, sizeof *out);
     return pgrad__rollout_plan(&out->rollout, model, plan->params.tokenizer, &chosen,
                                &out->generator, n_workers);
+}
+
+static int keeps(const outline *planned)
+{
+    return planned->rollout.activations.n_rows > 0;
 }
 
 /* Every row of ids is the same one. */
@@ -209,9 +225,9 @@ static pgrad_status need_decoding(const pgrad__plan *plan, pgrad_model *model, u
     const uint32_t storage = planned->rollout.params.kv_storage;
     PGRAD__GO(pgrad__calloc(plan->context, n_slots, sizeof *spans, &spans));
     const uint32_t n = pgrad__prefill_shape(&planned->rollout, plan->prompt_tokens, spans);
-    PGRAD__GO(pgrad__decode_size(model, storage, spans, n, n_workers, &size));
+    PGRAD__GO(pgrad__decode_size(model, storage, keeps(planned), spans, n, n_workers, &size));
     pgrad__decode_shape(&planned->rollout, plan->prompt_tokens, plan->completion_tokens, spans);
-    PGRAD__GO(pgrad__decode_size(model, storage, spans, n_slots, n_workers, &size));
+    PGRAD__GO(pgrad__decode_size(model, storage, keeps(planned), spans, n_slots, n_workers, &size));
     count_pass(&size, need);
 fail:
     pgrad__free(plan->context, spans);
@@ -226,6 +242,10 @@ static pgrad_status need_rollout(const pgrad__plan *plan, pgrad_model *model, ui
     PGRAD__TRY(plan_rollout(plan, model, n_workers, params, choice, &planned));
     pgrad__rollout_count(&planned.rollout, &need->of[PGRAD__NEED_KV_CACHE],
                          &need->of[PGRAD__NEED_ROLLOUT]);
+    if (keeps(&planned))
+        pgrad__activation_store_count(
+            model, pgrad__kept_rows(&planned.rollout, plan->prompt_tokens, plan->completion_tokens),
+            &need->of[PGRAD__NEED_ACTIVATIONS]);
     return need_decoding(plan, model, n_workers, &planned, need);
 }
 
@@ -249,6 +269,18 @@ static pgrad_status need_score(const pgrad__plan *plan, pgrad_model *model, uint
     }
     free_outline(&planned);
     return status;
+}
+
+pgrad_status pgrad__need_keep(const pgrad__plan *plan, pgrad_model *model,
+                              const pgrad__choice *choice, uint32_t *keep)
+{
+    outline planned;
+    *keep = PGRAD_KEEP_OFF;
+    if (!plan->has_rollout)
+        return PGRAD_OK;
+    PGRAD__TRY(plan_rollout(plan, model, 1, &plan->rollout, choice, &planned));
+    *keep = planned.rollout.params.keep_activations;
+    return PGRAD_OK;
 }
 
 pgrad_status pgrad__need_rollouts(const pgrad__plan *plan, pgrad_model *model, uint32_t n_workers,
@@ -284,7 +316,7 @@ pgrad_status pgrad__need_backward(const pgrad__plan *plan, pgrad_model *model, u
     PGRAD__TRY(plan_rollout(plan, model, n_workers, &plan->rollout, choice, &planned));
     pgrad_status status = fill_outline(plan, &planned);
     if (status == PGRAD_OK)
-        status = pgrad__objective_measure(&objective, &planned.rollout,
+        status = pgrad__objective_measure(&objective, &planned.rollout, keeps(&planned),
                                           (int)plan->params.in_backward, n_workers, &backward);
     if (status == PGRAD_OK) {
         count_pass(&backward.pass, need);

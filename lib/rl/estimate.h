@@ -49,7 +49,7 @@ typedef struct pgrad__need {
 /* The parts add up. Each depends on few fields of the choice; `model` is a planned one for the
  * machine, which has n_workers. */
 void pgrad__need_model(const pgrad__plan *plan, const pgrad_model *model, pgrad__need *need);
-/* batch_size, kv_storage. */
+/* batch_size, kv_storage, and whether recompute leaves activations to be kept. */
 pgrad_status pgrad__need_rollouts(const pgrad__plan *plan, pgrad_model *model, uint32_t n_workers,
                                   const pgrad__choice *choice, pgrad__need *need);
 /* moments: of the optimizer, and of a checkpoint's copy. */
@@ -59,6 +59,10 @@ void pgrad__need_moments(const pgrad__plan *plan, const pgrad_model *model,
 pgrad_status pgrad__need_backward(const pgrad__plan *plan, pgrad_model *model, uint32_t n_workers,
                                   const pgrad__choice *choice, pgrad__need *need,
                                   pgrad__backward_need *how);
+
+/* What a rollout's keep_activations comes to. */
+pgrad_status pgrad__need_keep(const pgrad__plan *plan, pgrad_model *model,
+                              const pgrad__choice *choice, uint32_t *keep);
 
 /* The sum of all names; UINT64_MAX when it cannot be counted. */
 uint64_t pgrad__need_total(const pgrad__need *need);

@@ -50,6 +50,28 @@ pgrad_status pgrad__take_pages(struct pgrad__generator *generator, uint32_t *pag
     return PGRAD_OK;
 }
 
+void pgrad__generation_stop_keeping(pgrad__generation *g)
+{
+    g->keeps = 0;
+    pgrad__activation_store_free(&g->rollout->activations);
+    for (size_t i = 0; i < g->generator->batch_size; i++)
+        g->generator->spans[i].activations = NULL;
+}
+
+pgrad_status pgrad__generation_keep(pgrad__generation *g, pgrad__decode_span *span, size_t row)
+{
+    pgrad__activation_store *store = &g->rollout->activations;
+    span->activations = NULL;
+    if (!g->keeps)
+        return PGRAD_OK;
+    const pgrad_status status = pgrad__activation_store_take(store, row, span->n_tokens);
+    if (status == PGRAD_OK)
+        span->activations = store->rows + row;
+    else if (g->rollout->params.keep_activations == PGRAD_KEEP_AUTO)
+        pgrad__generation_stop_keeping(g);
+    return g->keeps ? status : PGRAD_OK;
+}
+
 /* Pages of a pass that failed were kept before it: nobody may take them over. */
 pgrad_status pgrad__generation_decode(pgrad__generation *g, size_t n_spans)
 {
@@ -258,6 +280,8 @@ static pgrad_status feed(pgrad__generation *g, uint32_t *n_rows)
             .first_position = slot->n_positions,
             .pages = slot->pages,
             .n_logits = 1 + n_draft};
+        PGRAD__TRY(pgrad__generation_keep(
+            g, &generator->spans[k], pgrad__kept_row(rollout, slot->sequence, slot->n_positions)));
         for (uint32_t j = 0; j <= n_draft; j++, n++)
             generator->draw_rows[n] =
                 (pgrad__draw_row){slot->sequence, j, generator->logits + n * n_vocab};
@@ -406,6 +430,7 @@ static void make_sequences(pgrad__generation *g, pgrad_sampler *sampler)
 static void take_back(const pgrad__generation *g, pgrad_sampler *sampler, size_t text_length)
 {
     pgrad_rollout *rollout = g->rollout;
+    pgrad__kept_forget(rollout, g->first_sequence);
     for (uint32_t i = g->first_sequence; i < rollout->n_sequences; i++)
         rollout->groups[rollout->sequences[i].group].n_sequences = 0;
     sampler->next_sequence -= rollout->n_sequences - g->first_sequence;
@@ -435,16 +460,28 @@ static pgrad_status run(pgrad__generation *g)
     }
 }
 
+/* What AUTO waits for: somebody who will use them. */
+static int keeps(const pgrad_rollout *rollout)
+{
+    return rollout->params.keep_activations == PGRAD_KEEP_ON ||
+           (rollout->params.keep_activations == PGRAD_KEEP_AUTO &&
+            atomic_load(&rollout->model->n_keeping) > 0);
+}
+
 /* What is kept was computed with the weights of the call before. */
 static void begin(pgrad__generation *g)
 {
     struct pgrad__generator *generator = g->generator;
+    pgrad__activation_store *store = &g->rollout->activations;
     const uint64_t version = g->rollout->model->weight_version;
     generator->info = (pgrad_rollout_info){0};
     pgrad__pass_set_deadline(generator->pass, g->started + g->params.max_seconds);
     if (generator->prefixes.weight_version != version)
         pgrad__prefix_cache_clear(&generator->prefixes);
     generator->prefixes.weight_version = version;
+    pgrad__kept_forget(g->rollout, store->weight_version == version ? g->first_sequence : 0);
+    store->weight_version = version;
+    g->keeps = keeps(g->rollout);
 }
 
 static pgrad_status generate(pgrad_rollout *rollout, pgrad_sampler *sampler,
@@ -512,6 +549,7 @@ pgrad_status pgrad_rollout_get_info(const pgrad_rollout *rollout, pgrad_rollout_
         return pgrad__fail(PGRAD_E_INVALID, "rollout_get_info: %s is NULL",
                            rollout == NULL ? "rollout" : "out");
     pgrad_rollout_info info = rollout->generator->info;
+    info.activation_bytes = pgrad__activation_store_held(&rollout->activations);
     info.cache_bytes = pgrad__kv_cache_bytes(rollout->generator->cache);
     return pgrad__struct_write("rollout_info", &info, sizeof info, out);
 }

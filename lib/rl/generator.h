@@ -96,6 +96,7 @@ typedef struct pgrad__generation {
     uint32_t next_sequence;   /* the first that has no slot yet */
     uint32_t next_prefill;    /* the first whose prompt is not in the cache */
     uint64_t n_done, n_total; /* tokens, for progress */
+    int keeps;                /* activations go to the rollout's store */
 } pgrad__generation;
 
 /* ---- generate.c ---- */
@@ -110,6 +111,10 @@ pgrad_status pgrad__generation_go_on(const pgrad__generation *g);
 /* Takes pages until there is room for so many positions. */
 pgrad_status pgrad__take_pages(struct pgrad__generator *generator, uint32_t *pages,
                                uint32_t *n_pages, size_t positions);
+/* Has the activations of a span's tokens kept from a row of the store on, where this call keeps
+ * any. Memory that AUTO is refused ends the keeping. */
+pgrad_status pgrad__generation_keep(pgrad__generation *g, pgrad__decode_span *span, size_t row);
+void pgrad__generation_stop_keeping(pgrad__generation *g);
 /* pgrad__model_decode over the generator's spans. */
 pgrad_status pgrad__generation_decode(pgrad__generation *g, size_t n_spans);
 /* Draws for the generator's first n draw_rows, into out. */

@@ -45,6 +45,7 @@ static const metric METRICS[] = {
     {AT(n_micro_batches), "num_micro_batches"},
     {AT(micro_batch_tokens), "micro_batch_tokens"},
     {AT(recompute), "recompute"},
+    {AT(kept_rows), "kept_rows"},
     {AT(grad_norm), "grad_norm"},
     {AT(learning_rate), "learning_rate"},
     {AT(seconds), "step_time"},

@@ -11,6 +11,16 @@
 
 /* ---- life ---- */
 
+/* Rollouts ask the model whether somebody would use what they keep. */
+static void count_keeping(pgrad_objective *objective, int keeps)
+{
+    if (keeps && !objective->counted)
+        atomic_fetch_add(&objective->model->n_keeping, 1);
+    else if (!keeps && objective->counted)
+        atomic_fetch_sub(&objective->model->n_keeping, 1);
+    objective->counted = keeps;
+}
+
 void pgrad__objective_choose(pgrad_objective *objective, uint32_t micro_batch_tokens,
                              uint32_t recompute)
 {
@@ -22,6 +32,7 @@ void pgrad__objective_choose(pgrad_objective *objective, uint32_t micro_batch_to
             micro_batch_tokens == 0 ? PGRAD__MICRO_BATCH_TOKENS : micro_batch_tokens;
     if (params->recompute == PGRAD_RECOMPUTE_AUTO)
         objective->recompute = recompute == PGRAD_RECOMPUTE_ON;
+    count_keeping(objective, !objective->recompute);
 }
 
 pgrad_status pgrad_objective_create(pgrad_model *model, const pgrad_objective_params *params,
@@ -46,7 +57,6 @@ pgrad_status pgrad_objective_create(pgrad_model *model, const pgrad_objective_pa
     objective->builder.arena.context = model->context;
     objective->params = read;
     objective->builder.whole = !read.share_prefix;
-    pgrad__objective_choose(objective, 0, PGRAD_RECOMPUTE_AUTO);
     atomic_init(&objective->references, 1);
     status = pgrad__pass_create(model, &objective->pass);
     if (status != PGRAD_OK) {
@@ -55,6 +65,7 @@ pgrad_status pgrad_objective_create(pgrad_model *model, const pgrad_objective_pa
     }
     objective->model = model;
     pgrad__model_retain(model);
+    pgrad__objective_choose(objective, 0, PGRAD_RECOMPUTE_AUTO);
     *out = objective;
 done:
     pgrad__leave(&scope);
@@ -81,6 +92,7 @@ void pgrad_objective_free(pgrad_objective *objective)
         return;
     pgrad_context *context = objective->context;
     pgrad_model *model = objective->model;
+    count_keeping(objective, 0);
     pgrad__pass_free(objective->pass);
     pgrad__objective_room_free(objective);
     pgrad__free(context, objective);
@@ -247,6 +259,7 @@ typedef struct totals {
     double policy, kl, entropy, kl_tokens;
     double ratio_sum, ratio_min, ratio_max, approx_kl;
     double clip_low, clip_high, tokens;
+    uint64_t kept_rows;
 } totals;
 
 typedef struct micro_batch {
@@ -398,6 +411,7 @@ static void fill_report(const pgrad_objective *objective, const totals *sum, dou
     full.n_micro_batches = n_micro;
     full.micro_batch_tokens = objective->micro_batch_tokens;
     full.recompute = objective->recompute;
+    full.kept_rows = (double)sum->kept_rows;
     pgrad__report_merge(report, &full);
 }
 
@@ -409,16 +423,19 @@ static pgrad__backward backward_of(const pgrad_objective *objective, int update)
 }
 
 pgrad_status pgrad__objective_measure(pgrad_objective *objective, const pgrad_rollout *rollout,
-                                      int in_backward, uint32_t n_workers,
+                                      int keeps, int in_backward, uint32_t n_workers,
                                       pgrad__backward_need *out)
 {
     counts c;
     *out = (pgrad__backward_need){0};
     PGRAD__TRY(choose(objective, rollout, NULL, 0, &c));
+    objective->builder.use_kept = keeps;
     for (uint32_t first = 0, end; first < c.n_chosen; first = end) {
         end = micro_batch_end(objective, rollout, first, c.n_chosen);
         PGRAD__TRY(pgrad__batch_build(&objective->builder, rollout, objective->chosen + first,
                                       end - first, is_supervised(objective)));
+        if (keeps) /* of a rollout without arrays: all rows are there */
+            objective->builder.batch.activations = objective->builder.activations;
         const pgrad__backward how = backward_of(objective, in_backward && end == c.n_chosen);
         PGRAD__TRY(pgrad__backward_size(objective->model, &objective->builder.batch, &how,
                                         out->n_micro_batches > 0, n_workers, &out->pass));
@@ -446,6 +463,8 @@ static pgrad_status run_micro_batches(pgrad_objective *objective, const pgrad_ro
         how.user = &micro;
         how.update_user = updates;
         PGRAD__TRY(pgrad__model_backward(model, objective->pass, &objective->builder.batch, &how));
+        if (objective->builder.batch.activations != NULL)
+            sum->kept_rows += objective->builder.batch.n_rows;
         done += objective->builder.batch.n_targets;
         first = end;
     }
@@ -487,6 +506,7 @@ static pgrad_status backward(pgrad_objective *objective, const pgrad_rollout *ro
 
     totals sum = {.ratio_min = INFINITY, .ratio_max = -INFINITY};
     PGRAD__TRY(pgrad__lock_write(&objective->model->lock, "objective_backward: the model"));
+    objective->builder.use_kept = pgrad__kept_are_of(rollout, objective->model);
     pgrad_status status =
         run(objective, rollout, &c, objective->params.entropy_coefficient / entropy_tokens, n_micro,
             params->optimizer, &sum, report);

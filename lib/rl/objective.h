@@ -14,6 +14,7 @@ struct pgrad_objective {
     pgrad_model *model;
     pgrad_objective_params params;
     uint32_t micro_batch_tokens, recompute; /* in force: those of params, or what was chosen */
+    int counted;                            /* among the model's n_keeping */
     pgrad__pass *pass;
     pgrad__batch_builder builder;
     uint32_t *chosen; /* the sequences of a call */
@@ -41,10 +42,12 @@ typedef struct pgrad__backward_need {
 size_t pgrad__objective_held(const pgrad_objective *objective);
 void pgrad__objective_room_free(pgrad_objective *objective);
 
-/* Measures a backward pass over a rollout whose sequences have lengths but no arrays. The model may
- * be a planned one. The objective's own arrays and its builder's grow as in backward. */
+/* Measures a backward pass over a rollout whose sequences have lengths but no arrays; keeps: it has
+ * kept the activations of all.
+ * The model may be a planned one. The objective's own arrays and its builder's grow as in backward.
+ */
 pgrad_status pgrad__objective_measure(pgrad_objective *objective, const pgrad_rollout *rollout,
-                                      int in_backward, uint32_t n_workers,
+                                      int keeps, int in_backward, uint32_t n_workers,
                                       pgrad__backward_need *out);
 
 #endif

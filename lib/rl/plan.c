@@ -224,6 +224,7 @@ static pgrad_status measure(const pgrad__plan *plan, pgrad_model *model,
                                  .kv_storage = choice->kv_storage,
                                  .moments_storage = choice->moments,
                                  .n_micro_batches = how.n_micro_batches};
+    PGRAD__TRY(pgrad__need_keep(plan, model, choice, &out->keep_activations));
     if (out->total == UINT64_MAX)
         return pgrad__fail(PGRAD_E_LIMIT, "plan: more memory than can be addressed");
     return PGRAD_OK;

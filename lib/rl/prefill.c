@@ -75,7 +75,8 @@ static pgrad_status take_kept(pgrad__generation *g, pgrad__prefilled *p)
     struct pgrad__generator *generator = g->generator;
     const pgrad__token_chain prompt = prompt_of(g, p);
     const uint32_t n_prompt = g->rollout->groups[p->group].n_prompt, from = p->n_positions;
-    while (p->n_positions % TILE == 0 && n_prompt - p->n_positions >= TILE) {
+    /* A token that is to be learned behind needs its own activations. */
+    while (!g->keeps && p->n_positions % TILE == 0 && n_prompt - p->n_positions >= TILE) {
         const uint32_t parent = p->n_pages == 0 ? PGRAD__NO_PAGE : p->pages[p->n_pages - 1];
         const uint32_t page =
             pgrad__prefix_cache_find(&generator->prefixes, parent, &prompt, p->n_pages);
@@ -186,6 +187,8 @@ static pgrad_status prefill_pass(pgrad__generation *g, uint32_t first, int *any)
             PGRAD__TRY(prefix_span(g, p, span));
         if (span->n_tokens == 0)
             break; /* what room is left does not reach the end of a page */
+        PGRAD__TRY(pgrad__generation_keep(
+            g, span, pgrad__kept_group_row(g->rollout, p->group, span->first_position)));
         rows += span->n_tokens;
         n++;
     }

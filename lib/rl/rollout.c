@@ -27,6 +27,7 @@ static void release(pgrad_rollout *rollout)
     pgrad__free(context, rollout->text);
     pgrad__free(context, rollout->data);
     pgrad__free(context, rollout->data_text);
+    pgrad__activation_store_free(&rollout->activations);
     pgrad__arena_free(&rollout->arena);
     pgrad_tokenizer_free(rollout->tokenizer);
     pgrad__free(context, rollout);
@@ -77,6 +78,7 @@ static void lay_out(pgrad__arena *arena, void *user)
         rollout->arrays[i] = pgrad__arena_take(arena, n, per * sizeof(float));
     rollout->component_scores = pgrad__arena_take(arena, n * PGRAD__MAX_COMPONENTS, sizeof(double));
     rollout->score_scratch = pgrad__score_scratch_lay_out(n, arena);
+    pgrad__activation_store_lay_out(&rollout->activations, rollout->activations.n_rows, arena);
     pgrad__generator_lay_out(rollout, arena);
 }
 
@@ -99,6 +101,7 @@ pgrad_status pgrad__rollout_plan(pgrad_rollout *rollout, pgrad_model *model,
     rollout->model = model;
     rollout->tokenizer = tokenizer;
     rollout->generator = generator;
+    PGRAD__TRY(pgrad__kept_plan(rollout));
     return pgrad__generator_plan(rollout, n_workers);
 }
 
@@ -117,6 +120,7 @@ static pgrad_status take_memory(pgrad_rollout *rollout)
 {
     pgrad_context *context = rollout->context;
     PGRAD__TRY(pgrad__arena_plan(&rollout->arena, lay_out, rollout));
+    pgrad__activation_store_init(&rollout->activations, rollout->model);
     for (int i = 0; i < PGRAD__N_ARRAYS; i++)
         memset(rollout->arrays[i], 0, n_values(rollout) * sizeof(float));
     PGRAD__TRY(pgrad__alloc(context, prompt_ids(rollout), sizeof(pgrad_token), &rollout->prompts));
@@ -189,6 +193,7 @@ void pgrad_rollout_clear(pgrad_rollout *rollout)
 {
     if (rollout == NULL || rollout->generating)
         return;
+    pgrad__kept_forget(rollout, 0);
     rollout->n_data = rollout->data_length = 0;
     rollout->n_groups = rollout->n_sequences = 0;
     rollout->n_prompt_ids = rollout->text_length = 0;

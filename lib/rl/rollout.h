@@ -55,7 +55,9 @@ typedef struct pgrad__batch_builder {
     float *inverse_tau;
     pgrad__attention_sequence *sequences;
     size_t *offsets;
-    int whole; /* every sequence gets rows for its prompt */
+    float **activations;
+    int whole;    /* every sequence gets rows for its prompt */
+    int use_kept; /* batch.activations is set where all rows are kept */
     pgrad__batch batch;
 } pgrad__batch_builder;
 
@@ -88,8 +90,9 @@ struct pgrad_rollout {
     char component_names[PGRAD__MAX_COMPONENTS][PGRAD__REWARD_NAME];
     double *component_scores; /* [PGRAD__MAX_COMPONENTS, max_sequences]; NaN: not applicable */
     struct pgrad__score_scratch *score_scratch; /* reward.h */
-    struct pgrad__generator *generator; /* generator.h: cache, pass, logits; made in create */
-    pgrad__pass *pass;                  /* score.c */
+    struct pgrad__generator *generator;  /* generator.h: cache, pass, logits; made in create */
+    pgrad__activation_store activations; /* of n_rows 0 where none are to be kept: kept.c */
+    pgrad__pass *pass;                   /* score.c */
     pgrad__batch_builder builder;
     pgrad__workspace scores; /* score.c */
     int generating;          /* a callback is looking at it: no change allowed */
@@ -131,6 +134,21 @@ static inline int pgrad__sequence_counts(const pgrad__sequence *sequence)
 /* Rewards of a reward function are of the rollout as it was: a sequence more, and they are gone.
  * What the host has set stays with its sequence. */
 void pgrad__rollout_drop_rewards(pgrad_rollout *rollout);
+
+/* ---- kept.c ---- */
+
+/* Settles params.keep_activations and the store's size, once all other params are; E_INVALID. */
+pgrad_status pgrad__kept_plan(pgrad_rollout *rollout);
+/* The store's row of position p of sequence i: the group's as far as the whole group has it. */
+size_t pgrad__kept_row(const pgrad_rollout *rollout, uint32_t i, size_t p);
+/* The same of position p of a group's prompt or forced prefix. */
+size_t pgrad__kept_group_row(const pgrad_rollout *rollout, uint32_t group, size_t p);
+/* Forgets what is kept of sequences from `first` on, and of their groups. */
+void pgrad__kept_forget(pgrad_rollout *rollout, uint32_t first);
+/* 1 when what is kept was computed with the weights of this model as they are. */
+int pgrad__kept_are_of(const pgrad_rollout *rollout, const pgrad_model *model);
+/* Rows that generating full lengths keeps. */
+size_t pgrad__kept_rows(const pgrad_rollout *rollout, size_t n_prompt, size_t n_tokens);
 
 /* Fills builder->batch, which is valid until the next build. supervised: tau counts as 1. E_NOMEM,
  * E_LIMIT. */

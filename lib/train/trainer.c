@@ -151,6 +151,11 @@ static void fill_params(pgrad__run *r)
     rollout->max_prompt_tokens = r->prompts.max_tokens;
     rollout->max_new_tokens = r->params.max_new_tokens;
     rollout->kv_storage = r->evaluation.params.kv_storage = r->params.kv_storage;
+    rollout->keep_activations = r->params.keep_activations;
+    /* Epochs after the first have other weights, and need the memory for their own activations. */
+    if (r->params.keep_activations == PGRAD_KEEP_AUTO && r->params.epochs_per_step > 1)
+        rollout->keep_activations = PGRAD_KEEP_OFF;
+    r->evaluation.params.keep_activations = PGRAD_KEEP_OFF;
     pgrad_optimizer_params_init(&r->optimizer_params, sizeof r->optimizer_params);
     r->optimizer_params.learning_rate = r->params.learning_rate;
     r->optimizer_params.moments = r->params.moments;
@@ -190,6 +195,7 @@ static pgrad_status plan_memory(pgrad__run *r)
     PGRAD__TRY(pgrad__plan_make(&plan, r->model, &report));
     r->rollout_params.kv_storage = report.kv_storage;
     r->rollout_params.batch_size = report.batch_size;
+    r->rollout_params.keep_activations = report.keep_activations;
     r->evaluation.params.kv_storage = report.kv_storage;
     r->evaluation.params.batch_size = report.batch_size;
     r->optimizer_params.moments = report.moments_storage;

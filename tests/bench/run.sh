@@ -23,6 +23,7 @@ decode decode_b32 decode_b64 decode_b32_kv_f16 decode_b32_kv_bf16 sampler_share 
 speculate decode_speculative
 train  train_step train_step_recompute step_predicted allocations
 sharing shared_prefix_generate shared_prefix_backward shared_prefix_step
+kept   kept_generate kept_backward kept_step kept_token
 threads threads_generate threads_backward threads_optimizer contexts_together contexts_fair threads_idle
 optimizer optimizer_step_f32 optimizer_step_bf16 optimizer_step_q8
 head   head_step_32768 head_step_131072 head_step_262144 head_step_1048576
@@ -121,6 +122,14 @@ run_memory() {
             echo "{\"name\":\"step_rss_$mode\",\"skipped\":\"no $model: sh tests/fetch_models.sh\"}"
         fi
     done
+}
+
+run_kept() {
+    if [ -f "$model" ]; then
+        "$bench/bench_kept" "$model"
+    else
+        echo "{\"name\":\"kept_step\",\"skipped\":\"no $model: sh tests/fetch_models.sh\"}"
+    fi
 }
 
 footprint() { python3 tests/abi/footprint.py "$build/lib/libpolicygrad.so" "$1"; }

@@ -318,6 +318,7 @@ static pgrad_status train(const char *metrics, pgrad_train_report *report)
     held_out = prompts;
     held_out.n = 2;
     pgrad_train_params_init(&params, sizeof params);
+    params.keep_activations = PGRAD_KEEP_ON; /* refused memory is an error then */
     params.steps = 1;
     params.prompts_per_step = 2;
     params.group_size = GROUP_SIZE;
