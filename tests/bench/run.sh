@@ -1,15 +1,15 @@
 #!/bin/sh
 # Benchmarks: builds if needed and prints one JSON object a line - name, value, unit, limit, share, cpu, kernel_set.
 #
-#   sh tests/bench/run.sh                         all
+#   sh tests/bench/run.sh                         all but curves, which takes minutes
 #   sh tests/bench/run.sh gemm load               some programs: all that they measure
 #   sh tests/bench/run.sh gemm_packed allocations some figures
 #
 # limit is measured in the same run where there is one: the best rate of BLIS's own sgemm over its kernel sets
 # (gemm, train, head), a plain reading of memory (bandwidth), the packed products alone (decode), the f32 cache
 # (decode_b32_kv_*), the same without drafts (speculate), the step (sampler_share), the bandwidth of a plain loop
-# (optimizer), the figure to reach (shared_prefix_step), the figure to stay under (load, step_rss, step_predicted,
-# checkpoint_delay, size, open).
+# (optimizer), the same task with everything in f32 (curves), the figure to reach (shared_prefix_step), the figure
+# to stay under (load, step_rss, step_predicted, checkpoint_delay, size, open).
 # Status 1: a program failed. Status 2: a name is unknown.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -32,6 +32,7 @@ memory step_rss_default step_rss_recompute step_rss_in_backward step_rss_both
 checkpoint checkpoint_delay checkpoint_write checkpoint_open checkpoint_size
 size   size
 open   open
+curves curve_f32 curve_weights_bf16 curve_moments_bf16 curve_moments_q8 curve_kv_f16 curve_kv_bf16 curve_all_narrow
 '
 
 chosen=
@@ -43,7 +44,13 @@ for name in "$@"; do
     fi
     chosen="$chosen $rows"
 done
-wanted() { [ -z "$chosen" ] || case " $(echo $chosen) " in *" $1 "*) ;; *) return 1 ;; esac; }
+wanted() {
+    if [ -z "$chosen" ]; then
+        [ "$1" != curves ] # minutes: only where it is asked for
+    else
+        case " $(echo $chosen) " in *" $1 "*) ;; *) return 1 ;; esac
+    fi
+}
 
 sh tests/packages.sh python3:python3
 build=${BUILD:-build}
@@ -137,6 +144,11 @@ footprint() { python3 tests/abi/footprint.py "$build/lib/libpolicygrad.so" "$1";
 run_size() { footprint size; }
 
 run_open() { footprint open; }
+
+# The plot and all points stay in the build folder.
+run_curves() {
+    python3 tests/bench/curves.py "$build/lib/libpolicygrad.so" --svg "$build/curves.svg" --json "$build/curves.json"
+}
 
 status=0
 run() { # PROGRAM, names asked for

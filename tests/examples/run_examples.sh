@@ -51,9 +51,9 @@ done
 learns() {
     awk '$1 == "epoch" { if (n++ == 0) first = $4; last = $4 } END { exit !(n >= 3 && last > first + 0.1) }' "$work/log"
 }
-"$programs/policy_gradient" "$model" 40 >"$work/log" 2>&1 || fail "policy_gradient failed"
+"$programs/policy_gradient" "$model" 30 >"$work/log" 2>&1 || fail "policy_gradient failed"
 learns || fail "policy_gradient does not learn"
-POLICYGRAD_LIBRARY=$library python3 "$root/examples/python/policy_gradient.py" "$model" 40 >"$work/log" 2>&1 ||
+POLICYGRAD_LIBRARY=$library python3 "$root/examples/python/policy_gradient.py" "$model" 30 >"$work/log" 2>&1 ||
     fail "policy_gradient.py failed"
 learns || fail "policy_gradient.py does not learn"
 echo "examples run"

@@ -13,7 +13,7 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 build=$work/build
-CC=$cc CXX=$cxx meson setup "$build" "$root" -Dblis=shared -Dexamples=false -Dbench=false >"$work/log" 2>&1 ||
+CC=$cc CXX=$cxx meson setup "$build" "$root" -Dblis=shared -Dexamples=false -Dbench=false -Ddebug=false >"$work/log" 2>&1 ||
     { cat "$work/log"; exit 1; }
 shared=lib/libpolicygrad.so.$(sh "$root/lib/version.sh" soversion)
 ninja -C "$build" $shared lib/libpolicygrad.a tests/test_blis tests/test_exact_product >"$work/log" 2>&1 ||

@@ -5,7 +5,7 @@
 #include "base/half.h"
 #include "io/dequant.h"
 
-enum { BF16 = PGRAD_STORAGE_BF16, Q8_0 = PGRAD_STORAGE_Q8_0, MAX_ROWS = 70, N_SHAPES = 6 };
+enum { BF16 = PGRAD_STORAGE_BF16, Q8_0 = PGRAD_STORAGE_Q8_0, TWO_BLOCKS = 361, N_SHAPES = 6 };
 static const uint32_t SHAPES[N_SHAPES][2] = {{1, 1}, {33, 31}, {130, 64}, {70, 300}, {257, 33}, {96, 513}};
 
 /* Check writes down every assertion: too slow for those of each element. */
@@ -191,11 +191,12 @@ START_TEST(products_of_the_widened)
     pgrad__matrix narrow = make_matrix_in(storage, n_out, n_in, rows);
     pgrad__matrix wide = make_matrix(n_out, n_in, rows_of(&narrow));
     const size_t kept = n_arrays;
-    for (size_t n_rows = 1; n_rows <= MAX_ROWS; n_rows++) {
+    /* Few rows, which are not packed; then every tail of a tile with none, one and two full ones before it. */
+    for (size_t n_rows = 1; n_rows <= kernels->rows_max + 3 * kernels->narrow; n_rows++) {
         same_products(&narrow, &wide, n_rows);
         forget_arrays(kept);
     }
-    same_products(&narrow, &wide, 500); /* several blocks of rows */
+    same_products(&narrow, &wide, TWO_BLOCKS);
     free_matrix(&narrow);
     free_matrix(&wide);
     end();

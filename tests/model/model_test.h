@@ -20,8 +20,9 @@
 #define OK(call)                                                                                   \
     do {                                                                                           \
         pgrad_status ok_ = (call);                                                                 \
-        ck_assert_msg(ok_ == PGRAD_OK, "%s: %s: %s", #call, pgrad_status_name(ok_),                \
-                      pgrad_error_message());                                                      \
+        if (ok_ != PGRAD_OK)                                                                       \
+            ck_abort_msg("%s: %s: %s", #call, pgrad_status_name(ok_),                              \
+                         pgrad_error_message());                                                   \
     } while (0)
 
 /* The call fails with this code, and its message holds this text. */

@@ -247,14 +247,14 @@ static inline void same_record(const record *a, const record *b)
         ck_assert_uint_eq(a->finish[i], b->finish[i]);
         ck_assert_uint_eq(a->number[i], b->number[i]);
         for (uint32_t t = 0; t < a->n_tokens[i]; t++)
-            ck_assert_msg(a->tokens[i][t] == b->tokens[i][t] &&
-                              memcmp(&a->logprobs[i][t], &b->logprobs[i][t], sizeof(float)) == 0 &&
-                              memcmp(&a->sampled[i][t], &b->sampled[i][t], sizeof(float)) == 0 &&
-                              memcmp(&a->entropy[i][t], &b->entropy[i][t], sizeof(float)) == 0,
-                          "sequence %u, token %u: %d %.9g %.9g %.9g and %d %.9g %.9g %.9g", i, t,
-                          a->tokens[i][t], (double)a->logprobs[i][t], (double)a->sampled[i][t],
-                          (double)a->entropy[i][t], b->tokens[i][t], (double)b->logprobs[i][t],
-                          (double)b->sampled[i][t], (double)b->entropy[i][t]);
+            if (a->tokens[i][t] != b->tokens[i][t] ||
+                memcmp(&a->logprobs[i][t], &b->logprobs[i][t], sizeof(float)) != 0 ||
+                memcmp(&a->sampled[i][t], &b->sampled[i][t], sizeof(float)) != 0 ||
+                memcmp(&a->entropy[i][t], &b->entropy[i][t], sizeof(float)) != 0)
+                ck_abort_msg("sequence %u, token %u: %d %.9g %.9g %.9g and %d %.9g %.9g %.9g", i, t,
+                             a->tokens[i][t], (double)a->logprobs[i][t], (double)a->sampled[i][t],
+                             (double)a->entropy[i][t], b->tokens[i][t], (double)b->logprobs[i][t],
+                             (double)b->sampled[i][t], (double)b->entropy[i][t]);
         ck_assert_uint_eq(a->length[i], b->length[i]);
         ck_assert(memcmp(a->text[i], b->text[i], a->length[i]) == 0);
     }

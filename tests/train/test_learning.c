@@ -14,7 +14,10 @@ static const char CONFIG[] =
     "\"max_position_embeddings\":32,\"rms_norm_eps\":1e-5,\"tie_word_embeddings\":false,\"eos_"
     "token_id\":14}";
 
-enum { PROMPTS = 8, LMAX = 16 };
+/* A run that learns ends as soon as the mean of twenty steps is LEARNED; one that does not takes all its steps. The
+ * slowest of those below take some 80 and 390; controls of the first task get more than its slowest learner takes. */
+enum { PROMPTS = 8, LMAX = 16, COUNT_STEPS = 160, LENGTH_STEPS = 480, CONTROL_STEPS = 100 };
+static const double LEARNED = 0.99, ABOUT_LEARNED = 0.99 - 1e-6; /* rewards are summed in f32 elsewhere */
 
 /* #(token 7) / 16. */
 static double count_score(const pgrad_token *ids, size_t n)
@@ -161,6 +164,8 @@ static curve learn_by(score_fn score, score_fn task, uint32_t estimator, uint64_
     pgrad_train_params_init(&params, sizeof params);
     params.steps = steps;
     params.max_new_tokens = LMAX;
+    params.target_reward = score == count_plus_ten ? 10.0 + LEARNED : LEARNED;
+    params.target_window = 20;
     pgrad_optimizer_params_init(&optimizer_params, sizeof optimizer_params);
     optimizer_params.learning_rate = 3e-3;
     optimizer_params.moments = moments;
@@ -190,54 +195,67 @@ static curve learn(score_fn task, uint32_t estimator, uint64_t steps, pgrad_adva
     return learn_by(task, task, estimator, steps, control, seed, PGRAD_MOMENTS_F32, PGRAD_STORAGE_F32);
 }
 
+static int is_short(void)
+{
+    return getenv("PGRAD_TEST_SHORT") != NULL;
+}
+
 static uint64_t short_form(uint64_t steps)
 {
-    return getenv("PGRAD_TEST_SHORT") != NULL ? steps / 2 : steps;
+    return is_short() ? steps / 2 : steps;
+}
+
+/* What a trained model must score. */
+static double least(double whole, double short_of_it)
+{
+    return is_short() ? short_of_it : whole;
 }
 
 START_TEST(count_with_every_estimator)
 {
-    curve c = learn(count_score, (uint32_t)_i, short_form(160), NULL, 3);
+    curve c = learn(count_score, (uint32_t)_i, short_form(COUNT_STEPS), NULL, 3);
     ck_assert_msg(c.first < 0.2, "untrained: %.3f", c.first);
-    ck_assert_msg(c.last > (getenv("PGRAD_TEST_SHORT") != NULL ? 0.6 : 0.97), "trained: %.3f",
-                  c.last);
+    ck_assert_msg(c.last > least(ABOUT_LEARNED, 0.6), "trained: %.3f", c.last);
     ck_assert(c.ratios_are_one);
 }
 END_TEST
 
-START_TEST(count_on_three_seeds)
+/* The third seed of RLOO is the run above. */
+START_TEST(count_on_two_more_seeds)
 {
-    curve c = learn(count_score, PGRAD_ADVANTAGE_RLOO, short_form(160), NULL, (uint64_t)_i);
-    ck_assert_msg(c.last > (getenv("PGRAD_TEST_SHORT") != NULL ? 0.6 : 0.97), "%.3f -> %.3f",
-                  c.first, c.last);
+    curve c = learn(count_score, PGRAD_ADVANTAGE_RLOO, short_form(COUNT_STEPS), NULL, (uint64_t)_i);
+    ck_assert_msg(c.last > least(ABOUT_LEARNED, 0.6), "%.3f -> %.3f", c.first, c.last);
 }
 END_TEST
 
 /* The thresholds of f32, with moments in bf16 and in 8 bits, and with the weights in bf16 too. */
 START_TEST(with_short_numbers)
 {
-    const int full = getenv("PGRAD_TEST_SHORT") == NULL;
     static const uint32_t KINDS[][2] = {{PGRAD_MOMENTS_BF16, PGRAD_STORAGE_F32},
                                         {PGRAD_MOMENTS_Q8, PGRAD_STORAGE_F32},
                                         {PGRAD_MOMENTS_F32, PGRAD_STORAGE_BF16},
                                         {PGRAD_MOMENTS_Q8, PGRAD_STORAGE_BF16}};
-    static const double LENGTH[] = {0.93, 0.93, 0.93, 0.85}; /* all in 16 bits and less: more noise */
+    /* All in 16 bits and less: more noise, and a plateau that it is on from step 260 to 480. */
+    static const struct {
+        uint64_t steps;
+        double score;
+    } LENGTH[] = {{LENGTH_STEPS, ABOUT_LEARNED}, {LENGTH_STEPS, ABOUT_LEARNED}, {LENGTH_STEPS, ABOUT_LEARNED},
+                  {320, 0.85}};
     const uint32_t moments = KINDS[_i][0], storage = KINDS[_i][1];
-    curve c = learn_by(count_score, count_score, PGRAD_ADVANTAGE_GRPO, short_form(160), NULL, 3,
+    curve c = learn_by(count_score, count_score, PGRAD_ADVANTAGE_GRPO, short_form(COUNT_STEPS), NULL, 3,
                        moments, storage);
-    ck_assert_msg(c.last > (full ? 0.97 : 0.6), "count: %.3f -> %.3f", c.first, c.last);
+    ck_assert_msg(c.last > least(ABOUT_LEARNED, 0.6), "count: %.3f -> %.3f", c.first, c.last);
     ck_assert(c.ratios_are_one);
-    c = learn_by(length_score, length_score, PGRAD_ADVANTAGE_GRPO, short_form(480), NULL, 1,
+    c = learn_by(length_score, length_score, PGRAD_ADVANTAGE_GRPO, short_form(LENGTH[_i].steps), NULL, 1,
                  moments, storage);
-    ck_assert_msg(c.last > (full ? LENGTH[_i] : 0.5), "length: %.3f -> %.3f", c.first, c.last);
+    ck_assert_msg(c.last > least(LENGTH[_i].score, 0.5), "length: %.3f -> %.3f", c.first, c.last);
 }
 END_TEST
 
 START_TEST(length_on_three_seeds)
 {
-    curve c = learn(length_score, PGRAD_ADVANTAGE_GRPO, short_form(480), NULL, (uint64_t)_i);
-    ck_assert_msg(c.last > (getenv("PGRAD_TEST_SHORT") != NULL ? 0.5 : 0.93), "%.3f -> %.3f",
-                  c.first, c.last);
+    curve c = learn(length_score, PGRAD_ADVANTAGE_GRPO, short_form(LENGTH_STEPS), NULL, (uint64_t)_i);
+    ck_assert_msg(c.last > least(ABOUT_LEARNED, 0.5), "%.3f -> %.3f", c.first, c.last);
 }
 END_TEST
 
@@ -245,7 +263,7 @@ END_TEST
  * them, measured, went from 0.035 to 0.021, and not one rose by 0.01. */
 START_TEST(shuffled_does_not_learn)
 {
-    const uint64_t steps = getenv("PGRAD_TEST_SHORT") != NULL ? 40 : 160;
+    const uint64_t steps = is_short() ? 40 : CONTROL_STEPS;
     double rise = 0.0;
     for (uint64_t seed = 1; seed <= 3; seed++) {
         curve c = learn(count_score, PGRAD_ADVANTAGE_GRPO, steps, shuffle, seed);
@@ -258,7 +276,7 @@ END_TEST
 /* Rewards that have nothing to do with what was written teach nothing. */
 START_TEST(noise_does_not_learn)
 {
-    curve c = learn_by(noise, count_score, PGRAD_ADVANTAGE_GRPO, short_form(160), NULL, 3, PGRAD_MOMENTS_F32,
+    curve c = learn_by(noise, count_score, PGRAD_ADVANTAGE_GRPO, short_form(CONTROL_STEPS), NULL, 3, PGRAD_MOMENTS_F32,
                        PGRAD_STORAGE_F32);
     ck_assert_msg(c.last < 0.15, "%.3f -> %.3f", c.first, c.last);
 }
@@ -268,18 +286,16 @@ END_TEST
 START_TEST(a_baseline_takes_a_constant_away)
 {
     static const uint32_t WITH[] = {PGRAD_ADVANTAGE_EMA, PGRAD_ADVANTAGE_RLOO};
-    const uint64_t steps = short_form(160);
     double none = 0.0;
     for (uint64_t seed = 1; seed <= 3; seed++) {
-        none += learn_by(count_plus_ten, count_score, PGRAD_ADVANTAGE_NONE, steps, NULL, seed, PGRAD_MOMENTS_F32,
-                         PGRAD_STORAGE_F32)
+        none += learn_by(count_plus_ten, count_score, PGRAD_ADVANTAGE_NONE, short_form(CONTROL_STEPS), NULL, seed,
+                         PGRAD_MOMENTS_F32, PGRAD_STORAGE_F32)
                     .last /
                 3.0;
         for (int k = 0; k < 2; k++) {
-            curve c = learn_by(count_plus_ten, count_score, WITH[k], steps, NULL, seed, PGRAD_MOMENTS_F32,
-                               PGRAD_STORAGE_F32);
-            ck_assert_msg(c.last > (getenv("PGRAD_TEST_SHORT") != NULL ? 0.6 : 0.97), "estimator %u: %.3f -> %.3f",
-                          WITH[k], c.first, c.last);
+            curve c = learn_by(count_plus_ten, count_score, WITH[k], short_form(COUNT_STEPS), NULL, seed,
+                               PGRAD_MOMENTS_F32, PGRAD_STORAGE_F32);
+            ck_assert_msg(c.last > least(ABOUT_LEARNED, 0.6), "estimator %u: %.3f -> %.3f", WITH[k], c.first, c.last);
         }
     }
     ck_assert_msg(none < 0.5, "none: %.3f", none);
@@ -289,7 +305,7 @@ END_TEST
 /* With the sign turned round the reward falls. */
 START_TEST(flipped_falls)
 {
-    curve c = learn(length_score, PGRAD_ADVANTAGE_GRPO, short_form(160), flip, 2);
+    curve c = learn(length_score, PGRAD_ADVANTAGE_GRPO, 60, flip, 2);
     ck_assert_msg(c.last < 0.5 * c.first, "%.3f -> %.3f", c.first, c.last);
 }
 END_TEST
@@ -301,7 +317,7 @@ int main(void)
     tcase_set_timeout(cases, 300);
     tcase_add_loop_test(cases, count_with_every_estimator, PGRAD_ADVANTAGE_NONE,
                         PGRAD_ADVANTAGE_DR_GRPO + 1);
-    tcase_add_loop_test(cases, count_on_three_seeds, 1, 4);
+    tcase_add_loop_test(cases, count_on_two_more_seeds, 1, 3);
     tcase_add_loop_test(cases, with_short_numbers, 0, 4);
     tcase_add_loop_test(cases, length_on_three_seeds, 1, 4);
     tcase_add_test(cases, noise_does_not_learn);
