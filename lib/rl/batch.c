@@ -107,7 +107,7 @@ static int find_kept(pgrad__batch_builder *b, const pgrad_rollout *rollout, uint
                      size_t n)
 {
     const size_t first = pgrad__sequence_positions(rollout, i) - n;
-    int all = 1;
+    int all = rollout->sequences[i].sampled != 0; /* none are of a completion that was added */
     for (size_t k = 0; k < n; k++) {
         b->activations[row + k] = rollout->activations.rows[pgrad__kept_row(rollout, i, first + k)];
         all &= b->activations[row + k] != NULL;

@@ -50,7 +50,7 @@ pgrad_status pgrad__take_pages(struct pgrad__generator *generator, uint32_t *pag
     return PGRAD_OK;
 }
 
-void pgrad__generation_stop_keeping(pgrad__generation *g)
+static void stop_keeping(pgrad__generation *g)
 {
     g->keeps = 0;
     pgrad__activation_store_free(&g->rollout->activations);
@@ -68,7 +68,7 @@ pgrad_status pgrad__generation_keep(pgrad__generation *g, pgrad__decode_span *sp
     if (status == PGRAD_OK)
         span->activations = store->rows + row;
     else if (g->rollout->params.keep_activations == PGRAD_KEEP_AUTO)
-        pgrad__generation_stop_keeping(g);
+        stop_keeping(g);
     return g->keeps ? status : PGRAD_OK;
 }
 

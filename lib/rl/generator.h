@@ -114,7 +114,6 @@ pgrad_status pgrad__take_pages(struct pgrad__generator *generator, uint32_t *pag
 /* Has the activations of a span's tokens kept from a row of the store on, where this call keeps
  * any. Memory that AUTO is refused ends the keeping. */
 pgrad_status pgrad__generation_keep(pgrad__generation *g, pgrad__decode_span *span, size_t row);
-void pgrad__generation_stop_keeping(pgrad__generation *g);
 /* pgrad__model_decode over the generator's spans. */
 pgrad_status pgrad__generation_decode(pgrad__generation *g, size_t n_spans);
 /* Draws for the generator's first n draw_rows, into out. */

@@ -69,7 +69,8 @@ void pgrad__kept_forget(pgrad_rollout *rollout, uint32_t first)
         return;
     for (uint32_t i = first; i < rollout->n_sequences; i++) {
         const uint32_t group = rollout->sequences[i].group;
-        pgrad__activation_store_give_back(store, group * of_group, of_group);
+        if (i == first || group != rollout->sequences[i - 1].group)
+            pgrad__activation_store_give_back(store, group * of_group, of_group);
         pgrad__activation_store_give_back(
             store, rollout->params.max_prompts * of_group + i * of_sequence, of_sequence);
     }

@@ -12,7 +12,7 @@ GPT2 = {"model_type": "gpt2", "vocab_size": 50257, "n_positions": 1024, "n_embd"
 # parameters in millions: layers, width, heads, feed-forward width
 SIZES = {10: (7, 256, 4, 704), 30: (13, 384, 6, 1024), 100: (18, 640, 10, 1728), 250: (18, 1024, 16, 2752),
          500: (24, 1280, 20, 3456)}
-GRPO_PEERS = [("ours", "ours", {}), ("TRL, defaults", "trl", {"variant": "default"}),
+GRPO_PEERS = [("ours", "ours", {}), ("ours, lean", "ours", {"lean": True}), ("TRL, defaults", "trl", {"variant": "default"}),
               ("TRL, equal settings", "trl", {"variant": "equal", "tuned": [4, 8, 16, 32]}),
               ("PyTorch by hand", "torch", {"tuned": [4, 8, 16, 32]})]
 

@@ -46,11 +46,13 @@ def grpo(case: dict) -> dict:
     model = model_of(case, context)
     new = case["new_tokens"]
     ids = prompts_for(case, model.info().n_vocab)
+    lean = case.get("lean", False)
     rollout = pg.Rollout(model, None, group_size=case["group"], max_prompts=len(ids), max_new_tokens=new,
-                         max_prompt_tokens=case["prompt_tokens"])
+                         max_prompt_tokens=case["prompt_tokens"], **({"kv_storage": pg.KV_BF16} if lean else {}))
     sampler = pg.Sampler(context, seed=1, min_new_tokens=new)
-    advantage, objective = pg.Advantage(context), pg.Objective(model)
-    optimizer = pg.Optimizer(model, learning_rate=1e-6)
+    advantage = pg.Advantage(context)
+    objective = pg.Objective(model, **({"micro_batch_tokens": 512, "recompute": pg.RECOMPUTE_ON} if lean else {}))
+    optimizer = pg.Optimizer(model, learning_rate=1e-6, **({"moments": pg.MOMENTS_Q8} if lean else {}))
     for _ in range(1 + case.get("warm", 1)):  # the last is measured
         phases, report, started = Phases(), pg.Report(), now()
         with phases.of("generate"):
@@ -71,7 +73,8 @@ def grpo(case: dict) -> dict:
     tokens = sum(len(rollout.tokens(i)) for i in range(len(rollout)))
     assert tokens == len(ids) * case["group"] * new, tokens
     return {"seconds": seconds, "phases": dict(phases), "tokens": tokens,
-            "micro_batches": report.numbers().get("num_micro_batches"), **describe(context, model)}
+            "micro_batches": report.numbers().get("num_micro_batches"),
+            "kept_rows": report.numbers().get("kept_rows"), **describe(context, model)}
 
 
 def generate(case: dict) -> dict:

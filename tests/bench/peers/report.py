@@ -52,8 +52,8 @@ def missing(entry: dict) -> str:
 
 
 def work_of(entry: dict) -> dict:
-    """FLOP and bytes of ours by phase. 2 FLOP per weight and token forward, 6 with backward; a prompt counts once for
-    its group; the head counts where it is computed. Bytes: every weight once per decoded token and once for the
+    """FLOP and bytes of ours by phase. 2 FLOP per weight and token forward, 6 with backward, 4 where activations were
+    kept; a prompt counts once for its group; the head counts where it is computed. Bytes: every weight once per decoded token and once for the
     prompts, keys and values as they are read; gradients and moments of AdamW read and written once."""
     weights, head = entry["n_parameters"] - entry["head_parameters"], entry["head_parameters"]
     if entry["kind"] == "train":
@@ -65,7 +65,8 @@ def work_of(entry: dict) -> dict:
         rows = entry["prompts"] * prompt + sequences * (new - 1)
     forward = 2.0 * (weights * rows + head * sampled)
     passes = entry.get("micro_batches") or 1
-    out = {"backward": {"flop": 3 * forward, "bytes": 4.0 * entry["n_parameters"] * 4 * passes},
+    kept = 2.0 * weights * (entry.get("kept_rows") or 0)  # computed by generate already
+    out = {"backward": {"flop": 3 * forward - kept, "bytes": 4.0 * entry["n_parameters"] * 4 * passes},
            "optimizer": {"flop": 12.0 * entry["n_parameters"], "bytes": 28.0 * entry["n_parameters"]}}
     if entry["kind"] != "train":
         shared = entry["prompts"] * prompt * (new - 1)  # a prompt's keys are read once for its group
