@@ -405,7 +405,7 @@ class _PlanParams(_Structure):
     memory_limit: _U64
     other_bytes: _U64
     checkpoint: _U32
-    reserved: _U32
+    updates_per_rollout: _U32
 
 
 @_mirror

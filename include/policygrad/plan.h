@@ -14,7 +14,8 @@
  *
  * Under a memory limit, the context's or the plan's, what params leave open is chosen so that all of
  * it fits, with a 128th of the limit left free for what is left out: batch_size 0, micro_batch_tokens
- * 0, and recompute, moments and kv_storage where they are AUTO. The first three change no bit of a
+ * 0, and recompute, moments, kv_storage and keep_activations (which is OFF then) where they are AUTO. The
+ * first three change no bit of a
  * rollout, and of gradients nothing but the order of sums (micro-batches). The cheapest choice is
  * taken: rows to compute, a tenth more for recomputing, a little for every micro-batch; decoding fewer
  * sequences at once comes after that, narrower moments and then narrower keys and values last. It
@@ -53,7 +54,8 @@ typedef struct pgrad_plan_params {
     uint64_t other_bytes;        /* what the host holds in the context beside all this; default 0 */
     uint32_t checkpoint;         /* 1: weights and moments are copied for checkpoints written in the
                                     background; default 0 */
-    uint32_t reserved;
+    uint32_t updates_per_rollout; /* default 1; with more, backward passes without kept activations count
+                                     beside the first one, which has them */
 } pgrad_plan_params;
 
 /* Writes the size and the defaults, no more than size bytes. */

@@ -61,14 +61,16 @@ enum {
  * computes nothing forward but the head: about a quarter less time for a training step, the same bits. It
  * serves for completions generated with the very weights that are trained, the first update after
  * generate; whatever else comes is computed as ever. Memory for it is taken as tokens come, used again by
- * the next generate, and told by pgrad_rollout_get_info: on SmolLM2-135M 0.7 MB a token of prompts and
- * completions, where the objective then takes that much less for its micro-batches. Prompts are then
- * computed whole, without kept beginnings.
+ * the next generate, given back with the rollout, and told by pgrad_rollout_get_info: on SmolLM2-135M
+ * 0.7 MB a token of prompts and completions, where the objective takes that much less for its micro-batches
+ * as long as no other update comes. Prompts are computed whole then, without kept beginnings.
  *
  * AUTO: while an objective of the model is there that keeps activations itself (objective.recompute is not
- * in force), without a memory limit, and where prompts and completions of full length would take no more
- * than 2 GiB; memory that is refused is no error then. ON always does, and a refusal is one: E_LIMIT,
- * E_NOMEM. With a narrow kv_storage AUTO is OFF, and ON is E_INVALID: the bits would be others. */
+ * in force), without a memory limit of the context, with prefix_cache_tokens 0, and where prompts and
+ * completions of full length would take no more than 2 GiB. A refusal of this memory is no error then:
+ * nothing is kept. ON always keeps, and a refusal is one: E_LIMIT, E_NOMEM. With a narrow kv_storage AUTO is
+ * OFF, and ON is E_INVALID: the bits would be others. OFF is for rollouts nobody trains on, such as those of
+ * an evaluation. */
 enum { PGRAD_KEEP_OFF = 0, PGRAD_KEEP_ON = 1, PGRAD_KEEP_AUTO = 2 };
 
 /* Writes the size and the defaults, no more than size bytes. */

@@ -208,7 +208,8 @@ static const pgrad__field PLAN_FIELDS[] = {
           "held beside all this"),
     FIELD(FLAG, pgrad_plan_params, checkpoint, 0.0, 0.0, 1.0, 0, 0, NULL,
           "weights and moments are copied for checkpoints"),
-    FIELD(RESERVED, pgrad_plan_params, reserved, 0.0, 0.0, 0.0, 0, 0, NULL, "must be 0"),
+    FIELD(U32, pgrad_plan_params, updates_per_rollout, 1.0, 0.0, 65536.0, 0, 0, NULL,
+          "more than 1: with the passes that kept activations do not serve"),
 };
 
 static const pgrad__field BACKWARD_FIELDS[] = {

@@ -134,13 +134,16 @@ void pgrad__activation_store_init(pgrad__activation_store *store, const pgrad_mo
     store->layer_floats = layer_floats(&model->config);
     store->block_floats = ROWS_OF_BLOCK * row_floats(model);
     memset(store->rows, 0, store->n_rows * sizeof *store->rows);
-    store->n_given_back = store->n_blocks = 0;
+    store->n_given_back = store->n_blocks = store->n_taken = 0;
 }
 
 void pgrad__activation_store_count(const pgrad_model *model, size_t n_rows, pgrad__arena *sum)
 {
-    for (size_t i = 0; i < n_rows && !sum->overflow; i += ROWS_OF_BLOCK)
-        pgrad__arena_count_block(sum, ROWS_OF_BLOCK * row_floats(model), sizeof(float));
+    const size_t n_blocks = n_rows / ROWS_OF_BLOCK + (n_rows % ROWS_OF_BLOCK > 0);
+    pgrad__arena block = {0};
+    pgrad__arena_count_block(&block, ROWS_OF_BLOCK * row_floats(model), sizeof(float));
+    (void)pgrad__arena_take(sum, n_blocks, block.used);
+    sum->overflow |= block.overflow;
 }
 
 uint64_t pgrad__activation_store_held(const pgrad__activation_store *store)
@@ -152,7 +155,7 @@ void pgrad__activation_store_free(pgrad__activation_store *store)
 {
     while (store->n_blocks > 0)
         pgrad__free(store->context, store->blocks[--store->n_blocks]);
-    store->n_given_back = 0;
+    store->n_given_back = store->n_taken = 0;
     if (store->rows != NULL)
         memset(store->rows, 0, store->n_rows * sizeof *store->rows);
 }

@@ -18,20 +18,21 @@ static size_t sequence_of(const pgrad__trunk *trunk, uint32_t row)
     return low;
 }
 
-/* Sets kept_index: those with a kept row, and the prefixes in front of them. Returns how many. */
+/* Sets remaining_index: those with a kept row, and the prefixes in front of them. Returns how many.
+ */
 static size_t choose(pgrad__trunk *trunk, const pgrad__head_pass *head)
 {
     size_t n = 0;
-    memset(trunk->kept_index, 0, trunk->n_sequences * sizeof *trunk->kept_index);
+    memset(trunk->remaining_index, 0, trunk->n_sequences * sizeof *trunk->remaining_index);
     for (size_t i = 0; i < head->n_kept; i++) {
         size_t s = sequence_of(trunk, head->kept_rows[i]);
-        trunk->kept_index[s] = 1;
+        trunk->remaining_index[s] = 1;
         if (trunk->sequences[s].prefix > 0)
-            trunk->kept_index[trunk->sequences[s].prefix - 1] = 1;
+            trunk->remaining_index[trunk->sequences[s].prefix - 1] = 1;
     }
     for (size_t s = 0; s < trunk->n_sequences; s++) {
-        if (trunk->kept_index[s] > 0)
-            trunk->kept_index[s] = (uint32_t)++n;
+        if (trunk->remaining_index[s] > 0)
+            trunk->remaining_index[s] = (uint32_t)++n;
     }
     return n;
 }
@@ -42,7 +43,7 @@ static void pack(const pgrad__trunk *trunk, float *x, size_t width)
     size_t row = 0;
     for (size_t s = 0; s < trunk->n_sequences; s++) {
         const pgrad__attention_sequence *sequence = &trunk->sequences[s];
-        if (trunk->kept_index[s] == 0)
+        if (trunk->remaining_index[s] == 0)
             continue;
         if (row != sequence->first_row)
             memmove(x + row * width, x + sequence->first_row * width,
@@ -72,25 +73,25 @@ static void pack_layers(const pgrad__trunk *trunk)
 }
 
 /* The batch of the kept sequences, in the trunk's arrays. */
-static pgrad__batch kept_batch(pgrad__trunk *trunk)
+static pgrad__batch remaining_batch(pgrad__trunk *trunk)
 {
-    pgrad__batch batch = {.tokens = trunk->kept_tokens,
-                          .sequences = trunk->kept_sequences,
-                          .activations = trunk->stored == NULL ? NULL : trunk->kept_stored};
+    pgrad__batch batch = {.tokens = trunk->remaining_tokens,
+                          .sequences = trunk->remaining_sequences,
+                          .activations = trunk->stored == NULL ? NULL : trunk->remaining_stored};
     for (size_t s = 0; s < trunk->n_sequences; s++) {
         pgrad__attention_sequence sequence = trunk->sequences[s];
-        if (trunk->kept_index[s] == 0)
+        if (trunk->remaining_index[s] == 0)
             continue;
-        memcpy(trunk->kept_tokens + batch.n_rows, trunk->tokens + sequence.first_row,
+        memcpy(trunk->remaining_tokens + batch.n_rows, trunk->tokens + sequence.first_row,
                sequence.n_rows * sizeof *trunk->tokens);
         if (trunk->stored != NULL)
-            memcpy(trunk->kept_stored + batch.n_rows, trunk->stored + sequence.first_row,
+            memcpy(trunk->remaining_stored + batch.n_rows, trunk->stored + sequence.first_row,
                    sequence.n_rows * sizeof *trunk->stored);
         sequence.first_row = batch.n_rows;
         if (sequence.prefix > 0)
-            sequence.prefix = trunk->kept_index[sequence.prefix - 1];
+            sequence.prefix = trunk->remaining_index[sequence.prefix - 1];
         batch.n_rows += sequence.n_rows;
-        trunk->kept_sequences[batch.n_sequences++] = sequence;
+        trunk->remaining_sequences[batch.n_sequences++] = sequence;
     }
     return batch;
 }
@@ -102,6 +103,6 @@ void pgrad__trunk_drop(pgrad__trunk *trunk, const pgrad__head_pass *head)
     if (trunk->stored == NULL)
         pack_layers(trunk);
     pack(trunk, trunk->d_stream, trunk->model->config.n_embd);
-    pgrad__batch batch = kept_batch(trunk);
+    pgrad__batch batch = remaining_batch(trunk);
     pgrad__trunk_set_batch(trunk, &batch);
 }

@@ -111,12 +111,13 @@ static void lay_out_backward(pgrad__trunk *trunk, pgrad__arena *arena)
     trunk->d_normed = pgrad__arena_take(arena, config->n_embd, row);
     trunk->d_hidden = pgrad__arena_take(arena, query > config->n_ff ? query : config->n_ff, row);
     trunk->d_qkv = pgrad__arena_take(arena, pgrad__qkv_width(config), row);
-    trunk->kept_tokens = pgrad__arena_take(arena, n, sizeof *trunk->kept_tokens);
-    trunk->kept_sequences =
-        pgrad__arena_take(arena, trunk->n_sequences, sizeof *trunk->kept_sequences);
-    trunk->kept_index = pgrad__arena_take(arena, trunk->n_sequences, sizeof *trunk->kept_index);
-    trunk->kept_stored =
-        pgrad__arena_take(arena, trunk->stored != NULL ? n : 0, sizeof *trunk->kept_stored);
+    trunk->remaining_tokens = pgrad__arena_take(arena, n, sizeof *trunk->remaining_tokens);
+    trunk->remaining_sequences =
+        pgrad__arena_take(arena, trunk->n_sequences, sizeof *trunk->remaining_sequences);
+    trunk->remaining_index =
+        pgrad__arena_take(arena, trunk->n_sequences, sizeof *trunk->remaining_index);
+    trunk->remaining_stored =
+        pgrad__arena_take(arena, trunk->stored != NULL ? n : 0, sizeof *trunk->remaining_stored);
 }
 
 void pgrad__trunk_lay_out(pgrad__trunk *trunk, pgrad__arena *arena)

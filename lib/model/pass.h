@@ -80,10 +80,10 @@ typedef struct pgrad__trunk {
     const pgrad__attention_sequence *sequences;
     size_t n_sequences;
     /* the rows and sequences that drop.c leaves */
-    pgrad_token *kept_tokens;                  /* [n_rows] */
-    pgrad__attention_sequence *kept_sequences; /* [n_sequences] */
-    uint32_t *kept_index;                      /* [n_sequences] 1 + its number among the kept; 0 */
-    float **kept_stored;                       /* [n_rows] where there are stored ones */
+    pgrad_token *remaining_tokens;                  /* [n_rows] */
+    pgrad__attention_sequence *remaining_sequences; /* [n_sequences] */
+    uint32_t *remaining_index; /* [n_sequences] 1 + its number among the kept; 0 */
+    float **remaining_stored;  /* [n_rows] where there are stored ones */
 } pgrad__trunk;
 
 static inline pgrad__activations *pgrad__trunk_layer(const pgrad__trunk *trunk, uint32_t layer)

@@ -482,6 +482,8 @@ static void begin(pgrad__generation *g)
     pgrad__kept_forget(g->rollout, store->weight_version == version ? g->first_sequence : 0);
     store->weight_version = version;
     g->keeps = keeps(g->rollout);
+    if (!g->keeps && store->n_taken == 0)
+        pgrad__activation_store_free(store);
 }
 
 static pgrad_status generate(pgrad_rollout *rollout, pgrad_sampler *sampler,

@@ -27,7 +27,7 @@ static int is_modest(const pgrad_rollout *rollout)
     const pgrad_rollout_params *params = &rollout->params;
     uint64_t bytes;
     const size_t n = pgrad__kept_rows(rollout, params->max_prompt_tokens, params->max_new_tokens);
-    return rollout->context->memory_limit == 0 &&
+    return rollout->context->memory_limit == 0 && params->prefix_cache_tokens == 0 &&
            pgrad__activation_store_bytes(rollout->model, n, &bytes) && bytes <= AUTO_BYTES;
 }
 

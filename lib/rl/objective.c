@@ -21,7 +21,7 @@ static void count_keeping(pgrad_objective *objective, int keeps)
     objective->counted = keeps;
 }
 
-void pgrad__objective_choose(pgrad_objective *objective, uint32_t micro_batch_tokens,
+void pgrad__objective_settle(pgrad_objective *objective, uint32_t micro_batch_tokens,
                              uint32_t recompute)
 {
     const pgrad_objective_params *params = &objective->params;
@@ -32,6 +32,12 @@ void pgrad__objective_choose(pgrad_objective *objective, uint32_t micro_batch_to
             micro_batch_tokens == 0 ? PGRAD__MICRO_BATCH_TOKENS : micro_batch_tokens;
     if (params->recompute == PGRAD_RECOMPUTE_AUTO)
         objective->recompute = recompute == PGRAD_RECOMPUTE_ON;
+}
+
+void pgrad__objective_choose(pgrad_objective *objective, uint32_t micro_batch_tokens,
+                             uint32_t recompute)
+{
+    pgrad__objective_settle(objective, micro_batch_tokens, recompute);
     count_keeping(objective, !objective->recompute);
 }
 
@@ -427,7 +433,7 @@ pgrad_status pgrad__objective_measure(pgrad_objective *objective, const pgrad_ro
                                       pgrad__backward_need *out)
 {
     counts c;
-    *out = (pgrad__backward_need){0};
+    out->rows = out->n_micro_batches = 0;
     PGRAD__TRY(choose(objective, rollout, NULL, 0, &c));
     objective->builder.use_kept = keeps;
     for (uint32_t first = 0, end; first < c.n_chosen; first = end) {

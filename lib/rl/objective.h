@@ -24,7 +24,10 @@ struct pgrad_objective {
     size_t group_capacity;
 };
 
-/* Sets what is in force where params leave it open; 0 and AUTO: as without a plan. */
+/* Sets what is in force where params leave it open; 0 and AUTO: as without a plan. Of an objective
+ * that is only measured settle alone: the model does not hear of it. */
+void pgrad__objective_settle(pgrad_objective *objective, uint32_t micro_batch_tokens,
+                             uint32_t recompute);
 void pgrad__objective_choose(pgrad_objective *objective, uint32_t micro_batch_tokens,
                              uint32_t recompute);
 
@@ -42,9 +45,9 @@ typedef struct pgrad__backward_need {
 size_t pgrad__objective_held(const pgrad_objective *objective);
 void pgrad__objective_room_free(pgrad_objective *objective);
 
-/* Measures a backward pass over a rollout whose sequences have lengths but no arrays; keeps: it has
- * kept the activations of all.
- * The model may be a planned one. The objective's own arrays and its builder's grow as in backward.
+/* Measures a backward pass over a rollout whose sequences have lengths but no arrays, and extends
+ * what out->pass says of earlier ones; keeps: it has kept the activations of all. The model may be
+ * a planned one. The objective's own arrays and its builder's grow as in backward.
  */
 pgrad_status pgrad__objective_measure(pgrad_objective *objective, const pgrad_rollout *rollout,
                                       int keeps, int in_backward, uint32_t n_workers,

@@ -66,6 +66,8 @@ static options options_of(const pgrad__plan *plan)
                        plan->has_optimizer && plan->optimizer.moments == PGRAD_MOMENTS_AUTO,
                        plan->optimizer.moments);
     o.n_kv = list(o.kv, kv, N_KV, either_auto(plan), plan->rollout.kv_storage);
+    if (plan->rollout.keep_activations == PGRAD_KEEP_ON && either_auto(plan))
+        o.n_kv = 1; /* f32 alone goes with it */
     while (first + 1 < N_SLOTS && slots[first + 1] >= (n > n_other ? n : n_other))
         first++; /* no more than there are */
     o.n_slots = list(o.slots, slots + first, N_SLOTS - first,

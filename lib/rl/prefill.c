@@ -145,10 +145,12 @@ static pgrad_status prompt_span(pgrad__generation *g, pgrad__prefilled *p, uint3
                                  .n_logits = n == left};
     p->n_positions += n;
     generator->info.prompt_tokens_computed += n;
-    /* Prompts of the same pass share them already: keys are stored before any are read. */
+    /* Prompts of the same pass share them already: keys are stored before any are read. Where each
+     * is computed for itself, its pages are its own until then. */
     const pgrad__token_chain prompt = prompt_of(g, p);
-    pgrad__prefix_cache_keep(&generator->prefixes, &prompt, p->pages,
-                             min_u32(p->n_positions, group->n_prompt - 1) / TILE);
+    if (!g->keeps)
+        pgrad__prefix_cache_keep(&generator->prefixes, &prompt, p->pages,
+                                 min_u32(p->n_positions, group->n_prompt - 1) / TILE);
     return PGRAD_OK;
 }
 

@@ -169,7 +169,7 @@ static void tell_plan(const pgrad__run *r, const pgrad_memory_report *report)
                     "train: %.1f MiB are planned: micro-batches of %u tokens, %s, moments in %s, "
                     "keys and values in %s, decoding %u at a time",
                     (double)report->total / 1048576.0, report->micro_batch_tokens,
-                    report->recompute ? "recompute" : "activations kept",
+                    report->recompute ? "recompute" : "nothing recomputed",
                     pgrad__moments_name(report->moments_storage),
                     pgrad__kv_name(report->kv_storage), report->batch_size);
 }
@@ -187,6 +187,7 @@ static pgrad_status plan_memory(pgrad__run *r)
     params.optimizer = &r->optimizer_params;
     params.tokenizer = r->tokenizer;
     params.reference = r->params.reference != NULL;
+    params.updates_per_rollout = r->params.epochs_per_step;
     params.checkpoint = r->params.checkpoint_path != NULL && r->params.checkpoint_background &&
                         r->model->context->memory_limit == 0;
     params.other_bytes =

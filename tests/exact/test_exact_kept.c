@@ -408,9 +408,23 @@ START_TEST(auto_waits_for_an_objective)
     ck_assert_double_gt(backward(&h, NULL, &report), 0.0);
     begin_step(&h, 1);
     ck_assert_uint_le(allocations(h.w.context), allocated + 4); /* completions a little longer than before */
-    /* Nobody there who would use them. */
+    /* Who only asks or has ended counts for nothing. */
+    pgrad_memory_report needed = {.struct_size = sizeof needed};
+    pgrad_plan_params plan;
+    pgrad_rollout_params planned;
+    pgrad_objective_params objective_params;
+    pgrad_plan_params_init(&plan, sizeof plan);
+    pgrad_rollout_params_init(&planned, sizeof planned);
+    pgrad_objective_params_init(&objective_params, sizeof objective_params);
+    plan.rollout = &planned;
+    plan.objective = &objective_params;
+    OK(pgrad_model_estimate(h.w.model, &plan, &needed));
+    ck_assert_uint_eq(atomic_load(&h.w.model->n_keeping), 1);
     pgrad_objective_free(objective);
+    ck_assert_uint_eq(atomic_load(&h.w.model->n_keeping), 0);
+    /* Nobody there who would use them: the memory goes when nothing is kept any more. */
     begin_step(&h, 2);
+    ck_assert_uint_eq(kept_bytes(h.rollout), 0);
     h.objective = NULL;
     OK(pgrad_objective_create(h.w.model, NULL, &h.objective));
     ck_assert_double_eq(backward(&h, NULL, &report), 0.0);
@@ -449,6 +463,11 @@ START_TEST(auto_is_modest)
     OK(pgrad_rollout_create(w.model, w.tokenizer, &params, &rollout));
     ck_assert_uint_gt(rollout->activations.n_rows, 0);
     pgrad_rollout_free(rollout);
+    params.prefix_cache_tokens = 64; /* beginnings are to be taken over */
+    OK(pgrad_rollout_create(w.model, w.tokenizer, &params, &rollout));
+    ck_assert_uint_eq(rollout->activations.n_rows, 0);
+    pgrad_rollout_free(rollout);
+    params.prefix_cache_tokens = 0;
     params.kv_storage = PGRAD_KV_BF16;
     OK(pgrad_rollout_create(w.model, w.tokenizer, &params, &rollout));
     ck_assert_uint_eq(rollout->activations.n_rows, 0);

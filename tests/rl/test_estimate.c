@@ -17,38 +17,45 @@ typedef struct setting {
     uint32_t group, prompts, prompt, completion, batch;
     uint32_t micro, n_threads, kernel_set;
     uint32_t optimizer; /* PGRAD_OPTIMIZER_* */
+    uint32_t keep;      /* PGRAD_KEEP_ON; 0: as it comes */
+    uint32_t updates;   /* of a rollout; 0: one */
 } setting;
 
 enum { F32 = 0, BF16 = 1, Q8 = 2, F16 = 1, KV_BF16 = 2, SGD = 0, ADAMW = 2 };
 
 static const setting settings[] = {
     /* arch   embd  ff  L  H  K vocab  ctx  store moments kv re sh ib ref  G  B  P   T  batch micro thr set opt */
-    {"llama", 64, 192, 2, 4, 2, 512, 512, F32, F32, F32, 0, 1, 0, 0, 4, 2, 24, 16, 0, 0, 1, 0, ADAMW},
-    {"llama", 128, 352, 4, 4, 4, 1000, 512, F32, F32, F32, 0, 1, 0, 0, 8, 1, 64, 64, 0, 0, 2, 0, ADAMW},
-    {"llama", 128, 352, 4, 4, 4, 1000, 512, F32, F32, F32, 1, 1, 0, 0, 8, 1, 64, 64, 0, 0, 2, 0, ADAMW},
-    {"llama", 128, 352, 4, 4, 4, 1000, 512, F32, BF16, F16, 0, 0, 0, 0, 8, 2, 64, 32, 0, 0, 2, 0, ADAMW},
-    {"llama", 128, 352, 4, 4, 1, 1000, 512, BF16, BF16, KV_BF16, 1, 1, 1, 0, 4, 4, 100, 30, 0, 0, 3, 0, ADAMW},
-    {"llama", 128, 352, 4, 4, 4, 4000, 512, F32, Q8, F32, 0, 1, 1, 0, 4, 2, 40, 40, 0, 0, 2, 0, ADAMW},
-    {"llama", 128, 352, 4, 4, 4, 4000, 512, F32, F32, F32, 0, 1, 1, 0, 4, 2, 40, 40, 0, 64, 2, 0, ADAMW},
-    {"llama", 128, 352, 4, 4, 2, 1000, 512, F32, F32, F32, 0, 1, 0, 1, 4, 2, 50, 50, 0, 0, 2, 0, ADAMW},
-    {"llama", 192, 512, 3, 6, 3, 2000, 1024, F32, F32, F32, 0, 1, 0, 0, 2, 3, 300, 40, 0, 256, 2, 0, ADAMW},
-    {"llama", 192, 512, 3, 6, 3, 2000, 1024, F32, F32, F32, 0, 0, 0, 0, 2, 2, 300, 40, 2, 512, 2, 0, ADAMW},
-    {"llama", 192, 512, 3, 6, 3, 2000, 1024, BF16, Q8, F16, 1, 1, 0, 0, 16, 1, 33, 90, 7, 512, 4, 0, ADAMW},
-    {"llama", 64, 192, 6, 2, 1, 300, 1024, F32, F32, F32, 0, 1, 0, 0, 1, 1, 700, 60, 0, 0, 1, 0, ADAMW},
-    {"llama", 64, 192, 6, 2, 1, 300, 1024, F32, F32, F32, 0, 1, 0, 0, 70, 1, 20, 20, 0, 0, 2, 0, ADAMW},
-    {"llama", 160, 400, 2, 5, 5, 777, 256, F32, F32, F32, 0, 1, 0, 1, 3, 5, 17, 23, 0, 0, 8, 0, ADAMW},
-    {"gpt2", 64, 256, 2, 4, 4, 512, 256, F32, F32, F32, 0, 1, 0, 0, 4, 2, 24, 16, 0, 0, 2, 0, ADAMW},
-    {"gpt2", 128, 512, 4, 4, 4, 1000, 256, F32, F32, F32, 1, 1, 0, 0, 8, 2, 60, 60, 0, 0, 2, 0, ADAMW},
-    {"gpt2", 128, 512, 4, 4, 4, 1000, 256, BF16, BF16, F16, 0, 0, 0, 0, 8, 2, 60, 60, 4, 0, 1, 0, ADAMW},
-    {"gpt2", 128, 512, 4, 4, 4, 5000, 256, F32, Q8, F32, 1, 1, 1, 0, 8, 1, 60, 60, 0, 0, 2, 0, ADAMW},
-    {"gpt2", 96, 384, 3, 3, 3, 2000, 256, F32, F32, F32, 0, 1, 0, 1, 4, 4, 100, 50, 0, 0, 3, 0, SGD},
+    {"llama", 64, 192, 2, 4, 2, 512, 512, F32, F32, F32, 0, 1, 0, 0, 4, 2, 24, 16, 0, 0, 1, 0, ADAMW, 0, 0},
+    {"llama", 128, 352, 4, 4, 4, 1000, 512, F32, F32, F32, 0, 1, 0, 0, 8, 1, 64, 64, 0, 0, 2, 0, ADAMW, 0, 0},
+    {"llama", 128, 352, 4, 4, 4, 1000, 512, F32, F32, F32, 1, 1, 0, 0, 8, 1, 64, 64, 0, 0, 2, 0, ADAMW, 0, 0},
+    {"llama", 128, 352, 4, 4, 4, 1000, 512, F32, BF16, F16, 0, 0, 0, 0, 8, 2, 64, 32, 0, 0, 2, 0, ADAMW, 0, 0},
+    {"llama", 128, 352, 4, 4, 1, 1000, 512, BF16, BF16, KV_BF16, 1, 1, 1, 0, 4, 4, 100, 30, 0, 0, 3, 0, ADAMW, 0, 0},
+    {"llama", 128, 352, 4, 4, 4, 4000, 512, F32, Q8, F32, 0, 1, 1, 0, 4, 2, 40, 40, 0, 0, 2, 0, ADAMW, 0, 0},
+    {"llama", 128, 352, 4, 4, 4, 4000, 512, F32, F32, F32, 0, 1, 1, 0, 4, 2, 40, 40, 0, 64, 2, 0, ADAMW, 0, 0},
+    {"llama", 128, 352, 4, 4, 2, 1000, 512, F32, F32, F32, 0, 1, 0, 1, 4, 2, 50, 50, 0, 0, 2, 0, ADAMW, 0, 0},
+    {"llama", 192, 512, 3, 6, 3, 2000, 1024, F32, F32, F32, 0, 1, 0, 0, 2, 3, 300, 40, 0, 256, 2, 0, ADAMW, 0, 0},
+    {"llama", 192, 512, 3, 6, 3, 2000, 1024, F32, F32, F32, 0, 0, 0, 0, 2, 2, 300, 40, 2, 512, 2, 0, ADAMW, 0, 0},
+    {"llama", 192, 512, 3, 6, 3, 2000, 1024, BF16, Q8, F16, 1, 1, 0, 0, 16, 1, 33, 90, 7, 512, 4, 0, ADAMW, 0, 0},
+    {"llama", 64, 192, 6, 2, 1, 300, 1024, F32, F32, F32, 0, 1, 0, 0, 1, 1, 700, 60, 0, 0, 1, 0, ADAMW, 0, 0},
+    {"llama", 64, 192, 6, 2, 1, 300, 1024, F32, F32, F32, 0, 1, 0, 0, 70, 1, 20, 20, 0, 0, 2, 0, ADAMW, 0, 0},
+    {"llama", 160, 400, 2, 5, 5, 777, 256, F32, F32, F32, 0, 1, 0, 1, 3, 5, 17, 23, 0, 0, 8, 0, ADAMW, 0, 0},
+    {"gpt2", 64, 256, 2, 4, 4, 512, 256, F32, F32, F32, 0, 1, 0, 0, 4, 2, 24, 16, 0, 0, 2, 0, ADAMW, 0, 0},
+    {"gpt2", 128, 512, 4, 4, 4, 1000, 256, F32, F32, F32, 1, 1, 0, 0, 8, 2, 60, 60, 0, 0, 2, 0, ADAMW, 0, 0},
+    {"gpt2", 128, 512, 4, 4, 4, 1000, 256, BF16, BF16, F16, 0, 0, 0, 0, 8, 2, 60, 60, 4, 0, 1, 0, ADAMW, 0, 0},
+    {"gpt2", 128, 512, 4, 4, 4, 5000, 256, F32, Q8, F32, 1, 1, 1, 0, 8, 1, 60, 60, 0, 0, 2, 0, ADAMW, 0, 0},
+    {"gpt2", 96, 384, 3, 3, 3, 2000, 256, F32, F32, F32, 0, 1, 0, 1, 4, 4, 100, 50, 0, 0, 3, 0, SGD, 0, 0},
     {"llama", 128, 352, 4, 4, 4, 1000, 512, F32, F32, F32, 0, 1, 0, 0, 4, 1, 40, 16, 0, 0, 2,
-     PGRAD_KERNELS_GENERIC, ADAMW},
+     PGRAD_KERNELS_GENERIC, ADAMW, 0, 0},
     {"llama", 128, 352, 4, 4, 4, 1000, 512, F32, F32, F32, 0, 1, 0, 0, 8, 1, 64, 64, 0, 0, 2,
-     PGRAD_KERNELS_HASWELL, ADAMW},
+     PGRAD_KERNELS_HASWELL, ADAMW, 0, 0},
+    /* activations kept by all means, and served by for the first update alone */
+    {"llama", 128, 352, 4, 4, 4, 1000, 512, F32, F32, F32, 0, 1, 0, 0, 8, 1, 64, 64, 0, 0, 2, 0, ADAMW, PGRAD_KEEP_ON, 1},
+    {"llama", 128, 352, 4, 4, 4, 1000, 512, F32, F32, F32, 0, 1, 0, 0, 8, 1, 64, 64, 0, 0, 2, 0, ADAMW, PGRAD_KEEP_ON, 2},
+    {"gpt2", 128, 512, 4, 4, 4, 1000, 256, F32, F32, F32, 1, 1, 0, 0, 8, 2, 60, 60, 0, 0, 2, 0, ADAMW, PGRAD_KEEP_ON, 3},
+    {"llama", 128, 352, 4, 4, 4, 1000, 512, F32, F32, F32, 0, 0, 0, 0, 8, 1, 64, 64, 0, 256, 2, 0, ADAMW, 0, 2},
     /* frozen: no more than the rollout */
-    {"llama", 128, 352, 4, 4, 4, 8000, 512, Q8, F32, F32, 0, 1, 0, 0, 8, 2, 64, 64, 0, 0, 2, 0, ADAMW},
-    {"llama", 256, 704, 4, 4, 2, 3000, 2048, Q8, F32, F16, 0, 1, 0, 0, 4, 2, 1000, 24, 0, 0, 2, 0, ADAMW},
+    {"llama", 128, 352, 4, 4, 4, 8000, 512, Q8, F32, F32, 0, 1, 0, 0, 8, 2, 64, 64, 0, 0, 2, 0, ADAMW, 0, 0},
+    {"llama", 256, 704, 4, 4, 2, 3000, 2048, Q8, F32, F16, 0, 1, 0, 0, 4, 2, 1000, 24, 0, 0, 2, 0, ADAMW, 0, 0},
 };
 enum { N_SETTINGS = sizeof settings / sizeof settings[0] };
 
@@ -103,6 +110,8 @@ static void set_params(const setting *s, params *p)
     p->rollout.max_new_tokens = s->completion;
     p->rollout.batch_size = s->batch;
     p->rollout.kv_storage = s->kv;
+    if (s->keep != 0)
+        p->rollout.keep_activations = s->keep;
     pgrad_objective_params_init(&p->objective, sizeof p->objective);
     p->objective.micro_batch_tokens = s->micro;
     p->objective.recompute = s->recompute;
@@ -120,6 +129,8 @@ static void set_params(const setting *s, params *p)
         p->plan.optimizer = &p->optimizer;
     }
     p->plan.in_backward = s->in_backward;
+    if (s->updates != 0)
+        p->plan.updates_per_rollout = s->updates;
     p->plan.reference = s->reference;
 }
 
@@ -176,10 +187,12 @@ static void run(const setting *s, const params *p, pgrad_context *context, uint6
         pgrad_backward_params how;
         pgrad_backward_params_init(&how, sizeof how);
         how.optimizer = s->in_backward ? optimizer : NULL;
-        OK(pgrad_model_zero_grad(model));
-        OK(pgrad_objective_backward(objective, rollout, NULL, 0, &how, NULL));
-        if (!s->in_backward)
-            OK(pgrad_optimizer_step(optimizer, NULL));
+        for (uint32_t update = 0; update < (s->updates > 0 ? s->updates : 1); update++) {
+            OK(pgrad_model_zero_grad(model));
+            OK(pgrad_objective_backward(objective, rollout, NULL, 0, &how, NULL));
+            if (!s->in_backward)
+                OK(pgrad_optimizer_step(optimizer, NULL));
+        }
     }
     pgrad_objective_free(objective);
     pgrad_optimizer_free(optimizer);
@@ -289,15 +302,40 @@ static void put_choices(const pgrad_memory_report *report, params *p)
 {
     p->rollout.batch_size = report->batch_size;
     p->rollout.kv_storage = report->kv_storage;
+    p->rollout.keep_activations = report->keep_activations;
     p->objective.micro_batch_tokens = report->micro_batch_tokens;
     p->objective.recompute = report->recompute;
     p->optimizer.moments = report->moments_storage;
 }
 
+/* Kept activations go with f32 keys alone: a plan that may choose never tries others, and says what is too much. */
+START_TEST(kept_by_all_means_under_a_limit)
+{
+    setting s = settings[1];
+    params p;
+    pgrad_context *context;
+    pgrad_memory_report open = {.struct_size = sizeof open}, report = open;
+    s.keep = PGRAD_KEEP_ON;
+    s.kv = PGRAD_KV_AUTO;
+    set_params(&s, &p);
+    OK(pgrad_context_create(&p.context, &context));
+    OK(pgrad_model_estimate_create(context, p.config, &p.model, &p.plan, &open));
+    ck_assert_uint_eq(open.keep_activations, PGRAD_KEEP_ON);
+    ck_assert_uint_eq(open.kv_storage, PGRAD_KV_F32);
+    p.plan.memory_limit = open.weights + open.moments;
+    FAILS(PGRAD_E_LIMIT, "memory_limit", pgrad_model_estimate_create(context, p.config, &p.model, &p.plan, &report));
+    p.rollout.keep_activations = PGRAD_KEEP_AUTO;
+    p.plan.memory_limit = open.total;
+    OK(pgrad_model_estimate_create(context, p.config, &p.model, &p.plan, &report));
+    ck_assert_uint_eq(report.keep_activations, PGRAD_KEEP_OFF);
+    pgrad_context_free(context);
+}
+END_TEST
+
 static setting limited(void)
 {
     return (setting){"llama", 96, 256, 4, 4, 2, 600, 512, F32, F32, F32, PGRAD_RECOMPUTE_AUTO, 1, 0, 0,
-                     8,       2,  60,  40, 0, 0, 2, 0, ADAMW};
+                     8,       2,  60,  40, 0, 0, 2, 0, ADAMW, 0, 0};
 }
 
 static pgrad_status estimate(const params *p, pgrad_memory_report *report)
@@ -661,6 +699,7 @@ static Suite *make_suite(void)
     suite_add_tcase(suite, sizes);
     TCase *limits = tcase_create("limits");
     tcase_set_timeout(limits, 300);
+    tcase_add_test(limits, kept_by_all_means_under_a_limit);
     tcase_add_loop_test(limits, what_is_chosen_runs_under_the_limit, 0, 2);
     tcase_add_test(limits, choices_do_not_depend_on_the_machine);
     tcase_add_loop_test(limits, the_planned_machine_needs_no_less, 0, N_SETTINGS);
