@@ -31,7 +31,7 @@ static void step(side *s, pgrad_sampler *sampler, pgrad_objective *objective, pg
     pgrad_rollout_clear(s->rollout);
     for (int k = 0; k < PROMPTS; k++) {
         for (int i = 0; i < PROMPT; i++)
-            ids[i] = (k * 7919 + i * 104729 + round) % 40000;
+            ids[i] = (k * 7919 + i * 104729 + round + 1) % 40000;
         CHECK(pgrad_rollout_add_prompt(s->rollout, ids, PROMPT, NULL, NULL));
     }
     const double started = bench_now();
