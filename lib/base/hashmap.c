@@ -22,8 +22,9 @@ static pgrad__hashmap_entry *find(const pgrad__hashmap *map, const char *key, si
     size_t mask = map->capacity - 1;
     for (size_t i = hash_of(key, length) & mask;; i = (i + 1) & mask) {
         pgrad__hashmap_entry *entry = &map->entries[i];
-        if (entry->key == NULL || (entry->length == length && memcmp(entry->key, key, length) == 0))
-            return entry;
+        if (entry->key == NULL ||
+            (entry->length == length && (length == 0 || memcmp(entry->key, key, length) == 0)))
+            return entry; /* an empty key may be NULL */
     }
 }
 
