@@ -137,29 +137,10 @@ static double backward(const handles *h, pgrad_optimizer *inside, pgrad_step_rep
     return report->kept_rows;
 }
 
-/* All gradients, or weights, one tensor behind another; for the caller to free. */
-static float *read_all(pgrad_model *model, int gradients, size_t *n)
-{
-    float *values = NULL;
-    const char *name;
-    *n = 0;
-    for (uint32_t i = 0; (name = pgrad_model_tensor_name(model, i, NULL, NULL)) != NULL; i++) {
-        size_t more = 0;
-        ck_assert_int_eq(pgrad_model_tensor_read(model, name, NULL, 0, &more), PGRAD_E_BUFFER);
-        values = realloc(values, (*n + more) * sizeof *values);
-        if (gradients)
-            OK(pgrad_model_grad_read(model, name, values + *n, more, &more));
-        else
-            OK(pgrad_model_tensor_read(model, name, values + *n, more, &more));
-        *n += more;
-    }
-    return values;
-}
-
 static void same_values(pgrad_model *a, pgrad_model *b, int gradients)
 {
     size_t n[2];
-    float *values[2] = {read_all(a, gradients, &n[0]), read_all(b, gradients, &n[1])};
+    float *values[2] = {all_values(a, gradients, &n[0]), all_values(b, gradients, &n[1])};
     ck_assert_uint_eq(n[0], n[1]);
     ck_assert_mem_eq(values[0], values[1], n[0] * sizeof(float));
     free(values[0]);
@@ -237,7 +218,7 @@ static void same_as_computed(const handles *h, double kept_rows)
     pgrad_step_report report, other;
     ck_assert_double_eq(backward(h, NULL, &report), kept_rows);
     size_t n, m;
-    float *values = read_all(h->w.model, 1, &n);
+    float *values = all_values(h->w.model, 1, &n);
     pgrad_rollout *plain = rollout_of(&h->w, PGRAD_KEEP_OFF, 0);
     uint32_t groups[GROUPS];
     for (uint32_t group = 0; group < pgrad_rollout_count_groups(h->rollout); group++) {
@@ -259,7 +240,7 @@ static void same_as_computed(const handles *h, double kept_rows)
     computed.rollout = plain;
     ck_assert_double_eq(backward(&computed, NULL, &other), 0.0);
     ck_assert_double_eq(report.loss, other.loss);
-    float *others = read_all(h->w.model, 1, &m);
+    float *others = all_values(h->w.model, 1, &m);
     ck_assert_uint_eq(n, m);
     ck_assert_mem_eq(values, others, n * sizeof *values);
     free(values);

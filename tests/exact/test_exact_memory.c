@@ -72,21 +72,6 @@ static void step(world *w, const setting *s, pgrad_objective *objective, pgrad_o
         OK(pgrad_optimizer_step(optimizer, &out->report));
 }
 
-static void read_all(pgrad_model *model, int gradients, outcome *out)
-{
-    const char *name;
-    for (uint32_t i = 0; (name = pgrad_model_tensor_name(model, i, NULL, NULL)) != NULL; i++) {
-        size_t n = 0;
-        ck_assert_int_eq(pgrad_model_tensor_read(model, name, NULL, 0, &n), PGRAD_E_BUFFER);
-        out->values = realloc(out->values, (out->n + n) * sizeof *out->values);
-        if (gradients)
-            OK(pgrad_model_grad_read(model, name, out->values + out->n, n, &n));
-        else
-            OK(pgrad_model_tensor_read(model, name, out->values + out->n, n, &n));
-        out->n += n;
-    }
-}
-
 static outcome run(int config, setting s)
 {
     outcome out = {0};
@@ -116,10 +101,10 @@ static outcome run(int config, setting s)
     OK(pgrad_optimizer_create(w.model, &optimizer_params, &optimizer));
     for (int i = 0; i < (s.steps > 0 ? s.steps : 1); i++)
         step(&w, &s, objective, optimizer, rollout, &out);
-    read_all(w.model, s.steps == 0, &out);
+    out.values = all_values(w.model, s.steps == 0, &out.n);
     if (s.in_backward) { /* used up */
         outcome left = {0};
-        read_all(w.model, 1, &left);
+        left.values = all_values(w.model, 1, &left.n);
         for (size_t i = 0; i < left.n; i++)
             if (left.values[i] != 0.0f)
                 ck_abort_msg("gradient %zu is left: %.9g", i, (double)left.values[i]);

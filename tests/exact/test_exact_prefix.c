@@ -59,14 +59,7 @@ static gradients run(int config, uint32_t kernel_set, uint32_t n_threads, uint32
     OK(pgrad_model_zero_grad(w.model));
     pgrad_step_report_init(&g.report, sizeof g.report);
     OK(pgrad_objective_backward(objective, rollout, NULL, 0, NULL, &g.report));
-    const char *name;
-    for (uint32_t i = 0; (name = pgrad_model_tensor_name(w.model, i, NULL, NULL)) != NULL; i++) {
-        size_t n = 0;
-        ck_assert_int_eq(pgrad_model_grad_read(w.model, name, NULL, 0, &n), PGRAD_E_BUFFER);
-        g.values = realloc(g.values, (g.n + n) * sizeof *g.values);
-        OK(pgrad_model_grad_read(w.model, name, g.values + g.n, n, &n));
-        g.n += n;
-    }
+    g.values = all_values(w.model, 1, &g.n);
     pgrad_objective_free(objective);
     pgrad_rollout_free(rollout);
     end_world(&w);

@@ -95,6 +95,25 @@ static inline uint64_t allocations(pgrad_context *context)
     return info.n_allocations;
 }
 
+/* All gradients, or weights, one tensor behind another; for the caller to free. */
+static inline float *all_values(pgrad_model *model, int gradients, size_t *n)
+{
+    float *values = NULL;
+    const char *name;
+    *n = 0;
+    for (uint32_t i = 0; (name = pgrad_model_tensor_name(model, i, NULL, NULL)) != NULL; i++) {
+        size_t more = 0;
+        ck_assert_int_eq(pgrad_model_tensor_read(model, name, NULL, 0, &more), PGRAD_E_BUFFER);
+        values = realloc(values, (*n + more) * sizeof *values);
+        if (gradients)
+            OK(pgrad_model_grad_read(model, name, values + *n, more, &more));
+        else
+            OK(pgrad_model_tensor_read(model, name, values + *n, more, &more));
+        *n += more;
+    }
+    return values;
+}
+
 typedef struct world {
     pgrad_context *context;
     uint64_t memory; /* of the context alone */
