@@ -58,7 +58,7 @@ enum {
 };
 
 /* Whether generate keeps what each token leaves in every layer until pgrad_objective_backward, which then
- * computes nothing forward but the head: about a quarter less time for a training step, the same bits. It
+ * computes nothing forward but the head: about a quarter less time for that call, the same bits. It
  * serves for completions generated with the very weights that are trained, the first update after
  * generate; whatever else comes is computed as ever. Memory for it is taken as tokens come, used again by
  * the next generate, given back with the rollout, and told by pgrad_rollout_get_info: on SmolLM2-135M

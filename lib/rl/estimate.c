@@ -315,13 +315,14 @@ pgrad_status pgrad__need_backward(const pgrad__plan *plan, pgrad_model *model, u
     pgrad__objective_settle(&objective, choice->micro_batch_tokens, choice->recompute);
     PGRAD__TRY(plan_rollout(plan, model, n_workers, &plan->rollout, choice, &planned));
     pgrad_status status = fill_outline(plan, &planned);
-    /* Kept activations serve the first update; one that comes after it is the larger of the two. */
-    for (int kept = keeps(&planned); status == PGRAD_OK && kept >= 0; kept--) {
-        if (kept == 0 && keeps(&planned) && plan->params.updates_per_rollout <= 1)
-            break;
-        status = pgrad__objective_measure(&objective, &planned.rollout, kept,
-                                          (int)plan->params.in_backward, n_workers, &backward);
-    }
+    const int in_backward = (int)plan->params.in_backward;
+    if (status == PGRAD_OK)
+        status = pgrad__objective_measure(&objective, &planned.rollout, keeps(&planned),
+                                          in_backward, n_workers, &backward);
+    /* Kept activations serve the first update only. */
+    if (status == PGRAD_OK && keeps(&planned) && plan->params.updates_per_rollout > 1)
+        status = pgrad__objective_measure(&objective, &planned.rollout, 0, in_backward, n_workers,
+                                          &backward);
     if (status == PGRAD_OK) {
         count_pass(&backward.pass, need);
         if (!plan->params.in_backward || backward.n_micro_batches > 1)
