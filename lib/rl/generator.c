@@ -56,8 +56,9 @@ static pgrad_status warm_decoders(pgrad_rollout *rollout)
     return PGRAD_OK;
 }
 
-/* Pages in use at worst: every slot its own, and one group whose sequences have not all started.
- * (As many groups are prefilled as fill the free slots, so the others start at once.) */
+/* Pages in use at worst: the full ones of each prompt once, every slot's own behind them, and one
+ * group whose sequences have not all started. (As many groups are prefilled as fill the free slots,
+ * so the others start at once.) */
 static pgrad_status plan_cache(pgrad_rollout *rollout)
 {
     struct pgrad__generator *g = rollout->generator;
@@ -65,8 +66,14 @@ static pgrad_status plan_cache(pgrad_rollout *rollout)
     const size_t longest = (size_t)params->max_prompt_tokens + params->max_new_tokens;
     const uint32_t n_context = rollout->model->n_context;
     g->max_pages = (uint32_t)pgrad__kv_pages(longest < n_context ? longest : n_context);
-    const uint64_t pages =
-        ((uint64_t)g->batch_size + 1) * g->max_pages + pgrad__kv_pages(params->prefix_cache_tokens);
+    /* One more than the new tokens fill: they begin within a page, copied for each slot. */
+    const uint64_t of_slot = pgrad__kv_pages(params->max_new_tokens) + 1,
+                   of_prompt = params->max_prompt_tokens / PGRAD__KEY_TILE,
+                   n_prompts = min_u32(g->batch_size, params->max_prompts);
+    const uint64_t shared = n_prompts * of_prompt + g->batch_size * of_slot,
+                   apart = (uint64_t)g->batch_size * g->max_pages;
+    const uint64_t pages = (shared < apart ? shared : apart) + g->max_pages +
+                           pgrad__kv_pages(params->prefix_cache_tokens);
     if (pages > UINT32_MAX / 2)
         return pgrad__fail(PGRAD_E_LIMIT, "rollout: a cache of %llu pages is too large",
                            (unsigned long long)pages);

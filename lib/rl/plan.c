@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/checked.h"
 #include "base/fail.h"
 #include "base/params_check.h"
 #include "base/pool.h"
@@ -87,10 +88,10 @@ static pgrad__choice first_choice(const options *o)
 
 /* ---- the search ---- */
 
-/* Of a way to go backward: what it takes, and its time, in tenths of a row's. */
+/* Of a way to go backward: what it takes, and its time. */
 typedef struct way {
-    pgrad__need need;
-    uint64_t cost;
+    uint64_t bytes;
+    double cost;
 } way;
 
 typedef struct search {
@@ -101,9 +102,17 @@ typedef struct search {
     way ways[N_MICRO][N_RECOMPUTE];
 } search;
 
-/* A micro-batch more reads weights twice and gradients twice, 16 bytes a weight at some 40 GB/s; a
- * row is 6 FLOP a weight at some 130 GFLOPS: as long as ten rows, and a little for its scratch. */
-enum { ROWS_OF_A_MICRO_BATCH = 16, COST_OF_ROW = 10, COST_OF_RECOMPUTED = 11 };
+/* In tenths of what a row costs forward and backward: 6 FLOP a weight at some 130 GFLOPS, 46 ps. A
+ * micro-batch more reads weights twice and gradients twice, 16 bytes a weight at some 40 GB/s, and
+ * a little for its scratch; a step of decoding reads weights, 4 bytes, and is 2 FLOP a weight for
+ * each sequence. */
+enum {
+    COST_OF_ROW = 10,
+    COST_OF_RECOMPUTED = 11,
+    COST_OF_MICRO_BATCH = 160,
+    COST_OF_STEP = 22,
+    COST_OF_DECODED = 3
+};
 
 static pgrad_status find_ways(search *s)
 {
@@ -113,35 +122,24 @@ static pgrad_status find_ways(search *s)
             const pgrad__choice choice = {.micro_batch_tokens = o->micro[i],
                                           .recompute = o->recompute[j]};
             pgrad__backward_need how;
-            way *made = &s->ways[i][j];
-            *made = (way){0};
-            PGRAD__TRY(
-                pgrad__need_backward(s->plan, s->model, s->n_workers, &choice, &made->need, &how));
-            made->cost = how.rows * (o->recompute[j] ? COST_OF_RECOMPUTED : COST_OF_ROW) +
-                         (uint64_t)how.n_micro_batches * ROWS_OF_A_MICRO_BATCH * COST_OF_ROW;
+            pgrad__need need = {0};
+            PGRAD__TRY(pgrad__need_backward(s->plan, s->model, s->n_workers, &choice, &need, &how));
+            s->ways[i][j] = (way){.bytes = pgrad__need_total(&need),
+                                  .cost = (double)how.rows *
+                                              (o->recompute[j] ? COST_OF_RECOMPUTED : COST_OF_ROW) +
+                                          (double)how.n_micro_batches * COST_OF_MICRO_BATCH};
         }
     return PGRAD_OK;
 }
 
-/* The cheapest way that fits into `room`; without one the leanest of all, and 0. */
-static int choose_way(const search *s, uint64_t room, pgrad__choice *choice)
+/* A step decodes a token of each sequence that has a slot. */
+static double cost_of_generating(const pgrad__plan *plan, uint32_t batch_size)
 {
-    uint64_t cost = UINT64_MAX, least = UINT64_MAX;
-    int found = 0;
-    for (size_t i = 0; i < s->options.n_micro; i++)
-        for (size_t j = 0; j < s->options.n_recompute; j++) {
-            const way *w = &s->ways[i][j];
-            const uint64_t total = pgrad__need_total(&w->need);
-            const int fits = total <= room;
-            if (fits ? found && w->cost >= cost : found || total >= least)
-                continue;
-            found |= fits;
-            cost = w->cost;
-            least = total;
-            choice->micro_batch_tokens = s->options.micro[i];
-            choice->recompute = s->options.recompute[j];
-        }
-    return found;
+    const uint64_t n = sequences_of(&plan->rollout);
+    if (!plan->has_rollout)
+        return 0.0;
+    const double steps = (double)(n / batch_size + (n % batch_size > 0)) * plan->completion_tokens;
+    return steps * COST_OF_STEP + (double)n * plan->completion_tokens * COST_OF_DECODED;
 }
 
 /* Everything but the way back. */
@@ -155,24 +153,48 @@ static pgrad_status standing(const search *s, const pgrad__choice *choice, uint6
     return PGRAD_OK;
 }
 
-/* The first that fits, in the order of plan.h; without one the last, the leanest. */
+/* The best so far: the cheapest that fits, or the leanest. */
+typedef struct best {
+    int fits;
+    double cost;
+    uint64_t bytes;
+    pgrad__choice choice;
+} best;
+
+static void consider(const search *s, const pgrad__choice *of, uint64_t standing_bytes, best *found)
+{
+    const double generating = cost_of_generating(s->plan, of->batch_size);
+    for (size_t i = 0; i < s->options.n_micro; i++)
+        for (size_t j = 0; j < s->options.n_recompute; j++) {
+            const way *w = &s->ways[i][j];
+            best next = {.cost = generating + w->cost, .choice = *of};
+            if (!pgrad__add(standing_bytes, w->bytes, &next.bytes))
+                next.bytes = UINT64_MAX;
+            next.fits = next.bytes <= s->plan->room;
+            next.choice.micro_batch_tokens = s->options.micro[i];
+            next.choice.recompute = s->options.recompute[j];
+            if (next.fits ? !found->fits || next.cost < found->cost
+                          : !found->fits && next.bytes < found->bytes)
+                *found = next;
+        }
+}
+
+/* The cheapest with the widest moments, then keys and values, that fit; without one the leanest. */
 static pgrad_status choose(search *s, pgrad__choice *choice)
 {
     const options *o = &s->options;
-    const uint64_t room = s->plan->room;
+    best found = {.bytes = UINT64_MAX, .choice = *choice};
     PGRAD__TRY(find_ways(s));
-    (void)choose_way(s, 0, choice);
-    for (size_t kv = 0; kv < o->n_kv; kv++)
-        for (size_t m = 0; m < o->n_moments; m++)
+    for (size_t kv = 0; kv < o->n_kv && !found.fits; kv++)
+        for (size_t m = 0; m < o->n_moments && !found.fits; m++)
             for (size_t i = 0; i < o->n_slots; i++) {
+                const pgrad__choice of = {
+                    .kv_storage = o->kv[kv], .moments = o->moments[m], .batch_size = o->slots[i]};
                 uint64_t bytes;
-                choice->kv_storage = o->kv[kv];
-                choice->moments = o->moments[m];
-                choice->batch_size = o->slots[i];
-                PGRAD__TRY(standing(s, choice, &bytes));
-                if (bytes <= room && choose_way(s, room - bytes, choice))
-                    return PGRAD_OK;
+                PGRAD__TRY(standing(s, &of, &bytes));
+                consider(s, &of, bytes, &found);
             }
+    *choice = found.choice;
     return PGRAD_OK;
 }
 

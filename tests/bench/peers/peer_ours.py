@@ -11,8 +11,12 @@ import policygrad as pg  # noqa: E402
 
 from common import Phases, learned_ids, main, now, prompts_of, reward_of  # noqa: E402
 
+LEAN_BYTES = 1750 << 20  # what the lean line may take: the library chooses the rest
+
+
 def context_of(case: dict) -> pg.Context:
-    return pg.Context(os.environ.get("POLICYGRAD_LIBRARY"), n_threads=case["threads"])
+    return pg.Context(os.environ.get("POLICYGRAD_LIBRARY"), n_threads=case["threads"],
+                      memory_limit=LEAN_BYTES if case.get("lean") else 0)
 
 
 def model_of(case: dict, context: pg.Context) -> pg.Model:
@@ -46,13 +50,19 @@ def grpo(case: dict) -> dict:
     model = model_of(case, context)
     new = case["new_tokens"]
     ids = prompts_for(case, model.info().n_vocab)
-    lean = case.get("lean", False)
-    rollout = pg.Rollout(model, None, group_size=case["group"], max_prompts=len(ids), max_new_tokens=new,
-                         max_prompt_tokens=case["prompt_tokens"], **({"kv_storage": pg.KV_BF16} if lean else {}))
+    of_rollout = {"group_size": case["group"], "max_prompts": len(ids), "max_new_tokens": new,
+                  "max_prompt_tokens": case["prompt_tokens"]}
+    of_objective, of_optimizer = {}, {"learning_rate": 1e-6}
+    if case.get("lean"):
+        of_optimizer["moments"] = pg.MOMENTS_Q8
+        plan = model.estimate(rollout=of_rollout, objective=of_objective, optimizer=of_optimizer)
+        of_rollout["batch_size"] = plan.batch_size
+        of_objective = {"micro_batch_tokens": plan.micro_batch_tokens, "recompute": plan.recompute}
+    rollout = pg.Rollout(model, None, **of_rollout)
     sampler = pg.Sampler(context, seed=1, min_new_tokens=new)
     advantage = pg.Advantage(context)
-    objective = pg.Objective(model, **({"micro_batch_tokens": 512, "recompute": pg.RECOMPUTE_ON} if lean else {}))
-    optimizer = pg.Optimizer(model, learning_rate=1e-6, **({"moments": pg.MOMENTS_Q8} if lean else {}))
+    objective = pg.Objective(model, **of_objective)
+    optimizer = pg.Optimizer(model, **of_optimizer)
     for _ in range(1 + case.get("warm", 1)):  # the last is measured
         phases, report, started = Phases(), pg.Report(), now()
         with phases.of("generate"):
