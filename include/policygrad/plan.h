@@ -15,15 +15,16 @@
  * Under a memory limit, the context's or the plan's, what params leave open is chosen so that all of
  * it fits, with a 128th of the limit left free for what is left out: batch_size 0, micro_batch_tokens
  * 0, and recompute, moments, kv_storage and keep_activations (which is OFF then) where they are AUTO. The
- * first three change no bit of a
- * rollout, and of gradients nothing but the order of sums (micro-batches). The cheapest choice is
- * taken: rows to compute, a tenth more for recomputing, a little for every micro-batch; decoding fewer
- * sequences at once comes after that, narrower moments and then narrower keys and values last. It
- * depends on params and lengths alone: not on what is held at the moment, and neither on threads nor
- * on the kernel set (it is made for 8 threads and the widest kernels). pgrad_train plans so by itself,
- * with a checkpoint's copy only where there is no limit: under one the copy is made where room is left,
- * else the checkpoint is written before the run goes on. A loop of the host's hands the report's choices
- * to the calls that create. Without a limit everything open has its default.
+ * first three change no bit of a rollout, and of gradients nothing but the order of sums
+ * (micro-batches). The cheapest choice is taken: rows to compute, a tenth more for recomputing, a
+ * little for every micro-batch, and for every step of decoding, of which there are more where fewer
+ * sequences are decoded at once. Narrower moments come after all that, narrower keys and values last;
+ * how weights are stored is never chosen, since that is another model. The choice depends on params
+ * and lengths alone: not on what is held at the moment, and neither on threads nor on the kernel set
+ * (it is made for 8 threads and the widest kernels). pgrad_train plans so by itself, with a
+ * checkpoint's copy only where there is no limit: under one the copy is made where room is left, else
+ * the checkpoint is written before the run goes on. A loop of the host's hands the report's choices to
+ * the calls that create. Without a limit everything open has its default.
  *
  * Threads: safe, as reads of the model are. */
 #ifndef POLICYGRAD_PLAN_H

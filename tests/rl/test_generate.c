@@ -512,6 +512,113 @@ START_TEST(no_memory_leaves_nothing_behind)
 }
 END_TEST
 
+/* ---- room of the cache ---- */
+
+typedef struct room {
+    uint32_t group_size, n_prompts, max_prompt, max_new, batch, prefix_cache;
+    uint32_t lengths[6];
+} room;
+
+/* Lengths around the ends of pages, groups that need more slots than there are. */
+static room random_room(uint64_t seed)
+{
+    static const uint32_t ends[] = {1, 2, 62, 63, 64, 65, 127, 128, 129};
+    room r = {.group_size = 1 + (uint32_t)pgrad__uniform_below(seed, 0, 0, 6),
+              .n_prompts = 1 + (uint32_t)pgrad__uniform_below(seed, 0, 1, 6),
+              .max_new = ends[pgrad__uniform_below(seed, 0, 2, 9)],
+              .batch = 1 + (uint32_t)pgrad__uniform_below(seed, 0, 3, 12),
+              .prefix_cache = 64 * (uint32_t)pgrad__uniform_below(seed, 0, 4, 2)};
+    if (r.max_new > 128)
+        r.max_new = 128;
+    for (uint32_t i = 0; i < r.n_prompts; i++) {
+        r.lengths[i] = ends[pgrad__uniform_below(seed, 1, i, 8)];
+        r.max_prompt = r.lengths[i] > r.max_prompt ? r.lengths[i] : r.max_prompt;
+    }
+    return r;
+}
+
+static pgrad_rollout *make_room(const world *w, const room *r, uint32_t batch)
+{
+    pgrad_rollout_params params;
+    pgrad_rollout *rollout = NULL;
+    pgrad_rollout_params_init(&params, sizeof params);
+    params.group_size = r->group_size;
+    params.max_prompts = r->n_prompts;
+    params.max_prompt_tokens = r->max_prompt;
+    params.max_new_tokens = r->max_new;
+    params.batch_size = batch;
+    params.prefix_cache_tokens = r->prefix_cache;
+    OK(pgrad_rollout_create(w->model, w->tokenizer, &params, &rollout));
+    return rollout;
+}
+
+/* Half of the sequences end early, so that slots hold the last ones of many groups; some prompts begin with forced
+ * tokens. A second rollout finds the pages of the first one kept. */
+static record *generate_in(const world *w, const room *r, uint64_t seed, uint32_t batch)
+{
+    pgrad_token stops[128];
+    pgrad_sampler_params params = sampler_defaults();
+    for (pgrad_token i = 0; i < 128; i++)
+        stops[i] = i;
+    params.stop_tokens = stops;
+    params.n_stop_tokens = (uint32_t)(1 + pgrad__uniform_below(seed, 2, 0, 3));
+    pgrad_rollout *rollout = make_room(w, r, batch);
+    pgrad_sampler *sampler = make_sampler(w->context, &params);
+    for (int again = 0; again < 2; again++) {
+        pgrad_rollout_clear(rollout);
+        for (uint32_t i = 0; i < r->n_prompts; i++) {
+            pgrad_token ids[256], forced[64];
+            pgrad_prompt_params with;
+            for (uint32_t t = 0; t < 256; t++)
+                ids[t] = (pgrad_token)pgrad__uniform_below(seed + (i % 2) * (t / 64), 3, t, 256);
+            memcpy(forced, ids, sizeof forced);
+            pgrad_prompt_params_init(&with, sizeof with);
+            with.prefix = forced;
+            with.n_prefix = i % 3 == 2 ? r->max_new / 3 : 0;
+            OK(pgrad_rollout_add_prompt(rollout, ids, r->lengths[i], &with, NULL));
+        }
+        OK(pgrad_rollout_generate(rollout, sampler, NULL));
+    }
+    record *out = take_record(rollout);
+    pgrad_sampler_free(sampler);
+    pgrad_rollout_free(rollout);
+    return out;
+}
+
+START_TEST(the_cache_is_never_full)
+{
+    world w = begin_world(LLAMA_CONFIG);
+    for (uint64_t seed = 0; seed < 60; seed++) {
+        const room r = random_room(seed);
+        record *one = generate_in(&w, &r, seed, 1), *many = generate_in(&w, &r, seed, r.batch);
+        same_record(one, many);
+        free(one);
+        free(many);
+    }
+    end_world(&w);
+}
+END_TEST
+
+/* A page of a prompt counts once for its group: 1 x 2 of the prompt, 16 x (1 + 1) of completions, 3 of a group that has
+ * not begun, against 16 + 1 times 3 of prompts apart. */
+START_TEST(a_group_has_its_prompt_once)
+{
+    world w = begin_world(LLAMA_CONFIG);
+    const room together = {.group_size = 16, .n_prompts = 1, .max_prompt = 128, .max_new = 64, .batch = 16};
+    const room apart = {.group_size = 1, .n_prompts = 16, .max_prompt = 128, .max_new = 64, .batch = 16};
+    pgrad_rollout *rollouts[] = {make_room(&w, &together, 16), make_room(&w, &apart, 16)};
+    uint64_t bytes[2];
+    for (int i = 0; i < 2; i++) {
+        pgrad_rollout_info info = {.struct_size = sizeof info};
+        OK(pgrad_rollout_get_info(rollouts[i], &info));
+        bytes[i] = info.cache_bytes;
+        pgrad_rollout_free(rollouts[i]);
+    }
+    ck_assert_uint_eq(bytes[0] * 51, bytes[1] * 37);
+    end_world(&w);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("generate");
@@ -529,6 +636,8 @@ int main(void)
     tcase_add_test(tcase, sp04_all_tokens_forbidden);
     tcase_add_test(tcase, rows_without_a_token_are_never_sampled);
     tcase_add_test(tcase, groups_that_have_sequences_are_left_alone);
+    tcase_add_test(tcase, the_cache_is_never_full);
+    tcase_add_test(tcase, a_group_has_its_prompt_once);
     tcase_add_test(tcase, the_second_generate_allocates_nothing);
     tcase_add_test(tcase, no_memory_leaves_nothing_behind);
     suite_add_tcase(suite, tcase);

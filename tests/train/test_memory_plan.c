@@ -121,10 +121,75 @@ START_TEST(a_memory_limit_that_nothing_fits_under)
 }
 END_TEST
 
+/* ---- what is cheapest ---- */
+
+/* The shape of SmolLM2-135M: nothing of an estimate takes its memory. */
+static const char SMOLLM2[] =
+    "{\"model_type\":\"llama\",\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":576,"
+    "\"intermediate_size\":1536,\"num_hidden_layers\":30,\"num_attention_heads\":9,\"num_key_value_heads\":3,"
+    "\"max_position_embeddings\":8192,\"vocab_size\":49152,\"rms_norm_eps\":1e-5,\"rope_theta\":100000.0,"
+    "\"hidden_act\":\"silu\",\"tie_word_embeddings\":true}";
+
+static pgrad_memory_report estimate(pgrad_context *context, uint64_t limit, uint32_t batch_size, uint32_t micro,
+                                    uint32_t recompute)
+{
+    pgrad_rollout_params rollout;
+    pgrad_objective_params objective;
+    pgrad_optimizer_params optimizer;
+    pgrad_plan_params plan;
+    pgrad_memory_report report = {.struct_size = sizeof report};
+    pgrad_rollout_params_init(&rollout, sizeof rollout);
+    pgrad_objective_params_init(&objective, sizeof objective);
+    pgrad_optimizer_params_init(&optimizer, sizeof optimizer);
+    pgrad_plan_params_init(&plan, sizeof plan);
+    rollout.group_size = 8;
+    rollout.max_prompts = 4;
+    rollout.max_prompt_tokens = 128;
+    rollout.max_new_tokens = 64;
+    rollout.batch_size = batch_size;
+    rollout.keep_activations = PGRAD_KEEP_OFF;
+    objective.micro_batch_tokens = micro;
+    objective.recompute = recompute;
+    plan.rollout = &rollout;
+    plan.objective = &objective;
+    plan.optimizer = &optimizer;
+    plan.memory_limit = limit;
+    ck_assert_int_eq(pgrad_model_estimate_create(context, SMOLLM2, NULL, &plan, &report), PGRAD_OK);
+    return report;
+}
+
+/* Micro-batches of 256 tokens compute each prompt four times. Decoding half of the sequences at once takes no more
+ * memory with micro-batches of 1024, and is paid by far for what that saves. */
+START_TEST(fewer_sequences_at_once_rather_than_prompts_again_and_again)
+{
+    pgrad_context_params params;
+    pgrad_context *context;
+    pgrad_context_params_init(&params, sizeof params);
+    params.n_threads = 2;
+    ck_assert_int_eq(pgrad_context_create(&params, &context), PGRAD_OK);
+    const pgrad_memory_report all = estimate(context, 0, 32, 256, PGRAD_RECOMPUTE_ON),
+                              half = estimate(context, 0, 16, 1024, PGRAD_RECOMPUTE_ON);
+    const uint64_t limit = 2500ull << 20;
+    ck_assert_uint_eq(all.n_micro_batches, 16);
+    ck_assert_uint_lt(all.total, limit);
+    ck_assert_uint_lt(half.total, limit);
+    const pgrad_memory_report chosen = estimate(context, limit, 0, 0, PGRAD_RECOMPUTE_AUTO);
+    ck_assert_uint_lt(chosen.batch_size, 32);
+    ck_assert_uint_le(chosen.n_micro_batches, half.n_micro_batches);
+    ck_assert_uint_le(chosen.total, limit);
+    /* Where decoding alone is to be paid for, all sequences have their slots. */
+    const pgrad_memory_report roomy = estimate(context, 4000ull << 20, 0, 0, PGRAD_RECOMPUTE_AUTO);
+    ck_assert_uint_ge(roomy.batch_size, 32);
+    ck_assert_uint_eq(roomy.recompute, PGRAD_RECOMPUTE_OFF);
+    pgrad_context_free(context);
+}
+END_TEST
+
 static void add(TCase *cases)
 {
     tcase_add_test(cases, a_memory_limit_plans_the_run);
     tcase_add_test(cases, a_memory_limit_that_nothing_fits_under);
+    tcase_add_test(cases, fewer_sequences_at_once_rather_than_prompts_again_and_again);
 }
 
 int main(void)
