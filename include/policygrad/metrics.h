@@ -66,8 +66,8 @@ typedef struct pgrad_step_report {
     uint32_t reserved;
     pgrad_named_value named[32]; /* "rewards/NAME/mean", "rewards/NAME/std" */
     double eval_reward;        /* greedy mean reward on eval_prompts after this step, where it was time */
-    double seconds_predicted; /* trainer: of the whole step, told before it began; from the fourth step of
-                                 a run on */
+    double seconds_predicted; /* trainer: of the whole step, told before it began (in the log, level INFO);
+                                 from the fourth step of a run on */
     double micro_batch_tokens; /* objective: rows of a micro-batch, at most */
     double recompute;          /* 1: of each layer only the input was kept */
     double kept_rows;          /* tokens whose activations the rollout had kept (rollout.keep_activations) */

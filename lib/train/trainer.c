@@ -485,6 +485,9 @@ static pgrad_status one_step(pgrad__run *r, int *stop)
     PGRAD__TRY(take_prompts(r, &n_prompt_tokens));
     report.seconds_predicted =
         pgrad__predictor_seconds(&r->predictor, (double)n_prompt_tokens, (double)n_updates);
+    if (!isnan(report.seconds_predicted))
+        pgrad__log_line(r->model->context, PGRAD_LOG_INFO, "step %llu: some %.1f s",
+                        (unsigned long long)before + 1, report.seconds_predicted);
     in_time = !(report.seconds_predicted > seconds_left(r)); /* a NaN says nothing */
     if (in_time)
         PGRAD__TRY(generate(r, &in_time));

@@ -137,10 +137,22 @@ static int32_t see_prediction(void *user, const pgrad_step_report *report,
     return 1;
 }
 
+/* Told in the log before the step is there: the report of the step before has been the last one. */
+static void see_forecast(void *user, int32_t level, const char *line)
+{
+    unsigned step;
+    double seconds;
+    if (level == PGRAD_LOG_INFO && sscanf(line, "step %u: some %lf s", &step, &seconds) == 2) {
+        ck_assert_uint_eq(step, 4 + *(uint32_t *)user);
+        ck_assert_double_ge(seconds, 0.0);
+    }
+}
+
 START_TEST(steps_are_predicted_from_the_fourth_on)
 {
     setting s = make(2);
     uint32_t told = 0;
+    pgrad_context_set_log(s.context, see_forecast, &told, PGRAD_LOG_INFO);
     s.params.steps = 6;
     s.params.report = see_prediction;
     s.params.report_user = &told;
