@@ -2,7 +2,8 @@
  * workers inside: a worker joins by counting itself in while the job is open, so nobody waits for
  * one that is still asleep. Workers look for the next job for a while, since a decoded token is
  * some two hundred of them, and sleep after that. The while is a time, since a pause takes tens of
- * cycles on one CPU, more than a hundred on another, and thousands under a hypervisor. */
+ * cycles on one CPU, more than a hundred on another, and thousands under a hypervisor. Where there
+ * are more threads than CPUs a worker that looks keeps another from working: it sleeps at once. */
 #include "base/pool.h"
 
 #include <pthread.h>
@@ -33,6 +34,7 @@ struct pgrad__pool {
     pthread_mutex_t mutex;
     pthread_cond_t wake;
     uint32_t n_threads; /* the caller's included */
+    double patience;    /* seconds that a worker looks for a job before it sleeps */
     struct worker {
         struct pgrad__pool *pool;
         pthread_t thread;
@@ -78,12 +80,12 @@ static void sleep_on(struct pgrad__pool *pool, uint64_t seen)
 }
 
 /* Looks at the clock every SPINS_A_LOOK-th time; *since is when the first of `spins` was. */
-static int waited_enough(uint32_t spins, double *since)
+static int waited_enough(const struct pgrad__pool *pool, uint32_t spins, double *since)
 {
     if (spins == 0)
         *since = pgrad__os_seconds();
     return spins % SPINS_A_LOOK == SPINS_A_LOOK - 1 &&
-           pgrad__os_seconds() - *since > SECONDS_BEFORE_SLEEP;
+           pgrad__os_seconds() - *since >= pool->patience;
 }
 
 static void *work(void *argument)
@@ -104,7 +106,7 @@ static void *work(void *argument)
             atomic_fetch_sub_explicit(&pool->state, 1, memory_order_release);
             seen = state;
             spins = 0;
-        } else if (waited_enough(spins, &since)) {
+        } else if (waited_enough(pool, spins, &since)) {
             sleep_on(pool, state);
             spins = 0;
         } else {
@@ -149,6 +151,7 @@ pgrad_status pgrad__pool_create(pgrad_context *context, uint32_t n_threads,
         pgrad__free(context, pool);
         return pgrad__fail(PGRAD_E_NOMEM, "the system gives no condition variable");
     }
+    pool->patience = n_threads > pgrad__os_cpu_count() ? 0.0 : SECONDS_BEFORE_SLEEP;
     start_workers(pool, n_threads);
     *out = pool;
     return PGRAD_OK;
