@@ -68,7 +68,7 @@ typedef struct pgrad_step_report {
     double eval_reward;        /* greedy mean reward on eval_prompts after this step, where it was time */
     double seconds_predicted; /* trainer: of the whole step, told before it began (in the log, level INFO);
                                  from the fourth step of a run on */
-    double micro_batch_tokens; /* objective: rows of a micro-batch, at most */
+    double micro_batch_tokens; /* objective: rows of a micro-batch, at most but for long prompts */
     double recompute;          /* 1: of each layer only the input was kept */
     double kept_rows;          /* tokens whose activations the rollout had kept (rollout.keep_activations) */
 } pgrad_step_report;

@@ -59,8 +59,10 @@ typedef struct pgrad_objective_params {
     uint32_t aggregation;      /* PGRAD_AGGREGATE_*, default TOKEN_MEAN */
     uint32_t kl;               /* PGRAD_KL_*, default K3_RATIO; counts only when kl_beta > 0 */
     uint32_t micro_batch_tokens; /* token rows computed at once; 0: 2048, or fewer where a plan under a
-                                  memory limit says so (plan.h). More makes no difference to speed;
-                                  memory for activations grows with it */
+                                  memory limit says so (plan.h). A prompt that completions share
+                                  counts for half of them at most, so that a long one is not computed
+                                  for each. More makes no difference to speed; memory for activations
+                                  grows with it */
     double clip_low;           /* default 0.2 */
     double clip_high;          /* default 0.2 */
     double kl_beta;            /* >= 0, default 0 */

@@ -311,15 +311,26 @@ typedef struct pgrad__kv_run {
     unsigned char *const *pages; /* as in a span, writable; no slot is written by two runs */
 } pgrad__kv_run;
 
-/* Writes keys and values into pages. k, v: [rows, n_kv_heads * head_dim] with ldkv. */
-void pgrad__kv_store(pgrad_context *context, const pgrad__attention_shape *shape, const float *k,
-                     const float *v, size_t ldkv, const pgrad__kv_run *runs, size_t n_runs);
+/* New keys and values. k, v: [rows, n_kv_heads * head_dim] with ldkv. */
+typedef struct pgrad__kv_rows {
+    const float *k, *v;
+    size_t ldkv;
+    const pgrad__kv_run *runs;
+    size_t n_runs;
+} pgrad__kv_rows;
 
-/* q, o: [rows, H * head_dim] with ldq, ldo; lse: [rows, H] or NULL. */
+/* Writes keys and values into pages. */
+void pgrad__kv_store(pgrad_context *context, const pgrad__attention_shape *shape,
+                     const pgrad__kv_rows *rows);
+
+/* q, o: [rows, H * head_dim] with ldq, ldo; lse: [rows, H] or NULL. `fresh` (may be NULL) is stored
+ * first; its first n_spans runs are the spans'. A page it writes may be another span's too where
+ * one run writes all of it. */
 pgrad_status pgrad__attention_forward(pgrad_context *context, pgrad__workspace *workspace,
-                                      const pgrad__attention_shape *shape, const float *q,
-                                      size_t ldq, const pgrad__attention_span *spans,
-                                      size_t n_spans, float *o, size_t ldo, float *lse);
+                                      const pgrad__attention_shape *shape,
+                                      const pgrad__kv_rows *fresh, const float *q, size_t ldq,
+                                      const pgrad__attention_span *spans, size_t n_spans, float *o,
+                                      size_t ldo, float *lse);
 
 size_t pgrad__attention_forward_scratch(const pgrad__machine *machine,
                                         const pgrad__attention_shape *shape,

@@ -138,11 +138,10 @@ static pgrad_status attention_forward(pgrad__trunk *trunk, uint32_t index, pgrad
     rotate(trunk, columns, width, 0);
     pgrad__attention_shape shape = pgrad__layer_attention(&model->config, index);
     shape.kv_storage = trunk->kv_storage;
-    pgrad__kv_store(model->context, &shape, columns[1], columns[2], width, trunk->runs,
-                    trunk->n_runs);
-    PGRAD__TRY(pgrad__attention_forward(model->context, &trunk->pass->workspace, &shape, kept->qkv,
-                                        width, trunk->spans, trunk->n_spans, kept->attention, query,
-                                        kept->lse));
+    const pgrad__kv_rows fresh = {columns[1], columns[2], width, trunk->runs, trunk->n_runs};
+    PGRAD__TRY(pgrad__attention_forward(model->context, &trunk->pass->workspace, &shape, &fresh,
+                                        kept->qkv, width, trunk->spans, trunk->n_spans,
+                                        kept->attention, query, kept->lse));
     if (kept->middle != kept->input)
         memcpy(kept->middle, kept->input, trunk->n_rows * embd * sizeof(float));
     return linears_forward(trunk, &layer->output, 1, kept->attention, query, &kept->middle, embd,

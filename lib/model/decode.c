@@ -181,7 +181,8 @@ pgrad_status pgrad__model_forget(pgrad_model *model, pgrad__pass *pass, pgrad__k
     for (uint32_t layer = 0; layer < config->n_layers; layer++) {
         pgrad__attention_shape shape = pgrad__layer_attention(config, layer);
         shape.kv_storage = cache->storage;
-        pgrad__kv_store(model->context, &shape, plan.zero, plan.zero, 0, &run, 1);
+        pgrad__kv_store(model->context, &shape,
+                        &(pgrad__kv_rows){plan.zero, plan.zero, 0, &run, 1});
         for (size_t i = 0; i < plan.n_pages; i++)
             plan.pages[i] += cache->layer_bytes;
     }

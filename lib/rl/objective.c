@@ -358,17 +358,28 @@ static pgrad_status loss_of_targets(void *user, size_t first, size_t n, const fl
 
 /* ---- backward ---- */
 
-/* The end of the micro-batch that starts at `first`: whole sequences, at most micro_batch_tokens
- * rows, at least one sequence. A function of data and params alone. */
+/* Rows of a micro-batch that starts with this sequence. Its prompt counts for half of them at most:
+ * a long one would otherwise be computed again for each of its completions. */
+static size_t micro_batch_rows(const pgrad_objective *objective, const pgrad_rollout *rollout,
+                               uint32_t sequence)
+{
+    const size_t rows = objective->micro_batch_tokens, half = rows / 2,
+                 n_prompt = rollout->groups[rollout->sequences[sequence].group].n_prompt;
+    return objective->builder.whole || n_prompt <= half ? rows : rows - half + n_prompt;
+}
+
+/* The end of the micro-batch that starts at `first`: whole sequences, at least one. A function of
+ * data and params alone. */
 static uint32_t micro_batch_end(const pgrad_objective *objective, const pgrad_rollout *rollout,
                                 uint32_t first, uint32_t n)
 {
+    const size_t most = micro_batch_rows(objective, rollout, objective->chosen[first]);
     size_t rows = 0;
     uint32_t end = first;
     while (end < n) {
         rows +=
             pgrad__batch_rows(&objective->builder, rollout, objective->chosen + first, end - first);
-        if (end > first && rows > objective->micro_batch_tokens)
+        if (end > first && rows > most)
             break;
         end++;
     }

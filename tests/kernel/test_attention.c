@@ -25,7 +25,8 @@ static const unsigned char *const *store(const pgrad__attention_shape *shape, co
     for (size_t i = 0; i < n_pages; i++)
         pages[i] = pool + i * page;
     const pgrad__kv_run run = {0, (uint32_t)rows, 0, pages};
-    pgrad__kv_store(context, shape, k, v, (size_t)shape->n_kv_heads * shape->head_dim, &run, 1);
+    const pgrad__kv_rows fresh = {k, v, (size_t)shape->n_kv_heads * shape->head_dim, &run, 1};
+    pgrad__kv_store(context, shape, &fresh);
     return (const unsigned char *const *)pages;
 }
 
@@ -46,7 +47,7 @@ START_TEST(forward_and_backward)
     double *O = doubles(nq), *LSE = doubles(nh), *DQ = doubles(nq), *DK = doubles(nk), *DV = doubles(nk);
 
     const pgrad__attention_span span = {0, (uint32_t)c->rows, 0, store(&shape, k, v, c->rows), 0, 0};
-    OK(pgrad__attention_forward(context, &workspace, &shape, q, width, &span, 1, o, width, lse));
+    OK(pgrad__attention_forward(context, &workspace, &shape, NULL, q, width, &span, 1, o, width, lse));
     ref_attention(&reference, Q, K, V, O, LSE);
     check_near("o", o, O, nq, 1e-5, 0);
     check_near("lse", lse, LSE, nh, 1e-5, 0);
@@ -112,7 +113,7 @@ START_TEST(large_scores)
     float *o = zeros(ROWS * DIM), *lse = zeros(ROWS);
     double *O = doubles(ROWS * DIM), *LSE = doubles(ROWS);
     const pgrad__attention_span span = {0, ROWS, 0, store(&shape, k, v, ROWS), 0, 0};
-    OK(pgrad__attention_forward(context, &workspace, &shape, q, DIM, &span, 1, o, DIM, lse));
+    OK(pgrad__attention_forward(context, &workspace, &shape, NULL, q, DIM, &span, 1, o, DIM, lse));
     ref_attention(&reference, to_double(q, ROWS * DIM), to_double(k, ROWS * DIM), to_double(v, ROWS * DIM), O, LSE);
     check_near("lse", lse, LSE, ROWS, 1e-3, 0); /* 4 u times scores of thousands */
     check_near("o", o, O, ROWS * DIM, 5e-3, 0); /* exp(x) with x off by u 4000 */
@@ -148,11 +149,11 @@ static void attend(const attention *c, uint32_t storage, const float *q, const f
     const pgrad__attention_span whole = {0, (uint32_t)c->rows, 0, stored, 0, 0};
     const pgrad__attention_span alone = {c->rows + COPIES, 1, last, stored, 0, 0};
     pgrad__attention_span copies[COPIES];
-    OK(pgrad__attention_forward(context, &workspace, &shape, q, width, &whole, 1, o, width, NULL));
+    OK(pgrad__attention_forward(context, &workspace, &shape, NULL, q, width, &whole, 1, o, width, NULL));
     for (uint32_t i = 0; i < COPIES; i++)
         copies[i] = (pgrad__attention_span){c->rows + i, 1, last, stored, 1, last / PGRAD__KEY_TILE};
-    OK(pgrad__attention_forward(context, &workspace, &shape, q, width, copies, COPIES, o, width, NULL));
-    OK(pgrad__attention_forward(context, &workspace, &shape, q, width, &alone, 1, o, width, NULL));
+    OK(pgrad__attention_forward(context, &workspace, &shape, NULL, q, width, copies, COPIES, o, width, NULL));
+    OK(pgrad__attention_forward(context, &workspace, &shape, NULL, q, width, &alone, 1, o, width, NULL));
     pgrad__free(context, pool);
 }
 
@@ -179,12 +180,58 @@ START_TEST(narrow_pages_are_f32_pages_of_rounded_values)
 }
 END_TEST
 
+/* ---- keys and values of the same call ---- */
+
+/* Three spans behind 40 positions that are there already; with 30 rows each a task stores what it reads, with 70 all
+ * is stored before. Both ways write and give what storing by a call of its own does. */
+START_TEST(fresh_rows_are_stored_and_seen)
+{
+    enum { SPANS = 3, BEFORE = 40, HEADS = 4, KV_HEADS = 2, DIM = 24, PAGES = 2 * SPANS };
+    static const uint32_t STORAGES[] = {PGRAD_KV_F32, PGRAD_KV_F16, PGRAD_KV_BF16};
+    const uint32_t n_rows = _i % 2 ? 70 : 23, storage = STORAGES[_i / 2 % 3];
+    if (!begin(_i / 6, 3))
+        return;
+    const pgrad__attention_shape shape = {HEADS, KV_HEADS, DIM, 0.25f, storage};
+    const size_t page = pgrad__kv_block_floats(kernels, DIM) * KV_HEADS * pgrad__kv_element_bytes(storage);
+    const size_t n = SPANS * n_rows, width = HEADS * DIM, kv_width = KV_HEADS * DIM;
+    float *q = random_floats(n * width), *o[2] = {zeros(n * width), zeros(n * width)};
+    float *k = random_floats((n + SPANS * BEFORE) * kv_width), *v = random_floats((n + SPANS * BEFORE) * kv_width);
+    unsigned char *blocks[2];
+    for (int way = 0; way < 2; way++) {
+        unsigned char *at[PAGES];
+        pgrad__kv_run before[SPANS], runs[SPANS];
+        pgrad__attention_span spans[SPANS];
+        OK(pgrad__calloc(context, PAGES * page + PGRAD__SLACK * sizeof(float), 1, &blocks[way]));
+        for (size_t i = 0; i < PAGES; i++)
+            at[i] = blocks[way] + i * page;
+        for (uint32_t i = 0; i < SPANS; i++) {
+            before[i] = (pgrad__kv_run){n + i * BEFORE, BEFORE, 0, at + 2 * i};
+            runs[i] = (pgrad__kv_run){(size_t)i * n_rows, n_rows, BEFORE, at + 2 * i};
+            spans[i] = (pgrad__attention_span){(size_t)i * n_rows, n_rows, BEFORE,
+                                               (const unsigned char *const *)(at + 2 * i), 0, 0};
+        }
+        const pgrad__kv_rows first = {k, v, kv_width, before, SPANS}, fresh = {k, v, kv_width, runs, SPANS};
+        pgrad__kv_store(context, &shape, &first);
+        if (way == 0)
+            pgrad__kv_store(context, &shape, &fresh);
+        OK(pgrad__attention_forward(context, &workspace, &shape, way == 0 ? NULL : &fresh, q, width, spans, SPANS,
+                                    o[way], width, NULL));
+    }
+    check_same("o", o[1], o[0], n * width);
+    ck_assert_mem_eq(blocks[1], blocks[0], PAGES * page);
+    for (int way = 0; way < 2; way++)
+        pgrad__free(context, blocks[way]);
+    end();
+}
+END_TEST
+
 static void add(TCase *tests)
 {
     tcase_add_loop_test(tests, narrow_pages_are_f32_pages_of_rounded_values, 0, N_SETS * N_CASES);
     tcase_add_loop_test(tests, forward_and_backward, 0, N_SETS * N_CASES);
     tcase_add_loop_test(tests, sequences_do_not_meet, 0, N_SETS);
     tcase_add_loop_test(tests, large_scores, 0, N_SETS);
+    tcase_add_loop_test(tests, fresh_rows_are_stored_and_seen, 0, 6 * N_SETS);
 }
 
 int main(void)

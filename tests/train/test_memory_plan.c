@@ -130,8 +130,9 @@ static const char SMOLLM2[] =
     "\"max_position_embeddings\":8192,\"vocab_size\":49152,\"rms_norm_eps\":1e-5,\"rope_theta\":100000.0,"
     "\"hidden_act\":\"silu\",\"tie_word_embeddings\":true}";
 
-static pgrad_memory_report estimate(pgrad_context *context, uint64_t limit, uint32_t batch_size, uint32_t micro,
-                                    uint32_t recompute)
+/* 4 prompts x 8 completions of 64. */
+static pgrad_memory_report estimate_of(pgrad_context *context, uint32_t prompt, uint64_t limit, uint32_t batch_size,
+                                       uint32_t micro, uint32_t recompute)
 {
     pgrad_rollout_params rollout;
     pgrad_objective_params objective;
@@ -144,7 +145,7 @@ static pgrad_memory_report estimate(pgrad_context *context, uint64_t limit, uint
     pgrad_plan_params_init(&plan, sizeof plan);
     rollout.group_size = 8;
     rollout.max_prompts = 4;
-    rollout.max_prompt_tokens = 128;
+    rollout.max_prompt_tokens = prompt;
     rollout.max_new_tokens = 64;
     rollout.batch_size = batch_size;
     rollout.keep_activations = PGRAD_KEEP_OFF;
@@ -156,6 +157,12 @@ static pgrad_memory_report estimate(pgrad_context *context, uint64_t limit, uint
     plan.memory_limit = limit;
     ck_assert_int_eq(pgrad_model_estimate_create(context, SMOLLM2, NULL, &plan, &report), PGRAD_OK);
     return report;
+}
+
+static pgrad_memory_report estimate(pgrad_context *context, uint64_t limit, uint32_t batch_size, uint32_t micro,
+                                    uint32_t recompute)
+{
+    return estimate_of(context, 128, limit, batch_size, micro, recompute);
 }
 
 /* Micro-batches of 256 tokens compute each prompt four times. Decoding half of the sequences at once takes no more
@@ -185,10 +192,29 @@ START_TEST(fewer_sequences_at_once_rather_than_prompts_again_and_again)
 }
 END_TEST
 
+/* A prompt counts for half of a micro-batch at most: one of 512 tokens, in micro-batches of 512, is computed with four
+ * completions of 64 at a time, and one of 4,096 in the default's 2,048 with all eight. */
+START_TEST(a_long_prompt_is_not_computed_for_each_completion)
+{
+    static const struct {
+        uint32_t prompt, micro, n_micro_batches;
+    } cases[] = {{512, 512, 8}, {512, 0, 2}, {4096, 0, 4}, {256, 512, 8}, {255, 512, 8}, {64, 512, 5}};
+    pgrad_context *context;
+    ck_assert_int_eq(pgrad_context_create(NULL, &context), PGRAD_OK);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const pgrad_memory_report report =
+            estimate_of(context, cases[i].prompt, 0, 32, cases[i].micro, PGRAD_RECOMPUTE_OFF);
+        ck_assert_uint_eq(report.n_micro_batches, cases[i].n_micro_batches);
+    }
+    pgrad_context_free(context);
+}
+END_TEST
+
 static void add(TCase *cases)
 {
     tcase_add_test(cases, a_memory_limit_plans_the_run);
     tcase_add_test(cases, a_memory_limit_that_nothing_fits_under);
+    tcase_add_test(cases, a_long_prompt_is_not_computed_for_each_completion);
     tcase_add_test(cases, fewer_sequences_at_once_rather_than_prompts_again_and_again);
 }
 
