@@ -63,7 +63,8 @@ enum {
  * generate; whatever else comes is computed as ever. Memory for it is taken as tokens come, used again by
  * the next generate, given back with the rollout, and told by pgrad_rollout_get_info: on SmolLM2-135M
  * 0.7 MB a token of prompts and completions, where the objective takes that much less for its micro-batches
- * as long as no other update comes. Prompts are computed whole then, without kept beginnings.
+ * as long as no other update comes. Prompts of a call that begin alike share it too, page by page; what
+ * earlier calls have left in the cache is computed again then.
  *
  * AUTO: while an objective of the model is there that keeps activations itself (objective.recompute is not
  * in force), without a memory limit of the context, with prefix_cache_tokens 0, and where prompts and

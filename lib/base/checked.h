@@ -1,5 +1,5 @@
-/* Sizes that may overflow: every product and sum of numbers from a file goes through these. Each
- * returns 1 and writes *out, or returns 0 and leaves it. */
+/* Sizes. Those that may overflow: every product and sum of numbers from a file goes through mul,
+ * add and align; each returns 1 and writes *out, or returns 0 and leaves it. */
 #ifndef PGRAD_BASE_CHECKED_H
 #define PGRAD_BASE_CHECKED_H
 
@@ -32,6 +32,11 @@ static inline int pgrad__align(size_t a, size_t alignment, size_t *out)
         return 0;
     *out = sum & ~(alignment - 1);
     return 1;
+}
+
+static inline uint32_t pgrad__min_u32(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
 }
 
 #endif

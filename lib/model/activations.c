@@ -124,8 +124,16 @@ void pgrad__activation_store_lay_out(pgrad__activation_store *store, size_t n_ro
 {
     store->n_rows = n_rows;
     store->rows = pgrad__arena_take(arena, n_rows, sizeof *store->rows);
+    store->borrowed = pgrad__arena_take(arena, n_rows, sizeof *store->borrowed);
     store->given_back = pgrad__arena_take(arena, n_rows, sizeof *store->given_back);
     store->blocks = pgrad__arena_take(arena, n_rows, sizeof *store->blocks);
+}
+
+static void forget_rows(pgrad__activation_store *store)
+{
+    memset(store->rows, 0, store->n_rows * sizeof *store->rows);
+    memset(store->borrowed, 0, store->n_rows);
+    store->n_given_back = store->n_taken = 0;
 }
 
 void pgrad__activation_store_init(pgrad__activation_store *store, const pgrad_model *model)
@@ -133,8 +141,8 @@ void pgrad__activation_store_init(pgrad__activation_store *store, const pgrad_mo
     store->context = model->context;
     store->layer_floats = layer_floats(&model->config);
     store->block_floats = ROWS_OF_BLOCK * row_floats(model);
-    memset(store->rows, 0, store->n_rows * sizeof *store->rows);
-    store->n_given_back = store->n_blocks = store->n_taken = 0;
+    store->n_blocks = 0;
+    forget_rows(store);
 }
 
 void pgrad__activation_store_count(const pgrad_model *model, size_t n_rows, pgrad__arena *sum)
@@ -155,9 +163,8 @@ void pgrad__activation_store_free(pgrad__activation_store *store)
 {
     while (store->n_blocks > 0)
         pgrad__free(store->context, store->blocks[--store->n_blocks]);
-    store->n_given_back = store->n_taken = 0;
     if (store->rows != NULL)
-        memset(store->rows, 0, store->n_rows * sizeof *store->rows);
+        forget_rows(store);
 }
 
 /* Puts the rows of a block among those in no use, the first one last, to be taken first. There are
@@ -191,15 +198,24 @@ pgrad_status pgrad__activation_store_take(pgrad__activation_store *store, size_t
     return PGRAD_OK;
 }
 
+void pgrad__activation_store_borrow(pgrad__activation_store *store, size_t to, size_t from)
+{
+    store->rows[to] = store->rows[from];
+    store->borrowed[to] = 1;
+}
+
 void pgrad__activation_store_give_back(pgrad__activation_store *store, size_t first, size_t n)
 {
     const size_t before = store->n_taken;
     for (size_t i = first; i < first + n; i++) {
         if (store->rows[i] == NULL)
             continue;
-        store->given_back[store->n_given_back++] = store->rows[i];
+        if (!store->borrowed[i]) {
+            store->given_back[store->n_given_back++] = store->rows[i];
+            store->n_taken--;
+        }
         store->rows[i] = NULL;
-        store->n_taken--;
+        store->borrowed[i] = 0;
     }
     if (before == 0 || store->n_taken > 0)
         return;

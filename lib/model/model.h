@@ -180,7 +180,8 @@ void pgrad__gradients_zero(pgrad_model *model);
  * used again. */
 typedef struct pgrad__activation_store {
     pgrad_context *context;
-    float **rows; /* [n_rows] NULL: not kept */
+    float **rows;            /* [n_rows] NULL: not kept */
+    unsigned char *borrowed; /* [n_rows] 1: another number's row, which it gives back */
     size_t n_rows;
     float **given_back; /* [n_rows] rows in no use, n_given_back of them */
     size_t n_given_back;
@@ -202,6 +203,8 @@ uint64_t pgrad__activation_store_held(const pgrad__activation_store *store);
 void pgrad__activation_store_free(pgrad__activation_store *store);
 /* Sees that rows [first, first + n) are there. E_NOMEM, E_LIMIT: some may be. */
 pgrad_status pgrad__activation_store_take(pgrad__activation_store *store, size_t first, size_t n);
+/* Row `to`, which is not there, is row `from` from now on, as long as that is kept. */
+void pgrad__activation_store_borrow(pgrad__activation_store *store, size_t to, size_t from);
 void pgrad__activation_store_give_back(pgrad__activation_store *store, size_t first, size_t n);
 
 /* ---- decoding over a cache (kv_cache.c, decode.c) ---- */

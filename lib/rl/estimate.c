@@ -3,17 +3,13 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/checked.h"
 #include "base/fail.h"
 #include "base/params_check.h"
 #include "rl/generator.h"
 #include "rl/optimizer.h"
 
 /* ---- reading a plan ---- */
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
 
 static pgrad_status read_part(const char *name, const void *params, int *has, void *out)
 {
@@ -25,8 +21,8 @@ static pgrad_status read_part(const char *name, const void *params, int *has, vo
 static pgrad_status read_lengths(const pgrad_model *model, pgrad__plan *plan)
 {
     const pgrad_plan_params *params = &plan->params;
-    const uint32_t most[2] = {min_u32(plan->rollout.max_prompt_tokens, model->n_context),
-                              min_u32(plan->rollout.max_new_tokens, model->n_context)};
+    const uint32_t most[2] = {pgrad__min_u32(plan->rollout.max_prompt_tokens, model->n_context),
+                              pgrad__min_u32(plan->rollout.max_new_tokens, model->n_context)};
     if (params->prompt_tokens > most[0])
         return pgrad__fail(PGRAD_E_INVALID,
                            "plan.prompt_tokens: expected at most the rollout's %u, found %u",
@@ -38,7 +34,7 @@ static pgrad_status read_lengths(const pgrad_model *model, pgrad__plan *plan)
     plan->prompt_tokens = params->prompt_tokens != 0 ? params->prompt_tokens : most[0];
     plan->completion_tokens = params->completion_tokens != 0 ? params->completion_tokens : most[1];
     const uint32_t room = model->n_context - plan->prompt_tokens + 1;
-    plan->completion_tokens = min_u32(plan->completion_tokens, room);
+    plan->completion_tokens = pgrad__min_u32(plan->completion_tokens, room);
     return PGRAD_OK;
 }
 

@@ -21,12 +21,13 @@ uint32_t pgrad__token_limit(const pgrad__generation *g, uint32_t group)
     return limit < room ? limit : room;
 }
 
-pgrad__token_chain pgrad__chain_of(const pgrad_rollout *rollout, uint32_t group,
-                                   const pgrad_token *tokens, size_t n_tokens)
+pgrad__token_chain pgrad__chain_of(const pgrad_rollout *rollout, uint32_t i, size_t n_tokens)
 {
-    const pgrad__group *of = &rollout->groups[group];
-    return (pgrad__token_chain){.part = {rollout->prompts + of->prompt_offset, tokens},
-                                .n = {of->n_prompt, n_tokens}};
+    const pgrad__group *group = &rollout->groups[rollout->sequences[i].group];
+    return (pgrad__token_chain){
+        .sequence = i,
+        .part = {rollout->prompts + group->prompt_offset, pgrad__rollout_ids(rollout, i)},
+        .n = {group->n_prompt, n_tokens}};
 }
 
 static pgrad_status time_over(const pgrad__generation *g)
@@ -468,7 +469,9 @@ static int keeps(const pgrad_rollout *rollout)
             atomic_load(&rollout->model->n_keeping) > 0);
 }
 
-/* What is kept was computed with the weights of the call before. */
+/* What is kept was computed with the weights of the call before. Who keeps activations takes pages
+ * over together with theirs: those of this call are there, of an earlier one they may be gone, and
+ * where that was refused memory the keys are not there either. */
 static void begin(pgrad__generation *g)
 {
     struct pgrad__generator *generator = g->generator;
@@ -476,12 +479,12 @@ static void begin(pgrad__generation *g)
     const uint64_t version = g->rollout->model->weight_version;
     generator->info = (pgrad_rollout_info){0};
     pgrad__pass_set_deadline(generator->pass, g->started + g->params.max_seconds);
-    if (generator->prefixes.weight_version != version)
+    g->keeps = keeps(g->rollout);
+    if (g->keeps || generator->prefixes.weight_version != version)
         pgrad__prefix_cache_clear(&generator->prefixes);
     generator->prefixes.weight_version = version;
     pgrad__kept_forget(g->rollout, store->weight_version == version ? g->first_sequence : 0);
     store->weight_version = version;
-    g->keeps = keeps(g->rollout);
     if (!g->keeps && store->n_taken == 0)
         pgrad__activation_store_free(store);
 }

@@ -3,13 +3,9 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/checked.h"
 #include "base/fail.h"
 #include "model/kv_cache.h"
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
 
 /* Ids without a token are never sampled. */
 static int needs_mask(const pgrad_rollout *rollout)
@@ -69,7 +65,7 @@ static pgrad_status plan_cache(pgrad_rollout *rollout)
     /* One more than the new tokens fill: they begin within a page, copied for each slot. */
     const uint64_t of_slot = pgrad__kv_pages(params->max_new_tokens) + 1,
                    of_prompt = params->max_prompt_tokens / PGRAD__KEY_TILE,
-                   n_prompts = min_u32(g->batch_size, params->max_prompts);
+                   n_prompts = pgrad__min_u32(g->batch_size, params->max_prompts);
     const uint64_t shared = n_prompts * of_prompt + g->batch_size * of_slot,
                    apart = (uint64_t)g->batch_size * g->max_pages;
     const uint64_t pages = (shared < apart ? shared : apart) + g->max_pages +
@@ -85,10 +81,10 @@ pgrad_status pgrad__generator_plan(pgrad_rollout *rollout, uint32_t n_workers)
 {
     struct pgrad__generator *g = rollout->generator;
     g->context = rollout->context;
-    g->batch_size =
-        min_u32(rollout->max_sequences,
-                rollout->params.batch_size != 0 ? rollout->params.batch_size : PGRAD__BATCH_SIZE);
-    g->max_prefilled = min_u32(rollout->params.max_prompts, g->batch_size + 1);
+    g->batch_size = pgrad__min_u32(rollout->max_sequences, rollout->params.batch_size != 0
+                                                               ? rollout->params.batch_size
+                                                               : PGRAD__BATCH_SIZE);
+    g->max_prefilled = pgrad__min_u32(rollout->params.max_prompts, g->batch_size + 1);
     g->n_workers = n_workers;
     g->has_mask = needs_mask(rollout);
     return plan_cache(rollout);

@@ -103,9 +103,8 @@ typedef struct pgrad__generation {
 
 /* Most tokens of a completion of this group. */
 uint32_t pgrad__token_limit(const pgrad__generation *g, uint32_t group);
-/* A group's prompt and the first n_tokens of one of its completions. */
-pgrad__token_chain pgrad__chain_of(const pgrad_rollout *rollout, uint32_t group,
-                                   const pgrad_token *tokens, size_t n_tokens);
+/* Sequence i's prompt and the first n_tokens of its completion. */
+pgrad__token_chain pgrad__chain_of(const pgrad_rollout *rollout, uint32_t i, size_t n_tokens);
 /* Between passes: progress, cancel, deadline. */
 pgrad_status pgrad__generation_go_on(const pgrad__generation *g);
 /* Takes pages until there is room for so many positions. */

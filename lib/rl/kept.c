@@ -61,6 +61,15 @@ size_t pgrad__kept_row(const pgrad_rollout *rollout, uint32_t i, size_t p)
            (size_t)i * rollout->params.max_new_tokens + (p - of->n_prompt);
 }
 
+void pgrad__kept_borrow(pgrad_rollout *rollout, uint32_t group, uint32_t from, size_t first,
+                        size_t n)
+{
+    for (size_t p = first; p < first + n; p++)
+        pgrad__activation_store_borrow(&rollout->activations,
+                                       pgrad__kept_group_row(rollout, group, p),
+                                       pgrad__kept_row(rollout, from, p));
+}
+
 void pgrad__kept_forget(pgrad_rollout *rollout, uint32_t first)
 {
     pgrad__activation_store *store = &rollout->activations;

@@ -1,17 +1,13 @@
 /* Prompts: what is kept of them is taken over, the rest computed once for their group. */
+#include "base/checked.h"
 #include "base/fail.h"
 #include "rl/generator.h"
 
 enum { TILE = PGRAD__KEY_TILE, PREFILL_ROWS = 512 }; /* tokens of a pass over prompts */
 
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 static pgrad__token_chain prompt_of(const pgrad__generation *g, const pgrad__prefilled *p)
 {
-    return pgrad__chain_of(g->rollout, p->group, NULL, 0);
+    return pgrad__chain_of(g->rollout, p->first_sequence, 0);
 }
 
 /* ---- forced tokens ----
@@ -75,8 +71,7 @@ static pgrad_status take_kept(pgrad__generation *g, pgrad__prefilled *p)
     struct pgrad__generator *generator = g->generator;
     const pgrad__token_chain prompt = prompt_of(g, p);
     const uint32_t n_prompt = g->rollout->groups[p->group].n_prompt, from = p->n_positions;
-    /* A token that is to be learned behind needs its own activations. */
-    while (!g->keeps && p->n_positions % TILE == 0 && n_prompt - p->n_positions >= TILE) {
+    while (p->n_positions % TILE == 0 && n_prompt - p->n_positions >= TILE) {
         const uint32_t parent = p->n_pages == 0 ? PGRAD__NO_PAGE : p->pages[p->n_pages - 1];
         const uint32_t page =
             pgrad__prefix_cache_find(&generator->prefixes, parent, &prompt, p->n_pages);
@@ -93,7 +88,12 @@ static pgrad_status take_kept(pgrad__generation *g, pgrad__prefilled *p)
             p->n_pages -= status != PGRAD_OK;
             PGRAD__TRY(status);
         }
-        p->n_positions += last ? TILE - 1 : TILE;
+        const uint32_t n = last ? TILE - 1 : TILE;
+        if (g->keeps)
+            pgrad__kept_borrow(g->rollout, p->group,
+                               pgrad__prefix_cache_origin(&generator->prefixes, page),
+                               p->n_positions, n);
+        p->n_positions += n;
     }
     generator->info.prompt_tokens_reused += p->n_positions - from;
     return PGRAD_OK;
@@ -109,7 +109,7 @@ static uint32_t pass_tokens(uint32_t at, uint32_t left, uint32_t room)
 static uint32_t planned_groups(const pgrad_rollout *rollout, uint32_t n_slots)
 {
     const uint32_t of_group = rollout->params.group_size;
-    return min_u32(rollout->params.max_prompts, (n_slots + of_group - 1) / of_group);
+    return pgrad__min_u32(rollout->params.max_prompts, (n_slots + of_group - 1) / of_group);
 }
 
 uint32_t pgrad__prefill_shape(const pgrad_rollout *planned, uint32_t n_prompt,
@@ -145,12 +145,10 @@ static pgrad_status prompt_span(pgrad__generation *g, pgrad__prefilled *p, uint3
                                  .n_logits = n == left};
     p->n_positions += n;
     generator->info.prompt_tokens_computed += n;
-    /* Prompts of the same pass share them already: keys are stored before any are read. Where each
-     * is computed for itself, its pages are its own until then. */
+    /* Prompts of the same pass share them already: keys are stored before any are read. */
     const pgrad__token_chain prompt = prompt_of(g, p);
-    if (!g->keeps)
-        pgrad__prefix_cache_keep(&generator->prefixes, &prompt, p->pages,
-                                 min_u32(p->n_positions, group->n_prompt - 1) / TILE);
+    pgrad__prefix_cache_keep(&generator->prefixes, &prompt, p->pages,
+                             pgrad__min_u32(p->n_positions, group->n_prompt - 1) / TILE);
     return PGRAD_OK;
 }
 

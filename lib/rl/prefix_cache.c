@@ -53,11 +53,11 @@ static uint32_t find(pgrad__prefix_cache *prefixes, uint32_t parent, const pgrad
 }
 
 static void add(pgrad__prefix_cache *prefixes, uint32_t parent, const pgrad_token *tokens,
-                uint32_t page)
+                uint32_t sequence, uint32_t page)
 {
     uint32_t *bucket = bucket_of(prefixes, parent, tokens);
     pgrad__kept_page *made = &prefixes->pages[page];
-    *made = (pgrad__kept_page){.parent = parent, .next = *bucket, .kept = 1};
+    *made = (pgrad__kept_page){.parent = parent, .next = *bucket, .kept = 1, .sequence = sequence};
     made->used = made->added = ++prefixes->now;
     prefixes->n_kept++;
     memcpy(made->tokens, tokens, sizeof made->tokens);
@@ -107,7 +107,7 @@ void pgrad__prefix_cache_keep(pgrad__prefix_cache *prefixes, const pgrad__token_
         copy_tokens(chain, i, tokens);
         const uint32_t known = find(prefixes, parent, tokens);
         if (known == PGRAD__NO_PAGE) {
-            add(prefixes, parent, tokens, pages[i]);
+            add(prefixes, parent, tokens, chain->sequence, pages[i]);
         } else if (known != pages[i]) {
             pgrad__kv_cache_release(prefixes->cache, pages[i]);
             pgrad__kv_cache_share(prefixes->cache, known);

@@ -10,6 +10,7 @@
 
 /* The ids of a sequence from position 0 on: prompt, then completion. */
 typedef struct pgrad__token_chain {
+    uint32_t sequence; /* its number in the rollout */
     const pgrad_token *part[2];
     size_t n[2];
 } pgrad__token_chain;
@@ -21,6 +22,7 @@ typedef struct pgrad__kept_page {
     uint32_t n_children;
     uint32_t next; /* in its bucket */
     int kept;
+    uint32_t sequence;    /* that it was computed for */
     uint64_t used, added; /* when, in the index's own time */
     pgrad_token tokens[PGRAD__KEY_TILE];
 } pgrad__kept_page;
@@ -57,6 +59,13 @@ uint32_t pgrad__prefix_cache_find(pgrad__prefix_cache *prefixes, uint32_t parent
 static inline int pgrad__prefix_cache_has(const pgrad__prefix_cache *prefixes, uint32_t page)
 {
     return prefixes->pages[page].added <= prefixes->computed;
+}
+
+/* The sequence that the page was computed for, of those the rollout had then. */
+static inline uint32_t pgrad__prefix_cache_origin(const pgrad__prefix_cache *prefixes,
+                                                  uint32_t page)
+{
+    return prefixes->pages[page].sequence;
 }
 
 /* All pages kept so far have been computed. */

@@ -143,6 +143,10 @@ pgrad_status pgrad__kept_plan(pgrad_rollout *rollout);
 size_t pgrad__kept_row(const pgrad_rollout *rollout, uint32_t i, size_t p);
 /* The same of position p of a group's prompt or forced prefix. */
 size_t pgrad__kept_group_row(const pgrad_rollout *rollout, uint32_t group, size_t p);
+/* Lets a group's positions [first, first + n) have the rows of a sequence that begins with the same
+ * ids. Both are of one call: what is kept of a call is forgotten at once. */
+void pgrad__kept_borrow(pgrad_rollout *rollout, uint32_t group, uint32_t from, size_t first,
+                        size_t n);
 /* Forgets what is kept of sequences from `first` on, and of their groups. */
 void pgrad__kept_forget(pgrad_rollout *rollout, uint32_t first);
 /* 1 when what is kept was computed with the weights of this model as they are. */

@@ -174,10 +174,8 @@ static void release_pages(const pgrad__generation *g, pgrad__slot *slot)
 /* The beginning of a later turn of the conversation. */
 static void keep_pages(const pgrad__generation *g, pgrad__slot *slot)
 {
-    const pgrad__sequence *sequence = &g->rollout->sequences[slot->sequence];
     const pgrad__token_chain chain =
-        pgrad__chain_of(g->rollout, sequence->group, pgrad__rollout_ids(g->rollout, slot->sequence),
-                        sequence->n_tokens);
+        pgrad__chain_of(g->rollout, slot->sequence, g->rollout->sequences[slot->sequence].n_tokens);
     pgrad__prefix_cache_keep(&g->generator->prefixes, &chain, slot->pages,
                              slot->n_positions / PGRAD__KEY_TILE);
     pgrad__prefix_cache_computed(&g->generator->prefixes);

@@ -80,7 +80,7 @@ static void make_draft(const pgrad__generation *g, pgrad__slot *slot, uint32_t n
     const pgrad__sequence *sequence = &g->rollout->sequences[slot->sequence];
     pgrad_token *ids = pgrad__rollout_ids(g->rollout, slot->sequence);
     const pgrad__token_chain chain =
-        pgrad__chain_of(g->rollout, sequence->group, ids, sequence->n_tokens);
+        pgrad__chain_of(g->rollout, slot->sequence, sequence->n_tokens);
     const size_t length = chain.n[0] + chain.n[1];
     size_t from = 0;
     for (size_t gram = LONGEST_NGRAM; from == 0 && gram >= SHORTEST_NGRAM; gram--)

@@ -3,15 +3,6 @@
  * anything, bit by bit. */
 #include "../rl/rl_test.h"
 
-static const char LLAMA_LONG[] =
-    "{\"model_type\":\"llama\",\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":32,"
-    "\"intermediate_size\":48,\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2,"
-    "\"max_position_embeddings\":1024,\"vocab_size\":272,\"rms_norm_eps\":1e-5,\"rope_theta\":10000.0,"
-    "\"hidden_act\":\"silu\",\"tie_word_embeddings\":false,\"initializer_range\":0.3}";
-static const char GPT2_LONG[] =
-    "{\"model_type\":\"gpt2\",\"architectures\":[\"GPT2LMHeadModel\"],\"n_embd\":32,\"n_layer\":2,"
-    "\"n_head\":4,\"n_positions\":1024,\"vocab_size\":272,\"activation_function\":\"gelu_new\","
-    "\"layer_norm_epsilon\":1e-5,\"initializer_range\":0.3}";
 static const char *const configs[] = {LLAMA_LONG, GPT2_LONG};
 #define N_CONFIGS 2
 

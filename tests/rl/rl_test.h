@@ -21,6 +21,16 @@ static const char GPT2_CONFIG[] =
     "{\"model_type\":\"gpt2\",\"architectures\":[\"GPT2LMHeadModel\"],\"n_embd\":32,\"n_layer\":2,"
     "\"n_head\":4,\"n_positions\":96,\"vocab_size\":272,\"activation_function\":\"gelu_new\","
     "\"layer_norm_epsilon\":1e-5,\"initializer_range\":0.3}";
+/* The same with room for 1024 positions. */
+static const char LLAMA_LONG[] =
+    "{\"model_type\":\"llama\",\"architectures\":[\"LlamaForCausalLM\"],\"hidden_size\":32,"
+    "\"intermediate_size\":48,\"num_hidden_layers\":2,\"num_attention_heads\":4,\"num_key_value_heads\":2,"
+    "\"max_position_embeddings\":1024,\"vocab_size\":272,\"rms_norm_eps\":1e-5,\"rope_theta\":10000.0,"
+    "\"hidden_act\":\"silu\",\"tie_word_embeddings\":false,\"initializer_range\":0.3}";
+static const char GPT2_LONG[] =
+    "{\"model_type\":\"gpt2\",\"architectures\":[\"GPT2LMHeadModel\"],\"n_embd\":32,\"n_layer\":2,"
+    "\"n_head\":4,\"n_positions\":1024,\"vocab_size\":272,\"activation_function\":\"gelu_new\","
+    "\"layer_norm_epsilon\":1e-5,\"initializer_range\":0.3}";
 
 /* Of the models made from now on; Q8_0 makes them frozen. */
 static uint32_t model_storage = PGRAD_STORAGE_F32;
