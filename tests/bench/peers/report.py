@@ -267,8 +267,8 @@ def told(date: str, run: dict) -> str:
 def write(document: dict, folder: pathlib.Path) -> None:
     """report.json with its ratios, report.md and the plots."""
     dates = {entry["date"] for entry in document["lines"]}
-    document["runs"] = {date: run for date, run in sorted(document["runs"].items()) if date in dates}
-    document["ratios"] = ratios_of(document)
+    runs = {date: run for date, run in sorted(document["runs"].items()) if date in dates}
+    document = {**document, "runs": runs, "ratios": ratios_of(document)}
     plots: dict = {}
     kernels = sorted({line["kernel_set"] for line in document["lines"] if "kernel_set" in line})
     out = ["# libpolicygrad and its peers", ""]
