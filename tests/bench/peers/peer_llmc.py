@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import tempfile
 
@@ -30,7 +31,8 @@ def train(case: dict) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         source, program = pathlib.Path(folder, "train_gpt2.c"), pathlib.Path(folder, "train_gpt2")
         source.write_text(source_of((checkout / "train_gpt2.c").read_text(), case["sequences"], case["tokens"]))
-        subprocess.run([os.environ.get("CC", "cc"), *FLAGS, "-I", checkout, source, "-o", program, "-lm"], check=True)
+        compiler = shlex.split(os.environ.get("CC", "cc"))
+        subprocess.run([*compiler, *FLAGS, "-I", checkout, source, "-o", program, "-lm"], check=True)
         with subprocess.Popen(["stdbuf", "-oL", program], cwd=checkout, stdout=subprocess.PIPE, text=True,
                               errors="replace") as process:
             for last in process.stdout:

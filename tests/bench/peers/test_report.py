@@ -182,12 +182,13 @@ class Test(unittest.TestCase):
             self.assertEqual(peer_llmc.train({}), {"skipped": "no PEERS_LLMC"})
 
     @unittest.skipUnless(shutil.which("cc") and shutil.which("stdbuf"), "needs cc and stdbuf")
+    @unittest.mock.patch.object(peer_llmc, "FLAGS", [])  # a compiler may lack OpenMP
     def test_llmc_runs(self):
         """A program that prints what the trainer prints, and goes on; then one that ends early."""
         case = {"sequences": 4, "tokens": 256, "warm": 1}
         program = ("#include <stdio.h>\n#include <unistd.h>\nint main(void) {\n    int B = 4;\n    int T = 64;\n"
                    "    printf(%s, B, T);\n    %s;\n    return 1;\n}\n")
-        with unittest.mock.patch.dict(os.environ, {"PEERS_LLMC": str(self.path)}):
+        with unittest.mock.patch.dict(os.environ, {"PEERS_LLMC": str(self.path), "CC": "cc"}):
             (self.path / "train_gpt2.c").write_text(program % (json.dumps("%d %d\n" + LLMC), "sleep(600)"))
             result = peer_llmc.train(case)
             self.assertEqual((result["seconds"], result["tokens"]), (2.12525, 1024))
