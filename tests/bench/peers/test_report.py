@@ -23,7 +23,7 @@ import work  # noqa: E402
 STEP = {"kind": "grpo", "n_parameters": 10, "head_parameters": 4, "recomputed_parameters": 3, "kv_floats": 1,
         "query_floats": 2, "prompts": 2, "group": 2, "prompt_tokens": 3, "new_tokens": 5}
 LINE = cases.runs("A")[0]["line"]
-# What llm.c's trainer prints, shortened.
+# Lines as the trainer of llm.c prints them.
 LLMC = """[GPT-2]
 max_seq_len: 1024
 num_parameters: 124475904
