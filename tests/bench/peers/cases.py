@@ -12,9 +12,18 @@ GPT2 = {"model_type": "gpt2", "vocab_size": 50257, "n_positions": 1024, "n_embd"
 # parameters in millions: layers, width, heads, feed-forward width
 SIZES = {10: (7, 256, 4, 704), 30: (13, 384, 6, 1024), 100: (18, 640, 10, 1728), 250: (18, 1024, 16, 2752),
          500: (24, 1280, 20, 3456)}
-GRPO_PEERS = [("ours", "ours", {}), ("ours, lean", "ours", {"lean": True}), ("TRL, defaults", "trl", {"variant": "default"}),
+GRPO_PEERS = [("ours", "ours", {}), ("ours, lean", "ours", {"lean": True}),
+              ("TRL, defaults", "trl", {"variant": "default"}),
               ("TRL, equal settings", "trl", {"variant": "equal", "tuned": [4, 8, 16, 32]}),
               ("PyTorch by hand", "torch", {"tuned": [4, 8, 16, 32]})]
+
+# Growth: a step, and along which of its fields it grows; of each the values, and the largest one for PyTorch.
+BASE = {"size": 30, "vocabulary": 16384, "prompts": 2, "group": 8, "prompt_tokens": 128, "new_tokens": 32}
+AXES = {"model size, million parameters": ("size", list(SIZES), 100),
+        "vocabulary": ("vocabulary", [16384, 32768, 65536, 131072, 262144], 65536),
+        "prompt length": ("prompt_tokens", [128, 256, 512, 2048, 8160], 512),
+        "group size": ("group", [2, 4, 8, 16, 32], 16),
+        "prompts at once": ("prompts", [1, 2, 4, 8], 4)}
 
 
 def llama(size: int, vocabulary: int = 16384, context: int = 512) -> dict:
@@ -42,10 +51,13 @@ def generation() -> list:
     for batch in (1, 8, 32):
         shape = {"case": "C", "line": f"batch {batch}", "kind": "generate", "prompts": batch, "prompt_tokens": 128,
                  "new_tokens": 64}
-        out.append({**shape, "peer": "transformers f32", "worker": "torch"})
         for storage in ("f32", "bf16", "q8_0"):
-            for peer, worker in (("ours", "ours"), ("llama.cpp", "llama")):
-                out.append({**shape, "peer": f"{peer} {storage}", "worker": worker, "storage": storage})
+            peers = [("ours {}", "ours", {}), ("ours {}, f16 cache", "ours", {"kv": "f16"}),
+                     ("llama.cpp {}", "llama", {})]
+            if storage != "q8_0":  # transformers has none that computes on a CPU
+                peers.append(("transformers {}", "torch", {}))
+            out += [{**shape, "peer": peer.format(storage), "worker": worker, "storage": storage, **more}
+                    for peer, worker, more in peers]
     return out
 
 
@@ -56,6 +68,8 @@ def training() -> list:
         shape = {"case": "D", "line": f"{line}, 4 x 256", "kind": "train", "sequences": 4, "tokens": 256, **more}
         out += [{**shape, "peer": "ours", "worker": "ours"}, {**shape, "peer": "PyTorch eager", "worker": "torch"},
                 {**shape, "peer": "torch.compile", "worker": "torch", "compile": True}]
+        if "config" in more:
+            out.append({**shape, "peer": "llm.c", "worker": "llmc"})
     return out
 
 
@@ -68,29 +82,39 @@ def starting() -> list:
 
 
 def growth() -> list:
-    base = {"size": 30, "vocabulary": 16384, "prompts": 2, "group": 8, "prompt_tokens": 128, "new_tokens": 32}
-    axes = [("model size, million parameters", "size", list(SIZES), 100),
-            ("vocabulary", "vocabulary", [8192, 16384, 32768, 65536, 131072, 262144], 65536),
-            ("prompt length", "prompt_tokens", [128, 256, 512, 1024, 2048, 4096, 8160], 1024),
-            ("group size", "group", [1, 2, 4, 8, 16, 32], 16),
-            ("prompts at once", "prompts", [1, 2, 4, 8, 16], 8)]
+    """A round takes some ten minutes. Where the other axes cross the first one they have its run."""
     out = []
-    for axis, field, values, torch_limit in axes:
+    for axis, (field, values, torch_limit) in AXES.items():
         for value in values:
-            shape = {**base, field: value}
+            if value == BASE[field] and out and out[0]["line"] != axis:
+                continue
+            shape = {**BASE, field: value}
+            tokens = shape["prompt_tokens"] + shape["group"] * shape["new_tokens"]
             context = shape["prompt_tokens"] + shape["new_tokens"]
             run = {"case": "F", "line": axis, "x": value, "kind": "grpo",
                    "config": llama(shape["size"], shape["vocabulary"], context), **shape}
-            out.append({**run, "peer": "ours", "worker": "ours"})
+            # a group in one micro-batch, or each completion would have its prompt computed again
+            out.append({**run, "peer": "ours", "worker": "ours", "micro_batch_tokens": max(2048, tokens)})
             if value <= torch_limit:
                 micro = next(m for m in (8, 4, 2, 1) if shape["prompts"] * shape["group"] % m == 0)
                 out.append({**run, "peer": "PyTorch by hand", "worker": "torch", "micro": micro})
     return out
 
 
+def everything() -> list:
+    return (grpo("A", "SmolLM2-135M, 4 x 8, 128 + 64 tokens", 4, 128)
+            + grpo("B", "SmolLM2-135M, 2 x 8, 512 + 64 tokens", 2, 512)
+            + generation() + training() + starting() + growth())
+
+
+def key_of(run: dict) -> tuple:
+    return run["case"], run["line"], run.get("x"), run["peer"]
+
+
+def is_chosen(run: dict, line: str) -> bool:
+    return line in json.dumps([run["line"], run["peer"]])
+
+
 def runs(cases: str, line: str = "") -> list:
-    everything = (grpo("A", "SmolLM2-135M, 4 x 8, 128 + 64 tokens", 4, 128)
-                  + grpo("B", "SmolLM2-135M, 2 x 8, 512 + 64 tokens", 2, 512)
-                  + generation() + training() + starting() + growth())
-    return [{"threads": THREADS, **run} for run in everything
-            if run["case"] in cases.split(",") and line in json.dumps([run["line"], run["peer"]])]
+    return [{"threads": THREADS, **run} for run in everything()
+            if run["case"] in cases.split(",") and is_chosen(run, line)]

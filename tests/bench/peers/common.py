@@ -13,9 +13,9 @@ from collections import defaultdict
 now = time.perf_counter
 
 
-def peak_rss() -> int:
-    """Bytes: the most this process ever held."""
-    with open("/proc/self/status") as status:
+def peak_rss(process="self") -> int:
+    """Bytes: the most a process ever held, this one unless told another's id."""
+    with open(f"/proc/{process}/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
 
 
@@ -33,8 +33,9 @@ class Phases(defaultdict):
 
 
 def reward_of(ids) -> float:
-    """The same reward in every peer: the share of even token ids."""
-    return sum(1 for token in ids if token % 2 == 0) / len(ids)
+    """The same reward in every peer: the mean token id. No two completions of a group have the same one, so that every
+    completion has an advantage to learn from."""
+    return sum(ids) / len(ids)
 
 
 def prompts_of(case: dict) -> list:

@@ -38,11 +38,18 @@ def set_reward(rollout: pg.Rollout, i: int) -> None:
     rollout.set_array(pg.REWARDS, i, reward_of([int(token) for token in rollout.tokens(i)]))
 
 
-def describe(context: pg.Context, model: pg.Model) -> dict:
+def describe(context: pg.Context, model: pg.Model, report: pg.Report = None) -> dict:
+    """What report.py counts work from. Recomputed: all of a layer but its last product, of all layers but the last."""
     info, size = context.info(), model.info()
+    head, contract = size.n_vocab * size.n_embd, size.n_layers * size.n_ff * size.n_embd
+    numbers = report.numbers() if report else {}
     return {"kernel_set": info.kernel_set_name, "library_bytes": info.memory_peak,
-            "n_parameters": size.n_parameters, "head_parameters": size.n_vocab * size.n_embd,
-            "kv_floats": 2 * size.n_layers * size.n_kv_heads * size.head_dim}
+            "n_parameters": size.n_parameters, "head_parameters": head,
+            "recomputed_parameters": (size.n_parameters - head - contract) * (size.n_layers - 1) // size.n_layers,
+            "kv_floats": 2 * size.n_layers * size.n_kv_heads * size.head_dim,
+            "query_floats": size.n_layers * size.n_heads * size.head_dim,
+            "micro_batches": numbers.get("num_micro_batches"),
+            **{name: numbers[name] for name in ("micro_batch_tokens", "recompute", "kept_rows") if name in numbers}}
 
 
 def grpo(case: dict) -> dict:
@@ -53,6 +60,8 @@ def grpo(case: dict) -> dict:
     of_rollout = {"group_size": case["group"], "max_prompts": len(ids), "max_new_tokens": new,
                   "max_prompt_tokens": case["prompt_tokens"]}
     of_objective, of_optimizer = {}, {"learning_rate": 1e-6}
+    if "micro_batch_tokens" in case:
+        of_objective["micro_batch_tokens"] = case["micro_batch_tokens"]
     if case.get("lean"):
         of_optimizer["moments"] = pg.MOMENTS_Q8
         plan = model.estimate(rollout=of_rollout, objective=of_objective, optimizer=of_optimizer)
@@ -82,9 +91,8 @@ def grpo(case: dict) -> dict:
         seconds = now() - started
     tokens = sum(len(rollout.tokens(i)) for i in range(len(rollout)))
     assert tokens == len(ids) * case["group"] * new, tokens
-    return {"seconds": seconds, "phases": dict(phases), "tokens": tokens,
-            "micro_batches": report.numbers().get("num_micro_batches"),
-            "kept_rows": report.numbers().get("kept_rows"), **describe(context, model)}
+    return {"seconds": seconds, "phases": dict(phases), "tokens": tokens, "batch_size": of_rollout.get("batch_size"),
+            "moments": "q8" if case.get("lean") else "f32", **describe(context, model, report)}
 
 
 def generate(case: dict) -> dict:
@@ -97,7 +105,8 @@ def generate(case: dict) -> dict:
         raise
     ids = prompts_for(case, model.info().n_vocab)
     rollout = pg.Rollout(model, None, group_size=1, max_prompts=len(ids), max_new_tokens=case["new_tokens"],
-                         max_prompt_tokens=case["prompt_tokens"])
+                         max_prompt_tokens=case["prompt_tokens"],
+                         kv_storage={"f32": pg.KV_F32, "f16": pg.KV_F16}[case.get("kv", "f32")])
     sampler = pg.Sampler(context, seed=1, min_new_tokens=case["new_tokens"])
     prefilled = []
 
@@ -129,15 +138,15 @@ def train(case: dict) -> dict:
     objective = pg.Objective(model, loss=2)
     optimizer = pg.Optimizer(model, learning_rate=1e-6)
     for _ in range(1 + case.get("warm", 1)):
-        phases, started = Phases(), now()
+        phases, report, started = Phases(), pg.Report(), now()
         with phases.of("backward"):  # forward too
             model.zero_grad()
-            objective.backward(rollout)
+            objective.backward(rollout, report)
         with phases.of("optimizer"):
-            optimizer.step()
+            optimizer.step(report)
         seconds = now() - started
     return {"seconds": seconds, "phases": dict(phases), "tokens": case["sequences"] * case["tokens"],
-            **describe(context, model)}
+            **describe(context, model, report)}
 
 
 def start(case: dict) -> dict:

@@ -12,10 +12,11 @@ transformers.logging.set_verbosity_error()
 def model_of(case: dict):
     torch.set_num_threads(case["threads"])
     torch.manual_seed(1)
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[case.get("storage", "f32")]
     if "config" in case:
         config = transformers.AutoConfig.for_model(**case["config"])
-        return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    return transformers.AutoModelForCausalLM.from_pretrained(case["model"], dtype=torch.float32)
+        return transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return transformers.AutoModelForCausalLM.from_pretrained(case["model"], dtype=dtype)
 
 
 def prompts_for(case: dict, model) -> torch.Tensor:

@@ -122,6 +122,13 @@ def machine_of(options) -> dict:
             "load_before": os.getloadavg()[0], "limits": limits_of_machine(options)}
 
 
+def merged(before: list, now: list, case: str, line: str) -> list:
+    """The lines of a report after a run of the lines of a case that were chosen: others stay as they were."""
+    place = {cases.key_of(run): i for i, run in enumerate(cases.everything())}
+    stay = [entry for entry in before if entry["case"] != case or not cases.is_chosen(entry, line)]
+    return sorted(stay + now, key=lambda entry: (entry["case"], place.get(cases.key_of(entry), len(place))))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", default="A,B,C,D,E,F")
@@ -138,13 +145,11 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "report.json"
-    document = {"date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="minutes"),
-                "machine": machine_of(options), "rounds": options.rounds, "lines": []}
-    if path.exists():  # cases measured before stay
-        document["lines"] = [line for line in json.loads(path.read_text())["lines"]
-                             if line["case"] not in options.cases.split(",")]
+    document = report.loaded(path.read_text()) if path.exists() else {"runs": {}, "lines": []}
+    date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     versions = first_line([str(options.venv / "bin" / "python"), str(HERE / "sizes.py"), "versions"])
-    document["versions"] = json.loads(versions or "{}")
+    document["runs"][date] = {"machine": machine_of(options), "rounds": options.rounds,
+                              "versions": json.loads(versions or "{}")}
     if "E" in options.cases.split(","):
         document["sizes"] = installed_sizes(options)
     for case in options.cases.split(","):
@@ -160,10 +165,9 @@ def main() -> None:
                 told = f"{result['seconds']:.2f} s" if "seconds" in result else str(result)
                 print(f"{case} round {round_number + 1}: {run['line']} {run.get('x', '')} {run['peer']}: {told}",
                       flush=True)
-        document["lines"] += [summary(run, found) for run, found in zip(runs, results)]
-        document["lines"].sort(key=lambda line: line["case"])
-        path.write_text(json.dumps(document, indent=1) + "\n")
-    report.write(document, options.out)
+        lines = [{**summary(run, found), "date": date} for run, found in zip(runs, results)]
+        document["lines"] = merged(document["lines"], lines, case, options.line)
+        report.write(document, options.out)
     print(options.out / "report.md")
 
 
