@@ -55,6 +55,15 @@ typedef struct pgrad__vector_ops {
     /* sums, where not NULL: of each PGRAD__SOFTMAX_BLOCK e's; they add up, in order, to total. */
     void (*softmax_row_stats)(const float *z, size_t n, float inverse_tau, pgrad__softmax_row *out,
                               double *sums);
+    /* The same, and weights <- e (may be z), largest <- the largest e of each block. Returns the
+     * sum of all in f64, by blocks: 16 lanes, then the tree. */
+    double (*softmax_row_weights)(const float *z, size_t n, float inverse_tau,
+                                  pgrad__softmax_row *out, float *weights, float *largest);
+    /* Weights of a block below the threshold become 0; returns the sum of what is left in f64. */
+    double (*cut_block)(float *weights, size_t n, float threshold);
+    /* The ids of those that are not below it, ascending from first; returns how many. ids: [n]. */
+    size_t (*gather_block)(const float *weights, size_t n, float threshold, uint32_t first,
+                           uint32_t *ids);
     void (*softmax_row_grad)(float *z, size_t n, float inverse_tau, pgrad_token target, float lse,
                              float entropy, float d_logprob, float entropy_weight);
     /* A row of an attention tile: s[0, n) <- exp(s scale - m'), n <= 64, the rest of the 64 <- 0;

@@ -32,6 +32,12 @@
                                     const float *sin, float sign);                                 \
     void pgrad__vec_softmax_row_stats_##set(const float *z, size_t n, float inverse_tau,           \
                                             pgrad__softmax_row *out, double *sums);                \
+    double pgrad__vec_softmax_row_weights_##set(const float *z, size_t n, float inverse_tau,       \
+                                                pgrad__softmax_row *out, float *weights,           \
+                                                float *largest);                                   \
+    double pgrad__vec_cut_block_##set(float *weights, size_t n, float threshold);                  \
+    size_t pgrad__vec_gather_block_##set(const float *weights, size_t n, float threshold,          \
+                                         uint32_t first, uint32_t *ids);                           \
     void pgrad__vec_softmax_row_grad_##set(float *z, size_t n, float inverse_tau,                  \
                                            pgrad_token target, float lse, float entropy,           \
                                            float d_logprob, float entropy_weight);                 \

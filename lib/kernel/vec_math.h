@@ -20,6 +20,8 @@
 
 typedef float vec __attribute__((vector_size(PGRAD__VECTOR_BYTES)));
 typedef int32_t veci __attribute__((vector_size(PGRAD__VECTOR_BYTES)));
+typedef double vecd __attribute__((vector_size(PGRAD__VECTOR_BYTES))); /* VL / 2 lanes */
+typedef double vecd_pair __attribute__((vector_size(2 * PGRAD__VECTOR_BYTES)));
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -50,6 +52,15 @@ INLINE vec vec_max(vec a, vec b) /* b where a is NaN */
     return vec_select(a > b, a, b);
 }
 
+INLINE int any_lane(veci mask)
+{
+    uint64_t words[PGRAD__VECTOR_BYTES / 8], any = 0;
+    memcpy(words, &mask, sizeof words);
+    for (int i = 0; i < PGRAD__VECTOR_BYTES / 8; i++)
+        any |= words[i];
+    return any != 0;
+}
+
 /* Sixteen lanes, to one number: 8 + 8, 4 + 4, 2 + 2, 1 + 1. */
 INLINE float tree_sum(const vec lanes[VN])
 {
@@ -59,6 +70,28 @@ INLINE float tree_sum(const vec lanes[VN])
         for (int i = 0; i < half; i++)
             x[i] += x[i + half];
     return x[0];
+}
+
+/* The same in f64. */
+INLINE double tree_sum_f64(const vecd lanes[2 * VN])
+{
+    double x[PGRAD__LANES];
+    memcpy(x, lanes, sizeof x);
+    for (int half = PGRAD__LANES / 2; half >= 1; half /= 2)
+        for (int i = 0; i < half; i++)
+            x[i] += x[i + half];
+    return x[0];
+}
+
+INLINE void lanes_add_f64(vecd sum[2 * VN], const vec x[VN])
+{
+    for (int v = 0; v < VN; v++) {
+        const vecd_pair pair = __builtin_convertvector(x[v], vecd_pair);
+        vecd part[2];
+        memcpy(part, &pair, sizeof part);
+        sum[2 * v] += part[0];
+        sum[2 * v + 1] += part[1];
+    }
 }
 
 INLINE float lanes_max(const vec lanes[VN])
@@ -145,6 +178,15 @@ INLINE void lanes_load(vec out[VN], const float *p, size_t i, size_t n, float fi
     for (size_t j = 0; j < PGRAD__LANES; j++)
         part[j] = i + j < n ? p[i + j] : filler;
     memcpy(out, part, sizeof part);
+}
+
+/* Stores them, as far as the array goes. */
+INLINE void lanes_store(float *p, size_t i, size_t n, const vec x[VN])
+{
+    if (i + PGRAD__LANES <= n)
+        memcpy(p + i, x, PGRAD__LANES * sizeof *p);
+    else
+        memcpy(p + i, x, (n - i) * sizeof *p);
 }
 
 #endif

@@ -1,5 +1,7 @@
 #include "kernel_test.h"
 
+#include "kernel/vec.h"
+
 enum { ROWS = 17 };
 static const size_t WIDTHS[] = {1, 2, 15, 64, 1000, 4099};
 enum { N_WIDTHS = sizeof WIDTHS / sizeof WIDTHS[0] };
@@ -106,8 +108,82 @@ START_TEST(sp03_infinities)
 }
 END_TEST
 
+/* The definition, spelled out: blocks of 256, 16 lanes in double, a tree. */
+static double sum_of_blocks(const float *x, size_t n)
+{
+    double total = 0.0;
+    for (size_t first = 0; first < n; first += 256) {
+        double lanes[16] = {0};
+        for (size_t i = first; i < n && i < first + 256; i++)
+            lanes[i % 16] += (double)x[i];
+        for (size_t half = 8; half >= 1; half /= 2)
+            for (size_t i = 0; i < half; i++)
+                lanes[i] += lanes[i + half];
+        total += lanes[0];
+    }
+    return total;
+}
+
+/* The weights a token is drawn by have the bits of exp, and the statistics beside them those they have alone. */
+START_TEST(weights)
+{
+    const size_t n = WIDTHS[_i % N_WIDTHS];
+    const float inverse_tau = 1.25f;
+    if (!begin(_i / N_WIDTHS, 1))
+        return;
+    float *z = random_floats(n), *u = zeros(n), *w = zeros(n + 1), *largest = zeros(n / 256 + 2);
+    pgrad__softmax_row alone, beside;
+    for (size_t j = 0; j < n; j++)
+        z[j] = j % 37 == 5 ? -INFINITY : 4.0f * z[j];
+    w[n] = largest[(n + 255) / 256] = 7.0f;
+    kernels->vec->softmax_row_stats(z, n, inverse_tau, &alone, NULL);
+    const double sum = kernels->vec->softmax_row_weights(z, n, inverse_tau, &beside, w, largest);
+    check_same("max", &beside.max, &alone.max, 1);
+    check_same("lse", &beside.lse, &alone.lse, 1);
+    check_same("entropy", &beside.entropy, &alone.entropy, 1);
+    ck_assert(beside.total == alone.total);
+    for (size_t j = 0; j < n; j++)
+        u[j] = z[j] * inverse_tau - alone.max;
+    kernels->vec->exp(u, n, u);
+    check_same("weights", w, u, n);
+    ck_assert(sum == sum_of_blocks(u, n));
+    for (size_t first = 0; first < n; first += 256) {
+        float most = 0.0f;
+        for (size_t j = first; j < n && j < first + 256; j++)
+            most = fmaxf(most, u[j]);
+        check_same("largest", &largest[first / 256], &most, 1);
+    }
+    ck_assert(w[n] == 7.0f && largest[(n + 255) / 256] == 7.0f);
+    ck_assert(kernels->vec->softmax_row_weights(z, n, inverse_tau, &beside, z, largest) == sum);
+    check_same("in place", z, u, n);
+
+    const float threshold = u[n / 2]; /* kept itself */
+    const size_t block = n < 256 ? n : 256;
+    uint32_t *ids = array(block + 1, sizeof *ids);
+    ids[block] = 7;
+    const size_t found = kernels->vec->gather_block(w, block, threshold, 1000, ids);
+    size_t wanted = 0;
+    for (size_t j = 0; j < block; j++)
+        if (u[j] >= threshold) {
+            ck_assert_uint_lt(wanted, found);
+            ck_assert_uint_eq(ids[wanted++], 1000 + j);
+        }
+    ck_assert_uint_eq(found, wanted);
+    ck_assert_uint_eq(kernels->vec->gather_block(w, block, 1.5f, 1000, ids), 0);
+    ck_assert_uint_eq(kernels->vec->gather_block(w, block, 0.0f, 0, ids), block);
+    ck_assert_uint_eq(ids[block], 7);
+    for (size_t j = 0; j < n; j++)
+        u[j] = j < block && u[j] < threshold ? 0.0f : u[j];
+    ck_assert(kernels->vec->cut_block(w, block, threshold) == sum_of_blocks(u, block));
+    check_same("cut", w, u, n);
+    ck_assert(w[n] == 7.0f);
+    end();
+}
+END_TEST
+
 static void add(TCase *tests)
 {
+    tcase_add_loop_test(tests, weights, 0, N_SETS * N_WIDTHS);
     tcase_add_loop_test(tests, statistics_and_gradient, 0, N_SETS * N_WIDTHS);
     tcase_add_loop_test(tests, worked_example, 0, N_SETS);
     tcase_add_loop_test(tests, sp03_infinities, 0, N_SETS);
