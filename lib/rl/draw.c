@@ -1,4 +1,4 @@
-/* One token from one row of logits. */
+/* One token from one row of logits. What top_k, top_p and min_p keep: draw_tail.c. */
 #include <math.h>
 #include <string.h>
 
@@ -15,10 +15,11 @@ static void lay_out(pgrad__arena *arena, void *user)
 {
     pgrad__draw_scratch *scratch = user;
     scratch->weight = pgrad__arena_take(arena, scratch->n_vocab, sizeof *scratch->weight);
-    for (int i = 0; i < 2; i++)
-        scratch->ids[i] = pgrad__arena_take(arena, scratch->n_vocab, sizeof *scratch->ids[i]);
+    scratch->ids = pgrad__arena_take(arena, scratch->n_vocab, sizeof *scratch->ids);
     scratch->seen = pgrad__arena_take(arena, scratch->n_vocab, sizeof *scratch->seen);
     scratch->sums = pgrad__arena_take(arena, scratch->n_vocab / BLOCK + 1, sizeof *scratch->sums);
+    scratch->largest =
+        pgrad__arena_take(arena, scratch->n_vocab / BLOCK + 1, sizeof *scratch->largest);
 }
 
 void pgrad__draw_scratch_count(uint32_t n_vocab, pgrad__arena *sum)
@@ -117,100 +118,6 @@ static uint32_t largest(const float *w, uint32_t n)
     return j;
 }
 
-/* ---- cutting the tail ---- */
-
-enum { DIGITS = 3, DIGIT_BITS = 10, DIGIT_VALUES = 1 << DIGIT_BITS };
-
-/* Ascends as a weight descends from 1. */
-static uint32_t digit_of(float weight, int digit)
-{
-    return (0x3f800000u - pgrad__bits_of_float(weight)) >> (digit * DIGIT_BITS) &
-           (DIGIT_VALUES - 1);
-}
-
-/* Orders n ids, ascending at first, by weight: larger first, lower id among equals. Sorts by one
- * digit after another, to and fro between the two arrays; returns the one it ends in. */
-static const uint32_t *order(const float *w, uint32_t *const ids[2], size_t n)
-{
-    uint32_t first[DIGITS][DIGIT_VALUES] = {{0}};
-    for (size_t i = 0; i < n; i++)
-        for (int digit = 0; digit < DIGITS; digit++)
-            first[digit][digit_of(w[ids[0][i]], digit)]++;
-    for (int digit = 0; digit < DIGITS; digit++) {
-        const uint32_t *from = ids[digit % 2];
-        uint32_t *to = ids[(digit + 1) % 2], sum = 0;
-        for (size_t value = 0; value < DIGIT_VALUES; value++) {
-            const uint32_t count = first[digit][value];
-            first[digit][value] = sum;
-            sum += count;
-        }
-        for (size_t i = 0; i < n; i++)
-            to[first[digit][digit_of(w[from[i]], digit)]++] = from[i];
-    }
-    return ids[DIGITS % 2];
-}
-
-/* Ids of weights above the threshold, ascending. */
-static size_t gather(const float *w, uint32_t n_vocab, float threshold, uint32_t *ids)
-{
-    size_t n = 0;
-    for (uint32_t j = 0; j < n_vocab; j++) {
-        ids[n] = j;
-        n += w[j] > threshold;
-    }
-    return n;
-}
-
-/* 1 when the gathered ones hold all that is kept: more than top_k, or surely more mass than top_p.
- */
-static int enough(const pgrad_sampler_params *params, const float *w, const uint32_t *ids, size_t n,
-                  double total)
-{
-    double sum = 0.0;
-    if (params->top_k != 0 && n > params->top_k)
-        return 1;
-    for (size_t i = 0; params->top_p < 1.0 && i < n; i++)
-        sum += (double)w[ids[i]];
-    return params->top_k == 0 && sum > params->top_p * total * (1.0 + 1e-9);
-}
-
-/* Gathers the candidates: large weights (the largest is 1), in most rows few; *threshold is what
- * they are above. */
-static size_t candidates(const pgrad_sampler_params *params, pgrad__draw_scratch *scratch,
-                         double total, float *threshold)
-{
-    for (*threshold = 0.03125f; *threshold > 1e-8f; *threshold *= 0.03125f) {
-        const size_t n = gather(scratch->weight, scratch->n_vocab, *threshold, scratch->ids[0]);
-        if (enough(params, scratch->weight, scratch->ids[0], n, total))
-            return n;
-    }
-    *threshold = 0.0f;
-    return gather(scratch->weight, scratch->n_vocab, *threshold, scratch->ids[0]);
-}
-
-/* top_k, then top_p of what is left: weights of all others become 0. Only candidates are ordered.
- */
-static void cut_tail(const pgrad_sampler_params *params, pgrad__draw_scratch *scratch, double total)
-{
-    float *w = scratch->weight, threshold;
-    const size_t n = candidates(params, scratch, total, &threshold);
-    const uint32_t *ordered = order(w, scratch->ids, n);
-    const size_t k = params->top_k != 0 && params->top_k < n ? params->top_k : n;
-    double mass = total, sum = 0.0;
-    size_t kept = 0;
-    if (k < n) {
-        mass = 0.0;
-        for (size_t i = 0; i < k; i++)
-            mass += (double)w[ordered[i]];
-    }
-    while (kept < k && !(kept > 0 && sum >= params->top_p * mass))
-        sum += (double)w[ordered[kept++]];
-    for (uint32_t j = 0; j < scratch->n_vocab; j++)
-        w[j] = w[j] > threshold ? w[j] : 0.0f;
-    for (size_t i = kept; i < n; i++)
-        w[ordered[i]] = 0.0f;
-}
-
 /* ---- drawing ---- */
 
 /* What is drawn from: weights, or logits whose weights are exp(u - max), with their sums by blocks
@@ -235,16 +142,6 @@ static double block_sum(const float *w, uint32_t n)
     for (; j < n; j++)
         sum[j % 4] += (double)w[j];
     return (sum[0] + sum[1]) + (sum[2] + sum[3]);
-}
-
-static double sum_weights(const float *w, uint32_t n, double *sums)
-{
-    double total = 0.0;
-    for (uint32_t first = 0; first < n; first += BLOCK) {
-        sums[first / BLOCK] = block_sum(w + first, n - first < BLOCK ? n - first : BLOCK);
-        total += sums[first / BLOCK];
-    }
-    return total;
 }
 
 /* The first id of a block at which the cumulative sum is above `share` of the block; the last with
@@ -291,43 +188,48 @@ static uint32_t inverse_cdf(const pgrad__kernels *kernels, const distribution *d
     return find_in_block(kernels, d, last, 1.0); /* r total was rounded up to the total */
 }
 
-/* weight <- exp(u - max), with the tail cut off by top_k, top_p and min_p. */
-static void cut_weights(const pgrad_sampler_params *params, const pgrad__kernels *kernels,
-                        pgrad__draw_scratch *scratch, distribution *d)
+static int is_cut(const pgrad_sampler_params *params)
 {
-    float *w = scratch->weight;
-    for (uint32_t j = 0; j < d->n; j++)
-        w[j] = d->row[j] * d->inverse_tau - d->max;
-    kernels->vec->exp(w, d->n, w);
-    if (params->top_k != 0 || params->top_p < 1.0)
-        cut_tail(params, scratch, sum_weights(w, d->n, scratch->sums));
-    for (uint32_t j = 0; params->min_p > 0.0 && j < d->n; j++) /* the largest weight is 1 */
-        if ((double)w[j] < params->min_p)
-            w[j] = 0.0f;
-    d->row = w;
-    d->is_logits = 0;
-    d->total = sum_weights(w, d->n, scratch->sums);
+    return params->temperature != 0.0 &&
+           (params->top_k != 0 || params->top_p < 1.0 || params->min_p > 0.0);
 }
 
-/* Draws from the row as the rules leave it; `stats` are those of the row. */
-static void draw_token(const pgrad_sampler_params *params, const pgrad__kernels *kernels,
-                       pgrad__draw_scratch *scratch, const pgrad__draw *draw, const float *row,
-                       float inverse_tau, const pgrad__softmax_row *stats, pgrad__drawn *out)
+/* The numbers of the row as the rules leave it and what is drawn from: where a tail is cut the
+ * weights, which may take the place of the row, else the row. */
+static distribution distribution_of(const pgrad_sampler_params *params,
+                                    const pgrad__kernels *kernels, pgrad__draw_scratch *scratch,
+                                    const float *row, float inverse_tau, pgrad__softmax_row *stats)
 {
-    distribution d = {row,        scratch->n_vocab, 1,           inverse_tau,
-                      stats->max, scratch->sums,    stats->total};
+    const uint32_t n = scratch->n_vocab;
+    distribution d = {.row = row, .n = n, .is_logits = !is_cut(params), .inverse_tau = inverse_tau};
+    d.sums = scratch->sums;
+    if (d.is_logits) {
+        kernels->vec->softmax_row_stats(row, n, inverse_tau, stats, scratch->sums);
+        d.total = stats->total;
+    } else {
+        d.row = scratch->weight;
+        const double mass = kernels->vec->softmax_row_weights(row, n, inverse_tau, stats,
+                                                              scratch->weight, scratch->largest);
+        if (isfinite(stats->lse))
+            d.total = pgrad__cut_tail(params, kernels, scratch, mass);
+    }
+    d.max = stats->max;
+    return d;
+}
+
+/* `stats` are those of the row as the rules leave it. */
+static void draw_token(const pgrad_sampler_params *params, const pgrad__kernels *kernels,
+                       const distribution *d, const pgrad__draw *draw, float lse, pgrad__drawn *out)
+{
     const double r = pgrad__uniform(params->seed, draw->sequence, draw->position, 0);
     if (params->temperature == 0.0) {
-        out->token = (pgrad_token)largest(row, d.n);
+        out->token = (pgrad_token)largest(d->row, d->n);
         out->logprob_sampled = 0.0f; /* the only token */
-    } else if (params->top_k != 0 || params->top_p < 1.0 || params->min_p > 0.0) {
-        cut_weights(params, kernels, scratch, &d);
-        out->token = (pgrad_token)inverse_cdf(kernels, &d, r);
-        out->logprob_sampled = (float)pgrad__log((double)d.row[out->token] / d.total);
-    } else {
-        out->token = (pgrad_token)inverse_cdf(kernels, &d, r);
-        out->logprob_sampled = row[out->token] * inverse_tau - stats->lse;
+        return;
     }
+    out->token = (pgrad_token)inverse_cdf(kernels, d, r);
+    out->logprob_sampled = d->is_logits ? d->row[out->token] * d->inverse_tau - lse
+                                        : (float)pgrad__log((double)d->row[out->token] / d->total);
 }
 
 pgrad__drawn pgrad__sampler_draw(const pgrad_sampler *sampler, const pgrad__kernels *kernels,
@@ -336,26 +238,28 @@ pgrad__drawn pgrad__sampler_draw(const pgrad_sampler *sampler, const pgrad__kern
     const pgrad_sampler_params *params = &sampler->params;
     const float inverse_tau =
         params->temperature == 0.0 ? 1.0f : (float)(1.0 / params->temperature);
-    const float *row = draw->logits;
+    const int changes = is_changed(params, draw);
     pgrad__drawn out = {.token = -1};
     pgrad__softmax_row model, changed;
-    kernels->vec->softmax_row_stats(row, scratch->n_vocab, inverse_tau, &model, scratch->sums);
+    distribution d;
+    if (changes)
+        kernels->vec->softmax_row_stats(draw->logits, scratch->n_vocab, inverse_tau, &model, NULL);
+    else
+        d = distribution_of(params, kernels, scratch, draw->logits, inverse_tau, &model);
     if (!isfinite(model.lse)) {
         out.failure = PGRAD__DRAW_NOT_FINITE;
         return out;
     }
     changed = model;
-    if (is_changed(params, draw)) {
-        row = scratch->weight;
+    if (changes) {
         change_logits(params, scratch, draw);
-        kernels->vec->softmax_row_stats(row, scratch->n_vocab, inverse_tau, &changed,
-                                        scratch->sums);
+        d = distribution_of(params, kernels, scratch, scratch->weight, inverse_tau, &changed);
     }
     if (!isfinite(changed.lse)) {
         out.failure = changed.max == -INFINITY ? PGRAD__DRAW_NO_TOKEN : PGRAD__DRAW_OVERFLOW;
         return out;
     }
-    draw_token(params, kernels, scratch, draw, row, inverse_tau, &changed, &out);
+    draw_token(params, kernels, &d, draw, changed.lse, &out);
     out.logprob = draw->logits[out.token] * inverse_tau - model.lse; /* as pgrad__softmax_stats */
     out.entropy = model.entropy;
     return out;

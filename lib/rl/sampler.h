@@ -21,10 +21,11 @@ struct pgrad_sampler {
 
 /* A worker's room for a draw over n_vocab tokens. */
 typedef struct pgrad__draw_scratch {
-    float *weight;    /* [n_vocab] changed logits, then exp(u - max) where a tail is cut */
-    double *sums;     /* [n_vocab / PGRAD__SOFTMAX_BLOCK + 1] of blocks of weights */
-    uint32_t *ids[2]; /* [n_vocab] for top_k and top_p */
-    uint32_t *seen;   /* [n_vocab] marks tokens the repetition penalty was applied to */
+    float *weight;  /* [n_vocab] changed logits, then exp(u - max) where a tail is cut */
+    double *sums;   /* [n_vocab / PGRAD__SOFTMAX_BLOCK + 1] of blocks of weights */
+    float *largest; /* of each block */
+    uint32_t *ids;  /* [n_vocab] of the tokens that top_k and top_p choose among */
+    uint32_t *seen; /* [n_vocab] marks tokens the repetition penalty was applied to */
     uint32_t mark;
     uint32_t n_vocab;
     pgrad__arena arena; /* of all arrays */
@@ -63,6 +64,12 @@ typedef struct pgrad__drawn {
 /* A pure function of sampler, draw and kernels; safe from tasks. */
 pgrad__drawn pgrad__sampler_draw(const pgrad_sampler *sampler, const pgrad__kernels *kernels,
                                  pgrad__draw_scratch *scratch, const pgrad__draw *draw);
+
+/* Cuts scratch->weight, which are exp(u - max) and add up to mass, by top_k, then top_p of what is
+ * left, then min_p: 0 is the weight of what is cut, or the sum of a block where nothing is left.
+ * scratch->sums become those of what is left; returns their sum. */
+double pgrad__cut_tail(const pgrad_sampler_params *params, const pgrad__kernels *kernels,
+                       pgrad__draw_scratch *scratch, double mass);
 
 /* E_INVALID for a stop, forbidden or bias token that a vocabulary of n_vocab does not have. */
 pgrad_status pgrad__sampler_check(const pgrad_sampler *sampler, uint32_t n_vocab);

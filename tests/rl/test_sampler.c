@@ -3,6 +3,7 @@
 #include "rl_test.h"
 
 #include "base/alloc.h"
+#include "kernel/vec.h"
 #include "rl/sampler.h"
 
 static pgrad_context *context;
@@ -177,6 +178,189 @@ START_TEST(cuts_are_those_of_a_plain_implementation)
         pgrad_sampler_free(sampler);
     }
     ck_assert_uint_gt(compared, 500);
+}
+END_TEST
+
+/* ---- kept sets, token by token ---- */
+
+enum { MOST = 4000 };
+typedef enum row_kind {
+    PEAKED, FLAT, TIES, EQUAL, MINUS_INFINITIES, SPREAD, SUBNORMAL, ONE_TOKEN, ROW_KINDS
+} row_kind;
+
+static void fill_row(row_kind kind, uint64_t stream, float *z, size_t n)
+{
+    for (size_t j = 0; j < n; j++) {
+        const double x = normal(stream, j);
+        switch (kind) {
+        case PEAKED: z[j] = (float)(x + (j % 97 == 13 ? 9.0 : 0.0)); break;
+        case FLAT: z[j] = (float)(0.1 * x); break;
+        case TIES: z[j] = (float)(rint(2.0 * x) / 2.0); break;
+        case EQUAL: z[j] = -3.25f; break;
+        case MINUS_INFINITIES: z[j] = j % 3 != 1 && n > 2 ? -INFINITY : (float)x; break;
+        case SPREAD: z[j] = (float)(40.0 * x); break;
+        case SUBNORMAL: z[j] = j % 50 == 7 ? 0.0f : (float)(-95.0 + 6.0 * x); break;
+        default: z[j] = j == n / 2 ? 1.0f : -INFINITY; break;
+        }
+    }
+}
+
+/* One of the values, or now and then any in (0, 1). */
+static double one_of(const double *values, uint64_t n, uint64_t stream, uint64_t what)
+{
+    const uint64_t i = pgrad__uniform_below(17, stream, what, n + 1);
+    return i < n ? values[i] : 1.0 - pgrad__uniform(17, stream, 100 + what, 0);
+}
+
+typedef struct reference_cut {
+    uint32_t order[MOST];
+    size_t least, most; /* how many of them are kept: not the same where rounding in double decides */
+} reference_cut;
+
+/* By a full sort and sums in extended precision, from the same weights. */
+static void cut_by_sorting(reference_cut *to, const float *w, size_t n, uint32_t top_k, double top_p, double min_p)
+{
+    static double keys[MOST];
+    const size_t k = top_k == 0 || top_k > n ? n : top_k;
+    long double mass = 0, sum = 0;
+    for (size_t j = 0; j < n; j++) {
+        keys[j] = (double)w[j];
+        to->order[j] = (uint32_t)j;
+    }
+    sort_key = keys;
+    qsort(to->order, n, sizeof *to->order, by_probability);
+    for (size_t i = 0; i < k; i++)
+        mass += w[to->order[i]];
+    const long double error = 1e-14L * mass, target = top_p * mass;
+    to->least = 0;
+    for (to->most = 0; to->most < k && sum < target + error && top_p < 1.0; to->most++) {
+        to->least += to->most == 0 || sum < target - error;
+        sum += w[to->order[to->most]];
+    }
+    if (top_p == 1.0)
+        to->least = to->most = k;
+    while (to->most > 0 && (w[to->order[to->most - 1]] == 0.0f || keys[to->order[to->most - 1]] < min_p))
+        to->most--;
+    to->least = to->least < to->most ? to->least : to->most;
+}
+
+/* The same draw with every kernel set: the same bits; and what is kept is what sorting keeps. Returns 1 when the
+ * reference leaves no choice. */
+static int check_cut(pgrad_context *const *contexts, const pgrad_sampler_params *params, const float *z, size_t n,
+                     uint64_t stream)
+{
+    static float w[MOST];
+    static reference_cut wanted;
+    pgrad__drawn first = {.token = -1};
+    double first_sums[MOST / 256 + 1];
+    for (int set = 0; set < 4; set++) {
+        if (contexts[set] == NULL)
+            continue;
+        const pgrad__kernels *kernels = pgrad__kernels_of(contexts[set]);
+        const float inverse_tau = (float)(1.0 / params->temperature);
+        pgrad_sampler *sampler = make_sampler(contexts[set], params);
+        pgrad__draw_scratch scratch;
+        pgrad__softmax_row stats;
+        size_t kept = 0;
+        long double left = 0;
+        OK(pgrad__draw_scratch_init(&scratch, contexts[set], (uint32_t)n));
+        const pgrad__draw draw = {.logits = z, .sequence = stream};
+        const pgrad__drawn drawn = pgrad__sampler_draw(sampler, kernels, &scratch, &draw);
+        ck_assert_int_eq(drawn.failure, PGRAD__DRAW_OK);
+        kernels->vec->softmax_row_stats(z, n, inverse_tau, &stats, NULL);
+        for (size_t j = 0; j < n; j++)
+            w[j] = z[j] * inverse_tau - stats.max;
+        kernels->vec->exp(w, n, w);
+        cut_by_sorting(&wanted, w, n, params->top_k, params->top_p, params->min_p);
+        for (size_t i = 0; i < n; i++) {
+            const uint32_t j = wanted.order[i];
+            const float found = scratch.sums[j / 256] > 0.0 ? scratch.weight[j] : 0.0f;
+            ck_assert_msg(found == 0.0f || (found == w[j] && kept == i), "%zu tokens, %g %u %g: %u is kept without %u",
+                          n, params->top_p, params->top_k, params->min_p, j, wanted.order[kept]);
+            kept += found > 0.0f;
+            left += found;
+        }
+        ck_assert_msg(kept >= wanted.least && kept <= wanted.most,
+                      "%zu tokens, top_p %.17g, top_k %u, min_p %g: %zu kept, not %zu to %zu", n, params->top_p,
+                      params->top_k, params->min_p, kept, wanted.least, wanted.most);
+        ck_assert(scratch.sums[drawn.token / 256] > 0.0 && scratch.weight[drawn.token] > 0.0f);
+        const double logprob = (double)logl(w[drawn.token] / left);
+        ck_assert_double_eq_tol((double)drawn.logprob_sampled, logprob, 1e-7 * (1.0 - logprob));
+        if (first.token < 0) {
+            first = drawn;
+            memcpy(first_sums, scratch.sums, (n + 255) / 256 * sizeof *first_sums);
+        }
+        ck_assert_int_eq(drawn.token, first.token);
+        ck_assert(memcmp(&drawn.logprob_sampled, &first.logprob_sampled, sizeof(float)) == 0);
+        ck_assert(memcmp(scratch.sums, first_sums, (n + 255) / 256 * sizeof *first_sums) == 0);
+        pgrad__draw_scratch_free(&scratch);
+        pgrad_sampler_free(sampler);
+    }
+    return wanted.least == wanted.most;
+}
+
+START_TEST(kept_sets_are_those_of_sorting)
+{
+    enum { ROWS = 1000 };
+    static const double ps[] = {1.0, 1.0, 0.9, 0.5, 0.999, 1e-9, 1.0 - 1e-12, 1.0 - 0x1p-53};
+    static const double ms[] = {0.0, 0.0, 0.0, 0.05, 0.9, 1e-30}, taus[] = {1.0, 0.3, 5.0};
+    static const size_t sizes[] = {1, 2, 17, 255, 256, 257, 700, MOST};
+    static float z[MOST];
+    pgrad_context *contexts[4];
+    unsigned decided = 0;
+    for (uint32_t set = 0; set < 4; set++)
+        contexts[set] = test_context(set + 1, 1);
+    for (uint64_t row = 0; row < ROWS; row++) {
+        const uint64_t stream = row * ROW_KINDS + (uint64_t)_i;
+        const size_t n = sizes[pgrad__uniform_below(17, stream, 1, row % 20 == 0 ? 8 : 7)];
+        const uint32_t ks[] = {0, 0, 1, 2, 5, 50, 300, (uint32_t)n - 1, (uint32_t)n, (uint32_t)n + 1, UINT32_MAX};
+        pgrad_sampler_params params = sampler_defaults();
+        params.top_k = ks[pgrad__uniform_below(17, stream, 2, sizeof ks / sizeof *ks)];
+        params.top_p = one_of(ps, sizeof ps / sizeof *ps, stream, 3);
+        params.min_p = one_of(ms, sizeof ms / sizeof *ms, stream, 4);
+        params.temperature = taus[pgrad__uniform_below(17, stream, 5, 3)];
+        if (params.top_k == 0 && params.top_p == 1.0 && params.min_p == 0.0)
+            params.top_p = 0.75;
+        if (params.min_p == 1.0)
+            params.min_p = 0.5;
+        fill_row((row_kind)_i, stream, z, n);
+        decided += (unsigned)check_cut(contexts, &params, z, n, stream);
+    }
+    ck_assert_msg(decided > ROWS * 6 / 10, "%u of %u", decided, ROWS);
+    for (int set = 0; set < 4; set++)
+        pgrad_context_free(contexts[set]);
+}
+END_TEST
+
+/* Sums of equal weights are exact: no token more or less than the words say. */
+START_TEST(equal_weights_are_counted)
+{
+    static const struct {
+        size_t n;
+        uint32_t top_k;
+        double top_p;
+        size_t kept;
+    } cases[] = {{8, 0, 0.5, 4},          {10, 0, 0.3, 3},         {10, 0, 0.31, 4},          {1000, 0, 0.25, 250},
+                 {1000, 400, 0.25, 100},  {1000, 400, 1.0, 400},   {1000, 0, 1e-9, 1},        {1000, 7, 1e-300, 1},
+                 {1000, 0, 0x1.fffffffffffffp-1, 1000}, {4000, 0, 0.75, 3000}, {4000, 4001, 0.75, 3000}};
+    static const float z[MOST];
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        pgrad_sampler_params params = sampler_defaults();
+        params.top_k = cases[c].top_k;
+        params.top_p = cases[c].top_p;
+        pgrad_sampler *sampler = make_sampler(context, &params);
+        pgrad__draw_scratch scratch;
+        OK(pgrad__draw_scratch_init(&scratch, context, (uint32_t)cases[c].n));
+        const pgrad__draw draw = {.logits = z};
+        const pgrad__drawn drawn = pgrad__sampler_draw(sampler, pgrad__kernels_of(context), &scratch, &draw);
+        ck_assert_uint_lt((size_t)drawn.token, cases[c].kept);
+        ck_assert_double_eq_tol((double)drawn.logprob_sampled, -log((double)cases[c].kept), 1e-6);
+        for (size_t j = 0; j < cases[c].n; j++)
+            ck_assert_msg((scratch.sums[j / 256] > 0.0 && scratch.weight[j] > 0.0f) == (j < cases[c].kept),
+                          "case %zu: %zu", c, j);
+        pgrad__draw_scratch_free(&scratch);
+        pgrad_sampler_free(sampler);
+    }
 }
 END_TEST
 
@@ -639,6 +823,8 @@ int main(void)
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_loop_test(tcase, draws_follow_the_probabilities, 0, 4);
     tcase_add_loop_test(tcase, cuts_are_those_of_a_plain_implementation, 0, 7);
+    tcase_add_loop_test(tcase, kept_sets_are_those_of_sorting, 0, ROW_KINDS);
+    tcase_add_test(tcase, equal_weights_are_counted);
     tcase_add_test(tcase, logprob_has_the_bits_of_scoring);
     tcase_add_test(tcase, rules_apply_in_their_order);
     tcase_add_test(tcase, rows_without_a_token_and_barred_ones_are_not_drawn);
