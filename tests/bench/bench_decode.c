@@ -1,6 +1,7 @@
 /* Decoding with 32 and 64 sequences of a GPT-2 124M up to context 256: [decode_b32], [decode_b64], against
  * the packed products of the same step alone; [allocations] of a second rollout; [decode_b32_kv_f16],
- * [decode_b32_kv_bf16] against an f32 cache; and [sampler_share] of the step that 32 draws take. */
+ * [decode_b32_kv_bf16] against an f32 cache; and [sampler_share] of the step that 32 draws take, of
+ * rows as a trained model has them, peaked ones and flat ones. */
 #include "base/alloc.h"
 #include "base/context.h"
 #include "base/pool.h"
@@ -191,8 +192,13 @@ static void draw_task(void *argument, size_t row, uint32_t worker)
         exit(1);
 }
 
-/* Logits of a trained model's spread: a sum of twelve uniform numbers, scaled to a deviation of 2.5. */
-static void fill_logits(float *logits, size_t n)
+/* Logits of a row: sums of twelve uniform numbers, scaled to a deviation, and every 2500th raised. */
+typedef struct spread {
+    double deviation, raised;
+} spread;
+static const spread BROAD = {2.5, 0.0}, FLAT = {0.5, 0.0}, PEAKED = {2.5, 14.0}; /* flat: a model not trained */
+
+static void fill_logits(float *logits, size_t n, spread of)
 {
     uint64_t state = 1;
     for (size_t i = 0; i < n; i++) {
@@ -201,11 +207,11 @@ static void fill_logits(float *logits, size_t n)
             state = state * 6364136223846793005u + 1442695040888963407u;
             sum += (double)(state >> 11) * 0x1p-53;
         }
-        logits[i] = (float)(2.5 * sum);
+        logits[i] = (float)(of.deviation * sum + (i % 2500 == 0 ? of.raised : 0.0));
     }
 }
 
-static void sampler_share(pgrad_context *context, const char *name, uint32_t top_k, double top_p,
+static void sampler_share(pgrad_context *context, const char *name, spread of, uint32_t top_k, double top_p,
                           double step_seconds)
 {
     enum { ROWS = 32 };
@@ -219,7 +225,7 @@ static void sampler_share(pgrad_context *context, const char *name, uint32_t top
     params.top_p = top_p;
     CHECK(pgrad_sampler_create(context, &params, &sampler));
     CHECK(pgrad__alloc(context, (size_t)ROWS * VOCABULARY, sizeof(float), &logits));
-    fill_logits(logits, (size_t)ROWS * VOCABULARY);
+    fill_logits(logits, (size_t)ROWS * VOCABULARY, of);
     for (uint32_t i = 0; i < pgrad__n_workers(context); i++)
         CHECK(pgrad__draw_scratch_init(&scratch[i], context, VOCABULARY));
     draw_job job = {sampler, pgrad__kernels_of(context), scratch, logits};
@@ -246,9 +252,12 @@ int main(void)
     (void)decode(model, &p, "decode_b32_no_shared_prompt", 32, 32, 1);
     (void)decode(model, &p, "decode_b64", 64, 8, 0);
     free_products(&p);
-    sampler_share(context, "sampler_share", 0, 1.0, 32 / rate);
-    sampler_share(context, "sampler_share_top_k", 50, 1.0, 32 / rate);
-    sampler_share(context, "sampler_share_top_p", 0, 0.9, 32 / rate);
+    sampler_share(context, "sampler_share", BROAD, 0, 1.0, 32 / rate);
+    sampler_share(context, "sampler_share_top_k", BROAD, 50, 1.0, 32 / rate);
+    sampler_share(context, "sampler_share_top_p", BROAD, 0, 0.9, 32 / rate);
+    sampler_share(context, "sampler_share_peaked_top_p", PEAKED, 0, 0.9, 32 / rate);
+    sampler_share(context, "sampler_share_flat_top_k", FLAT, 50, 1.0, 32 / rate);
+    sampler_share(context, "sampler_share_flat_top_p", FLAT, 0, 0.9, 32 / rate);
     pgrad_model_free(model);
     pgrad_context_free(context);
     return 0;
