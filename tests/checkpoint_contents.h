@@ -9,8 +9,9 @@
 #include "base/real.h"
 #include "io/checkpoint_file.h"
 #include "io/little_endian.h"
+#include "kernel/kernel.h"
 
-enum { MOST_PARTS = 8 };
+enum { MOST_PARTS = 12 };
 
 typedef struct contents {
     uint32_t n;
@@ -52,6 +53,19 @@ static inline void write_contents(pgrad_context *context, const char *path, cons
     pgrad__checkpoint_writer_close(&to);
 }
 
+/* One more part, of any kind. */
+static inline void add_part(contents *c, uint32_t kind, const char *name, const void *bytes, size_t size)
+{
+    ck_assert_uint_lt(c->n, MOST_PARTS);
+    pgrad__checkpoint_part *part = &c->parts[c->n];
+    *part = (pgrad__checkpoint_part){.kind = kind};
+    ck_assert_uint_lt(strlen(name), sizeof part->name);
+    memcpy(part->name, name, strlen(name));
+    c->sizes[c->n] = size;
+    c->bytes[c->n] = malloc(size);
+    memcpy(c->bytes[c->n++], bytes, size);
+}
+
 static inline void free_contents(contents *c)
 {
     while (c->n > 0)
@@ -75,6 +89,25 @@ static inline unsigned char *number_at(const contents *c, uint32_t part, uint32_
     *name = at;
     *length = 0;
     return NULL;
+}
+
+/* The values of array `index` of a part, none in q8_0, and their bytes; NULL behind the last. */
+static inline unsigned char *array_at(const contents *c, uint32_t part, uint32_t index, size_t *size)
+{
+    static const size_t WIDTHS[] = {[PGRAD__CANONICAL_F32] = 4, [PGRAD__CANONICAL_BF16] = 2, [PGRAD__CANONICAL_BYTE] = 1};
+    const uint32_t n = pgrad__get_u32(c->bytes[part] + 4);
+    const unsigned char *head;
+    size_t length, before = 0;
+    uint32_t i = 0;
+    while (number_at(c, part, i, &head, &length) != NULL)
+        i++;
+    for (i = 0; i < n; i++) {
+        head += 2 + pgrad__get_u16(head) + 1 + 8 + 8;
+        const size_t bytes = WIDTHS[head[-17]] * (size_t)(pgrad__get_u64(head - 16) * pgrad__get_u64(head - 8));
+        before += i < index ? bytes : 0;
+        *size = i == index ? bytes : *size;
+    }
+    return index < n ? c->bytes[part] + (head - c->bytes[part]) + before : NULL;
 }
 
 static inline uint32_t part_named(const contents *c, const char *name)

@@ -83,7 +83,8 @@ PGRAD_API pgrad_status pgrad_checkpoint_add_text(pgrad_checkpoint *checkpoint, c
 /* Writes all parts. The file is built beside the old one and put in its place when it is complete and
  * durable: after a crash at any moment there is the old file or the new one, never half. Reports
  * progress as "save" where it does not write in the background; there, a failure is reported by the
- * next add, write or wait, and a write begins by waiting for the one before. Where a limit of memory forbids
+ * next add, write or wait, and a write begins by waiting for the one before. A relative path is what it
+ * is at the call, wherever the process goes while the file is written. Where a limit of memory forbids
  * the copy, it writes before it returns.
  * Errors: E_INVALID; E_STATE (opened); E_IO, E_NUMERIC (a value is not finite), E_NOMEM, E_LIMIT,
  * E_BUSY, E_CANCELLED, E_CALLBACK: the old file is untouched, unless E_IO says that only the parent

@@ -25,7 +25,8 @@ enum {
     /* -1 .. -19: the caller's mistake */
     PGRAD_E_INVALID = -1, /* an argument or option is out of range */
     PGRAD_E_STATE = -2,   /* the call is not possible now: an earlier one is missing, or a fork */
-    PGRAD_E_BUSY = -3,    /* another thread is using the handle in a way that excludes this call */
+    PGRAD_E_BUSY = -3,    /* another thread's use of the handle, or another run's of the files, excludes this
+                             call */
     PGRAD_E_BUFFER = -4,  /* the caller's buffer is too small; the size needed was written */
     /* -20 .. -39: the data */
     PGRAD_E_FORMAT = -20,      /* a file is malformed, truncated or contradicts itself */

@@ -160,12 +160,18 @@ typedef struct pgrad_train_report {
  * What the metrics file has beyond the checkpoint is cut off. A damaged file is told in the log, and
  * the one before it is taken; when there is none that is good, the run fails and says why for each.
  * A reference model is the host's: it must be the same, too. learning_rate may change where the optimizer
- * is made here; max_seconds counts anew. Where checkpoints go to, another run must not.
+ * is made here; max_seconds counts anew.
+ *
+ * checkpoint_path and metrics_path are the run's own: another one of any process at either of them is
+ * E_BUSY until this one has ended, in whichever way; the file checkpoint_path.lock, which goes with the
+ * run, stands for the first. Relative paths are what they are at the call, wherever the process goes
+ * during the run.
  *
  * out (may be NULL) is filled in any case.
  * Errors: E_INVALID and E_LIMIT, naming the prompt or field (a sampler of temperature 0 and groups of one
  * under a group estimator learn nothing); E_MISMATCH (an objective or optimizer of another model,
- * another context; a checkpoint of another run, by the field that differs); and those of the calls it
+ * another context; a checkpoint of another run, by the field that differs); E_BUSY (another run is at
+ * work on the same files); and those of the calls it
  * wraps. */
 PGRAD_API pgrad_status pgrad_train(pgrad_model *model, pgrad_tokenizer *tokenizer,
                                    pgrad_reward *reward, const pgrad_prompts *prompts,

@@ -2,7 +2,10 @@
  *
  * Handles are opaque. A function that creates one has `create` or `load` in its name and gives it
  * through a last `**out` argument, left alone on failure; `pgrad_X_free` drops it. A child holds a
- * reference on its parents, so handles may be freed in any order; NULL is allowed.
+ * reference on its parents, so handles may be freed in any order, and a parent also while another
+ * thread is in a call with the child: who lets go last gives the memory back. A handle that is given to
+ * a call must be there until the call has ended, unless its header says that it is held. NULL is
+ * allowed.
  *
  * Text is UTF-8, given as pointer and length. Scalars are `double`, arrays `float`, counts `size_t`
  * or `uint32_t`, flags `uint32_t`.

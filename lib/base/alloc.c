@@ -41,6 +41,23 @@ static void raise_peak(pgrad_context *context, uint_fast64_t held)
     }
 }
 
+pgrad_status pgrad__alloc_block(const pgrad_allocator *allocator, size_t size, void **out)
+{
+    void *block = allocator->alloc(allocator->user, size, ALIGNMENT);
+    if (block == NULL)
+        return pgrad__fail(PGRAD_E_NOMEM, "memory: the allocator refused %zu bytes", size);
+    const unsigned beyond = (unsigned)((uintptr_t)block % ALIGNMENT);
+    if (beyond != 0) {
+        allocator->free(allocator->user, block, size);
+        return pgrad__fail(PGRAD_E_INVALID,
+                           "memory: expected a block of the allocator's aligned to %d bytes, found "
+                           "one %u bytes beyond that",
+                           ALIGNMENT, beyond);
+    }
+    *out = block;
+    return PGRAD_OK;
+}
+
 static pgrad_status allocate(pgrad_context *context, size_t count, size_t size, void **out)
 {
     size_t total;
@@ -51,13 +68,15 @@ static pgrad_status allocate(pgrad_context *context, size_t count, size_t size, 
                            "memory: %zu times %zu bytes are more than can be addressed", count,
                            size);
     PGRAD__TRY(account(context, total, &held));
-    block_header *header = context->allocator.alloc(context->allocator.user, total, ALIGNMENT);
-    if (header == NULL) {
+    void *block;
+    const pgrad_status status = pgrad__alloc_block(&context->allocator, total, &block);
+    if (status != PGRAD_OK) {
         atomic_fetch_sub(&context->memory_now, total);
-        return pgrad__fail(PGRAD_E_NOMEM, "memory: the allocator refused %zu bytes", total);
+        return status;
     }
     raise_peak(context, held); /* not before: a block that was refused was never held */
     atomic_fetch_add(&context->n_allocations, 1);
+    block_header *header = block;
     header->total = total;
     *out = header + 1;
     return PGRAD_OK;

@@ -3,12 +3,17 @@
 #ifndef PGRAD_BASE_ALLOC_H
 #define PGRAD_BASE_ALLOC_H
 
-#include <policygrad/types.h>
+#include <policygrad/context.h>
 
 #define PGRAD__BLOCK_HEADER 64 /* bytes in front of every block */
 
+/* A block of the host's, size a multiple of PGRAD__BLOCK_HEADER: neither counted nor with a header.
+ * E_NOMEM; E_INVALID, and the block is given back, where it is not aligned. */
+pgrad_status pgrad__alloc_block(const pgrad_allocator *allocator, size_t size, void **out);
+
 /* Allocates count * size bytes, checked; *out (a pointer to any object pointer) is set on success.
- * A count or size of 0 gives a valid block. E_NOMEM, E_LIMIT (told with needed and allowed). */
+ * A count or size of 0 gives a valid block. E_LIMIT (told with needed and allowed), and
+ * those of pgrad__alloc_block. */
 pgrad_status pgrad__alloc(pgrad_context *context, size_t count, size_t size, void *out);
 
 /* The same, zeroed. */

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/fail.h"
 #include "base/os.h"
 #include "base/params_check.h"
@@ -41,11 +42,9 @@ pgrad_status pgrad__context_create(const pgrad_context_params *params, uint32_t 
     if (allocator.alloc == NULL || allocator.free == NULL)
         return pgrad__fail(PGRAD_E_INVALID, "context.allocator: alloc and free must both be given");
 
-    pgrad_context *context = allocator.alloc(allocator.user, CONTEXT_BYTES, ALIGNMENT);
-    if (context == NULL)
-        return pgrad__fail(PGRAD_E_NOMEM, "context_create: the allocator refused %d bytes",
-                           CONTEXT_BYTES);
-    memset(context, 0, CONTEXT_BYTES);
+    void *block;
+    PGRAD__TRY(pgrad__alloc_block(&allocator, CONTEXT_BYTES, &block));
+    pgrad_context *context = memset(block, 0, CONTEXT_BYTES);
     atomic_init(&context->references, 1);
     context->process = pgrad__os_process();
     context->allocator = allocator;

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -72,18 +71,6 @@ static pgrad_status sync_parent(pgrad_context *context, const char *path)
     return status;
 }
 
-/* Where the new one must go: behind symbolic links, so that a link stays one. A path that does not
- * exist is its own target. */
-static pgrad_status find_target(pgrad_context *context, const char *path, char **out)
-{
-    char resolved[PATH_MAX];
-    if (realpath(path, resolved) != NULL)
-        path = resolved;
-    else if (errno != ENOENT)
-        return pgrad__fail_system(path, "find");
-    return pgrad__copy_text(context, path, strlen(path), out);
-}
-
 /* ---- one file ---- */
 
 /* A lock says that the file's writer lives. It goes with the process, however that ends. */
@@ -130,7 +117,7 @@ pgrad_status pgrad__writer_open(pgrad_context *context, const char *path, pgrad_
         return pgrad__fail(PGRAD_E_IO,
                            "%s: expected a regular file or nothing to write over, found %s",
                            pgrad__path_text(text, path), pgrad__path_kind_name(kind));
-    PGRAD__GO(find_target(context, path, &made.path));
+    PGRAD__GO(pgrad__path_target(context, path, &made.path));
     PGRAD__GO(find_parent(context, made.path, &made.parent));
     PGRAD__GO(pgrad__alloc(context, BUFFER_SIZE, 1, &made.buffer));
     PGRAD__GO(create_temporary(&made));
@@ -322,7 +309,7 @@ void pgrad__writer_clean(pgrad_context *context, const char *path)
 {
     char *target, *parent;
     struct dirent *entry;
-    if (find_target(context, path, &target) != PGRAD_OK)
+    if (pgrad__path_target(context, path, &target) != PGRAD_OK)
         return;
     if (find_parent(context, target, &parent) == PGRAD_OK) {
         const char *slash = strrchr(target, '/');
@@ -460,7 +447,7 @@ pgrad_status pgrad__folder_open(pgrad_context *context, const char *path, pgrad_
     if (kind == PGRAD__PATH_FILE || kind == PGRAD__PATH_OTHER)
         return pgrad__fail(PGRAD_E_IO, "%s: expected a folder or nothing, found %s",
                            pgrad__path_text(text, path), pgrad__path_kind_name(kind));
-    PGRAD__GO(find_target(context, path, &made.path));
+    PGRAD__GO(pgrad__path_target(context, path, &made.path));
     PGRAD__GO(create_folder(&made));
     *folder = made;
     return PGRAD_OK;

@@ -11,7 +11,7 @@ typedef struct pgrad__writer {
     int descriptor; /* -1: closed */
     int lock;       /* of the temporary until it is in place, where it still has one; -1: none */
     uint64_t size;  /* bytes written so far */
-    char *path;     /* the final path, links resolved */
+    char *path;     /* the final path: pgrad__path_target */
     char *parent;   /* the folder it stands in */
     char *temporary;
     unsigned char *buffer; /* collects small writes */

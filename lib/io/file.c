@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -133,6 +135,20 @@ pgrad_status pgrad__path_join(pgrad_context *context, const char *folder, const 
     memcpy(joined + before + slash, name, after + 1);
     *out = joined;
     return PGRAD_OK;
+}
+
+pgrad_status pgrad__path_target(pgrad_context *context, const char *path, char **out)
+{
+    char found[PATH_MAX];
+    if (realpath(path, found) != NULL)
+        return pgrad__copy_text(context, found, strlen(found), out);
+    if (errno != ENOENT)
+        return pgrad__fail_system(path, "find");
+    if (path[0] == '/' || path[0] == '\0')
+        return pgrad__copy_text(context, path, strlen(path), out);
+    if (getcwd(found, sizeof found) == NULL)
+        return pgrad__fail_system(path, "find the current folder for");
+    return pgrad__path_join(context, found, path, out);
 }
 
 int pgrad__path_is_plain(const char *name, size_t length)

@@ -32,6 +32,11 @@ const char *pgrad__path_kind_name(int kind); /* "a folder" */
 pgrad_status pgrad__path_join(pgrad_context *context, const char *folder, const char *name,
                               char **out);
 
+/* Where what is written to a path goes: absolute, so that it stays the same when the process
+ * changes its folder, and behind symbolic links, so that a link stays one. A path that does not
+ * exist is its own target. Free with pgrad__free. */
+pgrad_status pgrad__path_target(pgrad_context *context, const char *path, char **out);
+
 /* 1 when name is a plain file name: 1 to 255 bytes, no slash of either kind, no control bytes, not
  * "." and without "..". */
 int pgrad__path_is_plain(const char *name, size_t length);

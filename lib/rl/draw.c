@@ -172,20 +172,18 @@ static uint32_t find_in_block(const pgrad__kernels *kernels, const distribution 
     return first + found;
 }
 
+/* The total is the sum of the blocks in this order, and r at most 1 - 2^-53, so that r total is
+ * below it: the walk ends at a block with a weight. */
 static uint32_t inverse_cdf(const pgrad__kernels *kernels, const distribution *d, double r)
 {
     const double target = r * d->total;
     double below = 0.0;
-    uint32_t last = 0;
-    for (uint32_t first = 0; first < d->n; first += BLOCK) {
-        const double block = d->sums[first / BLOCK];
-        if (below + block > target)
-            return find_in_block(kernels, d, first, (target - below) / block);
-        if (block > 0.0)
-            last = first;
-        below += block;
+    uint32_t first = 0;
+    while (first + BLOCK < d->n && !(below + d->sums[first / BLOCK] > target)) {
+        below += d->sums[first / BLOCK];
+        first += BLOCK;
     }
-    return find_in_block(kernels, d, last, 1.0); /* r total was rounded up to the total */
+    return find_in_block(kernels, d, first, (target - below) / d->sums[first / BLOCK]);
 }
 
 static int is_cut(const pgrad_sampler_params *params)

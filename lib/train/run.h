@@ -8,6 +8,7 @@
 #include <policygrad/rollout.h>
 #include <policygrad/trainer.h>
 
+#include "io/file_lock.h"
 #include "train/evaluate.h"
 #include "train/predict.h"
 #include "train/prompts.h"
@@ -31,7 +32,9 @@ typedef struct pgrad__run {
     pgrad__evaluation evaluation;
     uint64_t evaluations, evaluated_steps; /* how often, and at how many steps the last time */
     double evaluated, evaluation_seconds;  /* what it gave, and took */
-    int metrics;                           /* descriptor, -1: none */
+    char *paths[3];                        /* those of params, as they were meant when it began */
+    pgrad__lock_file lock;                 /* of the checkpoint's path */
+    int metrics;                           /* descriptor, -1: none; locked */
     char *line;
     size_t line_capacity;
     double *window; /* rewards of the last target_window steps */

@@ -15,6 +15,7 @@
 #include "base/params_check.h"
 #include "io/append.h"
 #include "io/atomic_file.h"
+#include "io/file.h"
 #include "rl/advantage.h"
 #include "rl/estimate.h"
 #include "rl/objective.h"
@@ -221,6 +222,20 @@ static pgrad_status take_memory(pgrad__run *r)
                          &r->window);
 }
 
+/* A relative path is what it was when the run was called for, whatever folder the host goes to. */
+static pgrad_status settle_paths(pgrad__run *r)
+{
+    const char **const given[] = {&r->params.checkpoint_path, &r->params.metrics_path,
+                                  &r->params.save_path};
+    for (size_t i = 0; i < sizeof given / sizeof given[0]; i++) {
+        if (*given[i] == NULL)
+            continue;
+        PGRAD__TRY(pgrad__path_target(r->model->context, *given[i], &r->paths[i]));
+        *given[i] = r->paths[i];
+    }
+    return PGRAD_OK;
+}
+
 /* What would fail at the end of a run fails at its beginning. */
 static pgrad_status try_save_path(pgrad_context *context, const char *path)
 {
@@ -242,6 +257,23 @@ static pgrad_status try_checkpoint_path(pgrad_context *context, const char *path
     return PGRAD_OK;
 }
 
+/* From here on no other run writes where this one does. */
+static pgrad_status open_files(pgrad__run *r)
+{
+    const pgrad_train_params *params = &r->params;
+    pgrad_context *context = r->model->context;
+    if (params->save_path != NULL)
+        PGRAD__TRY(try_save_path(context, params->save_path));
+    if (params->checkpoint_path != NULL) {
+        PGRAD__TRY(try_checkpoint_path(context, params->checkpoint_path));
+        PGRAD__TRY(pgrad__lock_file_take(context, params->checkpoint_path, &r->lock));
+    }
+    if (params->metrics_path == NULL)
+        return PGRAD_OK;
+    PGRAD__TRY(pgrad__append_open(params->metrics_path, &r->metrics));
+    return pgrad__file_lock(context, r->metrics, params->metrics_path);
+}
+
 static pgrad_status make_run(pgrad__run *r, const pgrad_prompts *prompts)
 {
     PGRAD__TRY(make_prompts(r, prompts));
@@ -249,14 +281,10 @@ static pgrad_status make_run(pgrad__run *r, const pgrad_prompts *prompts)
     PGRAD__TRY(check_run(r));
     warn(r);
     fill_params(r);
+    PGRAD__TRY(settle_paths(r));
     PGRAD__TRY(plan_memory(r));
     PGRAD__TRY(take_memory(r));
-    if (r->params.save_path != NULL)
-        PGRAD__TRY(try_save_path(r->model->context, r->params.save_path));
-    if (r->params.checkpoint_path != NULL)
-        PGRAD__TRY(try_checkpoint_path(r->model->context, r->params.checkpoint_path));
-    if (r->params.metrics_path != NULL)
-        PGRAD__TRY(pgrad__append_open(r->params.metrics_path, &r->metrics));
+    PGRAD__TRY(open_files(r));
     return pgrad__run_checkpoint_init(r);
 }
 
@@ -264,6 +292,8 @@ static void free_run(pgrad__run *r)
 {
     pgrad_context *context = r->model->context;
     pgrad_checkpoint_free(r->checkpoint);
+    pgrad__lock_file_drop(&r->lock);
+    pgrad__file_unlock(context, r->metrics);
     pgrad__append_close(r->metrics);
     if (r->has_evaluation)
         pgrad__evaluation_free(&r->evaluation);
@@ -275,6 +305,8 @@ static void free_run(pgrad__run *r)
     pgrad_sampler_free(r->own_sampler);
     pgrad_rollout_free(r->rollout);
     pgrad__prompt_set_free(&r->prompts);
+    for (size_t i = 0; i < sizeof r->paths / sizeof r->paths[0]; i++)
+        pgrad__free(context, r->paths[i]);
     pgrad__free(context, r->line);
     pgrad__free(context, r->window);
 }
@@ -439,15 +471,17 @@ static pgrad_status evaluate(pgrad__run *r, double *mean)
     return PGRAD_OK;
 }
 
-/* Whether the host, or the reward it waits for, ends the run behind this step. */
+/* Whether the host, or the reward it waits for, ends the run behind this step. The reward counts
+ * either way: the run may be taken up. */
 static int ends_run(pgrad__run *r, const pgrad_step_report *report)
 {
+    const int reached = target_reached(r, report->reward);
     const int32_t answer =
         r->params.report == NULL ? 1 : r->params.report(r->params.report_user, report, r->rollout);
     (void)pgrad__os_float_begin(); /* the host may have left another rounding mode */
     if (answer <= 0)
         r->report.stopped = PGRAD_STOPPED_HOST;
-    else if (target_reached(r, report->reward))
+    else if (reached)
         r->report.stopped = PGRAD_STOPPED_TARGET;
     else
         return 0;

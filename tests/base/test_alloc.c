@@ -6,8 +6,10 @@
 
 /* An allocator that counts, checks what it is told, and fails on demand. */
 typedef struct counting {
-    size_t n_blocks, n_bytes, n_calls, fail_at;
+    size_t n_blocks, n_bytes, n_calls, fail_at, askew_at;
 } counting;
+
+enum { ASKEW = 32 }; /* bytes beyond where an aligned block would be */
 
 static void *counting_alloc(void *user, size_t size, size_t alignment)
 {
@@ -19,7 +21,10 @@ static void *counting_alloc(void *user, size_t size, size_t alignment)
     ck_assert_uint_eq(size % alignment, 0); /* as aligned_alloc wants it */
     c->n_blocks++;
     c->n_bytes += size;
-    return aligned_alloc(alignment, size);
+    if (c->n_calls != c->askew_at)
+        return aligned_alloc(alignment, size);
+    unsigned char *block = aligned_alloc(alignment, size + alignment);
+    return block == NULL ? NULL : block + ASKEW;
 }
 
 static void counting_free(void *user, void *pointer, size_t size)
@@ -28,7 +33,7 @@ static void counting_free(void *user, void *pointer, size_t size)
     ck_assert_ptr_nonnull(pointer);
     c->n_blocks--;
     c->n_bytes -= size;
-    free(pointer);
+    free((unsigned char *)pointer - (uintptr_t)pointer % 64);
 }
 
 static pgrad_status create(counting *c, uint64_t limit, pgrad_context **out)
@@ -100,6 +105,38 @@ START_TEST(al02_sizes_that_overflow)
     ck_assert_ptr_eq(block, &c);
     ck_assert_uint_eq(c.n_calls, calls); /* the host was not asked */
     pgrad_context_free(context);
+}
+END_TEST
+
+/* A block that is not aligned is told and given back: each of a context's in turn, and a later one. */
+START_TEST(al02_blocks_askew)
+{
+    pgrad_context *context = NULL;
+    char *block = NULL;
+    counting c = {0};
+    OK(create(&c, 0, &context));
+    const size_t n_calls = c.n_calls;
+    const uint64_t before = context->memory_now, peak = context->memory_peak, n = context->n_allocations;
+    c.askew_at = n_calls + 1;
+    FAILS(PGRAD_E_INVALID, "aligned to 64 bytes, found one 32 bytes beyond", pgrad__alloc(context, 1 << 20, 1, &block));
+    ck_assert_ptr_null(block);
+    ck_assert_uint_eq(c.n_calls, n_calls + 1);
+    ck_assert_uint_eq(context->memory_now, before);
+    ck_assert_uint_eq(context->memory_peak, peak);
+    ck_assert_uint_eq(context->n_allocations, n);
+    OK(pgrad__alloc(context, 1 << 20, 1, &block)); /* the next one is good */
+    pgrad__free(context, block);
+    pgrad_context_free(context);
+    ck_assert_uint_eq(c.n_bytes, 0);
+    ck_assert_uint_ge(n_calls, 3);
+    for (size_t at = 1; at <= n_calls; at++) {
+        counting each = {.askew_at = at};
+        context = NULL;
+        FAILS(PGRAD_E_INVALID, "aligned to 64 bytes", create(&each, 0, &context));
+        ck_assert_ptr_null(context);
+        ck_assert_uint_eq(each.n_blocks, 0);
+        ck_assert_uint_eq(each.n_bytes, 0);
+    }
 }
 END_TEST
 
@@ -229,6 +266,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, all_memory_is_the_hosts);
     tcase_add_test(tests, empty_blocks_are_blocks);
     tcase_add_test(tests, al02_sizes_that_overflow);
+    tcase_add_test(tests, al02_blocks_askew);
     tcase_add_test(tests, al03_limit);
     tcase_add_test(tests, a_refused_block_is_no_peak);
     tcase_add_test(tests, realloc_keeps_contents);

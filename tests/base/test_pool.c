@@ -1,5 +1,7 @@
 #include "base_test.h"
 
+#include <dirent.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -185,9 +187,33 @@ START_TEST(th06_fork)
 }
 END_TEST
 
-START_TEST(al05_contexts_come_and_go)
+/* What a process holds. */
+typedef struct held {
+    long threads, descriptors, bytes;
+} held;
+
+static long count_entries(const char *path)
 {
-    for (uint32_t i = 0; i < 300; i++) {
+    long n = -2;
+    DIR *folder = opendir(path);
+    ck_assert_ptr_nonnull(folder);
+    while (readdir(folder) != NULL)
+        n++;
+    closedir(folder);
+    return n;
+}
+
+/* A thread that was joined leaves the list a moment later. */
+static held measure(long threads)
+{
+    for (int patience = 2000; count_entries("/proc/self/task") > threads && patience > 0; patience--)
+        usleep(1000);
+    return (held){count_entries("/proc/self/task"), count_entries("/proc/self/fd"), (long)mallinfo2().uordblks};
+}
+
+static void come_and_go(uint32_t rounds)
+{
+    for (uint32_t i = 0; i < rounds; i++) {
         pgrad_context *context = make_context(1 + i % 4, 0);
         if (i % 3 == 0) {
             static counts c;
@@ -195,6 +221,21 @@ START_TEST(al05_contexts_come_and_go)
         }
         pgrad_context_free(context);
     }
+}
+
+/* The first ones may leave what every later one uses again; then nothing is left, not a block a round. */
+START_TEST(al05_contexts_come_and_go)
+{
+    enum { SMALLEST_BLOCK = 32 };
+    const uint32_t rounds = getenv("PGRAD_TEST_LONG") != NULL ? 10000 : 300;
+    const long threads = count_entries("/proc/self/task");
+    come_and_go(20);
+    const held before = measure(threads);
+    come_and_go(rounds);
+    const held after = measure(threads);
+    ck_assert_int_eq(after.threads, threads);
+    ck_assert_int_eq(after.descriptors, before.descriptors);
+    ck_assert_int_lt(after.bytes - before.bytes, SMALLEST_BLOCK * (long)rounds);
 }
 END_TEST
 

@@ -268,6 +268,176 @@ START_TEST(th01_a_model_that_changes_tells_its_version)
 }
 END_TEST
 
+/* ---- handles that go while another thread works ---- */
+
+/* What is alive of the host's allocator, from any thread. */
+static atomic_long alive;
+
+static void *count_alloc(void *user, size_t size, size_t alignment)
+{
+    (void)user;
+    atomic_fetch_add(&alive, 1);
+    return aligned_alloc(alignment, size);
+}
+
+static void count_free(void *user, void *pointer, size_t size)
+{
+    (void)user, (void)size;
+    atomic_fetch_sub(&alive, 1);
+    free(pointer);
+}
+
+static const pgrad_allocator COUNTED = {NULL, count_alloc, count_free};
+
+/* A thread's work, and what it is made with. */
+typedef struct work {
+    pgrad_context *context;
+    pgrad_model *model;
+    pgrad_tokenizer *tokenizer;
+    pgrad_reward *reward;
+    pgrad_sampler *sampler;
+    pgrad_rollout *rollout;
+    atomic_int done; /* pieces of it */
+    pgrad_status status;
+    uint64_t digest;
+} work;
+
+enum { PIECES = 8 };
+
+static void begin_work(work *w)
+{
+    pgrad_context_params context;
+    pgrad_rollout_params rollout;
+    memset(w, 0, sizeof *w);
+    pgrad_context_params_init(&context, sizeof context);
+    context.n_threads = 3;
+    context.allocator = &COUNTED;
+    OK(pgrad_context_create(&context, &w->context));
+    OK(pgrad_model_load(w->context, in_stage(&s, "model"), NULL, &w->model));
+    OK(pgrad_tokenizer_load(w->context, in_stage(&s, "model"), &w->tokenizer));
+    OK(pgrad_reward_builtin(w->context, "length", "{\"target\":3}", &w->reward));
+    w->sampler = make_sampler(w->context, NULL);
+    pgrad_rollout_params_init(&rollout, sizeof rollout);
+    rollout.group_size = STAGE_GROUP;
+    rollout.max_prompts = 1;
+    rollout.max_prompt_tokens = 4;
+    rollout.max_new_tokens = STAGE_NEW;
+    OK(pgrad_rollout_create(w->model, w->tokenizer, &rollout, &w->rollout));
+}
+
+static void add_to_digest(work *w, const pgrad_rollout *rollout)
+{
+    for (uint32_t i = 0; i < pgrad_rollout_count(rollout); i++) {
+        size_t n, length;
+        const pgrad_token *ids = pgrad_rollout_tokens(rollout, i, &n);
+        w->digest = fnv(w->digest, ids, n * sizeof *ids);
+        const char *text = pgrad_rollout_text(rollout, i, &length);
+        w->digest = fnv(w->digest, text, length);
+    }
+}
+
+/* Has the rollout and the sampler, and lets them go at the end. */
+static void *sample_pieces(void *argument)
+{
+    static const pgrad_token PROMPT[] = {'a', 'b'};
+    work *w = argument;
+    for (int i = 0; i < PIECES && w->status == PGRAD_OK; i++) {
+        pgrad_rollout_clear(w->rollout);
+        w->status = pgrad_rollout_add_prompt(w->rollout, PROMPT, 2, NULL, NULL);
+        atomic_fetch_add(&w->done, 1);
+        if (w->status == PGRAD_OK)
+            w->status = pgrad_rollout_generate(w->rollout, w->sampler, NULL);
+        add_to_digest(w, w->rollout);
+    }
+    atomic_store(&w->done, PIECES + 1);
+    pgrad_rollout_free(w->rollout);
+    pgrad_sampler_free(w->sampler);
+    return NULL;
+}
+
+static int32_t count_steps(void *user, const pgrad_step_report *report, const pgrad_rollout *rollout)
+{
+    work *w = user;
+    (void)report;
+    add_to_digest(w, rollout);
+    atomic_fetch_add(&w->done, 1);
+    return 1;
+}
+
+/* Has nothing: a run holds what it was given. */
+static void *train_pieces(void *argument)
+{
+    static const char *const TEXTS[] = {"ab", "c"};
+    work *w = argument;
+    pgrad_prompts prompts;
+    pgrad_train_params params;
+    pgrad_prompts_init(&prompts, sizeof prompts);
+    prompts.n = 2;
+    prompts.texts = TEXTS;
+    pgrad_train_params_init(&params, sizeof params);
+    params.steps = PIECES;
+    params.prompts_per_step = 1;
+    params.group_size = STAGE_GROUP;
+    params.max_new_tokens = STAGE_NEW;
+    params.learning_rate = 1e-2;
+    params.sampler = w->sampler;
+    params.report = count_steps;
+    params.report_user = w;
+    w->status = pgrad_train(w->model, w->tokenizer, w->reward, &prompts, &params, NULL);
+    atomic_store(&w->done, PIECES + 1);
+    return NULL;
+}
+
+/* Number `index` of the handles goes; those that a thread works with itself stay. */
+static void let_go(work *w, int index, int is_run)
+{
+    switch (index) {
+    case 0:
+        pgrad_context_free(w->context);
+        break;
+    case 1:
+        pgrad_model_free(w->model);
+        break;
+    case 2:
+        pgrad_tokenizer_free(w->tokenizer);
+        break;
+    default:
+        pgrad_reward_free(w->reward);
+        if (is_run) {
+            pgrad_sampler_free(w->sampler);
+            pgrad_rollout_free(w->rollout);
+        }
+    }
+}
+
+/* TH07: the parents of what a thread works with, or all that it gave to a run, go while it works: at any moment of it, in
+ * any order. It ends as it would have, and nothing is left. */
+START_TEST(th07_freed_while_another_works)
+{
+    enum { HANDLES = 4 };
+    void *(*const works)(void *) = _i == 0 ? sample_pieces : train_pieces;
+    uint64_t expected = 0;
+    for (int trial = 0; trial <= 2 * PIECES; trial++) { /* the first one is not disturbed */
+        static work w;
+        pthread_t thread;
+        const int first = trial % HANDLES, step = trial % 2 ? 1 : HANDLES - 1;
+        begin_work(&w);
+        ck_assert_int_eq(pthread_create(&thread, NULL, works, &w), 0);
+        while (atomic_load(&w.done) < (trial == 0 ? PIECES + 1 : 1 + (trial - 1) % PIECES))
+            sched_yield();
+        for (int k = 0; k < HANDLES; k++) {
+            let_go(&w, (first + k * step) % HANDLES, _i);
+            usleep((useconds_t)(trial * 37 % 5) * 40);
+        }
+        pthread_join(thread, NULL);
+        ck_assert_int_eq(w.status, PGRAD_OK);
+        expected = trial == 0 ? w.digest : expected;
+        ck_assert_uint_eq(w.digest, expected);
+        ck_assert_int_eq(atomic_load(&alive), 0);
+    }
+}
+END_TEST
+
 /* 64 KiB of stack are enough for each of the calls. */
 START_TEST(al04_small_stack)
 {
@@ -394,6 +564,7 @@ int main(void)
     tcase_add_test(tests, th01_two_contexts);
     tcase_add_test(tests, th01_a_model_for_all);
     tcase_add_test(tests, th01_a_model_that_changes_tells_its_version);
+    tcase_add_loop_test(tests, th07_freed_while_another_works, 0, 2);
     tcase_add_test(tests, al04_small_stack);
     tcase_add_test(tests, th08_traps_and_rounding);
 #ifndef PGRAD_SANITIZED

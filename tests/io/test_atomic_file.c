@@ -245,6 +245,36 @@ START_TEST(ck16_paths)
 }
 END_TEST
 
+/* CK16: a relative path is what it was when writing began: of a file and a folder, that are there and that are not. */
+START_TEST(ck16_the_process_goes_elsewhere)
+{
+    char before[4096];
+    pgrad__writer writer = {.descriptor = -1};
+    pgrad__folder folder = {0};
+    ck_assert_ptr_nonnull(getcwd(before, sizeof before));
+    ck_assert_int_eq(mkdir(in_folder("here"), 0777), 0);
+    ck_assert_int_eq(mkdir(in_folder("there"), 0777), 0);
+    for (int round = 0; round < 2; round++) {
+        const char *text = round == 0 ? "first" : "second";
+        ck_assert_int_eq(chdir(in_folder("here")), 0);
+        OK(pgrad__writer_open(context, "f", &writer));
+        OK(pgrad__folder_open(context, "m/", &folder));
+        ck_assert_int_eq(chdir(in_folder("there")), 0);
+        OK(pgrad__writer_write(&writer, text, strlen(text)));
+        OK(pgrad__folder_put(&folder, "config", text, strlen(text)));
+        OK(pgrad__writer_commit(&writer));
+        OK(pgrad__folder_commit(&folder));
+        file_is(in_folder("here/f"), text);
+        file_is(in_folder("here/m/config"), text);
+    }
+    ck_assert_int_eq(count_entries(in_folder("here")), 2);
+    ck_assert_int_eq(count_entries(in_folder("there")), 0);
+    ck_assert_int_eq(rmdir(in_folder("there")), 0); /* where the process stands */
+    FAILS(PGRAD_E_IO, "f: cannot find the current folder for: ", pgrad__writer_open(context, "f", &writer));
+    ck_assert_int_eq(chdir(before), 0);
+}
+END_TEST
+
 START_TEST(keeps_links_and_permissions)
 {
     struct stat about;
@@ -490,6 +520,7 @@ static void add(TCase *tests)
     tcase_add_loop_test(tests, disk_full, 0, n_pieces);
     tcase_add_test(tests, refuses_what_is_no_file);
     tcase_add_test(tests, ck16_paths);
+    tcase_add_test(tests, ck16_the_process_goes_elsewhere);
     tcase_add_test(tests, keeps_links_and_permissions);
     tcase_add_test(tests, steps_around_left_overs);
     tcase_add_loop_test(tests, folder_new_and_replaced, 0, n_exchanges);

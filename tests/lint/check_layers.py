@@ -38,6 +38,7 @@ PLATFORM = [
     ("lib/io/file.c", {"fcntl.h", "sys/stat.h", "unistd.h"}),
     ("lib/io/append.c", {"fcntl.h", "sys/stat.h", "unistd.h"}),
     ("lib/io/atomic_file.c", {"dirent.h", "fcntl.h", "sys/file.h", "sys/stat.h", "unistd.h"}),
+    ("lib/io/file_lock.c", {"fcntl.h", "sys/file.h", "sys/stat.h", "unistd.h"}),
     ("lib/io/system_*.[ch]", {"fcntl.h", "unistd.h"}),
     ("lib/kernel/vec_*.c", {"arm_neon.h", "immintrin.h"}),
 ]

@@ -2,6 +2,7 @@
 #include "checkpoint_test.h"
 
 #include <math.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "../failing_allocator.h"
@@ -43,6 +44,36 @@ START_TEST(behind_the_run)
     free(expected);
     OK(pgrad_checkpoint_write(r.checkpoint, other_file, &params));
     drop_run(&r); /* waits */
+}
+END_TEST
+
+/* CK16: a relative path is what it was at the call, though the file gets there later: the first one and the next,
+ * before which it becomes an older one. */
+START_TEST(the_process_goes_elsewhere)
+{
+    run r;
+    char before[4096], old[620], elsewhere[600];
+    pgrad_checkpoint_params params = background();
+    pgrad_checkpoint *opened;
+    ck_assert_ptr_nonnull(getcwd(before, sizeof before));
+    snprintf(elsewhere, sizeof elsewhere, "%s/elsewhere", folder);
+    snprintf(old, sizeof old, "%s.1", file);
+    ck_assert_int_eq(mkdir(elsewhere, 0777), 0);
+    ck_assert(make_run(&r, &CASES[0]));
+    for (int round = 0; round < 2; round++) {
+        ck_assert_int_eq(chdir(folder), 0);
+        hold = 1;
+        OK(pgrad_checkpoint_write(r.checkpoint, "run.pgrad", &params));
+        ck_assert_int_eq(chdir(elsewhere), 0);
+        ck_assert_int_eq(access(round == 0 ? file : old, F_OK), -1);
+        hold = 0;
+        OK(pgrad_checkpoint_wait(r.checkpoint));
+        OK(pgrad_checkpoint_open(r.context, round == 0 ? file : old, &opened));
+        pgrad_checkpoint_free(opened);
+    }
+    ck_assert_int_eq(chdir(before), 0);
+    ck_assert_int_eq(rmdir(elsewhere), 0); /* it is empty */
+    drop_run(&r);
 }
 END_TEST
 
@@ -151,6 +182,7 @@ END_TEST
 static void add(TCase *tests)
 {
     tcase_add_test(tests, behind_the_run);
+    tcase_add_test(tests, the_process_goes_elsewhere);
     tcase_add_test(tests, a_forked_child_lets_go);
     tcase_add_test(tests, failures_behind_the_run);
     tcase_add_test(tests, out_of_memory);

@@ -25,8 +25,8 @@ static void must_count(const contents *c, const unsigned char *expected, size_t 
     drop_run(&r);
 }
 
-/* Each number of each part, and the first and last byte of its arrays. The rollout is put aside: the next
- * step begins another one. */
+/* Each number of each part, and the first and last byte of its arrays. The rollout's go by the next step, which begins
+ * another one: they have a test of their own. */
 START_TEST(every_field_counts)
 {
     run r;
@@ -66,39 +66,155 @@ START_TEST(every_field_counts)
 }
 END_TEST
 
-/* CK14: any byte of a rollout's part may be anything: told, or taken and used, and nothing else. */
-START_TEST(hostile_rollouts)
+/* Restores the rollout alone from this file. */
+static pgrad_status restore_rollout(run *r, const char *path)
 {
+    pgrad_checkpoint *opened;
+    OK(pgrad_checkpoint_open(r->context, path, &opened));
+    const pgrad_status status = pgrad_checkpoint_restore(opened, "rollout", PGRAD_KIND_ROLLOUT, r->rollout);
+    pgrad_checkpoint_free(opened);
+    return status;
+}
+
+/* With this byte changed it is refused, and stays as it was; or it is taken, and written again with the change. */
+static int comes_back(run *r, pgrad_checkpoint *alone, const contents *c, unsigned char *byte, unsigned char mask)
+{
+    *byte ^= mask;
+    write_contents(r->context, other_file, c, 0, 1);
+    const pgrad_status status = restore_rollout(r, other_file);
+    ck_assert(status == PGRAD_OK || status == PGRAD_E_FORMAT);
+    if (status != PGRAD_OK)
+        *byte ^= mask;
+    OK(pgrad_checkpoint_write(alone, other_file, NULL));
+    contents again = read_contents(r->context, other_file);
+    ck_assert_uint_eq(again.sizes[0], c->sizes[0]);
+    ck_assert_msg(memcmp(again.bytes[0], c->bytes[0], c->sizes[0]) == 0, "byte %td: %s", byte - c->bytes[0],
+                  status == PGRAD_OK ? "changed, and nobody noticed" : "refused, and yet not as it was");
+    free_contents(&again);
+    if (status == PGRAD_OK)
+        *byte ^= mask;
+    OK(restore_rollout(r, file));
+    return status == PGRAD_OK;
+}
+
+/* A rollout is what its part says: each number of its tables, low byte and high byte, and each array's first and last
+ * byte. */
+START_TEST(every_number_of_a_rollout_counts)
+{
+    enum { TABLES = 4, WORD = 8 };
     run r;
+    pgrad_checkpoint *alone;
+    int taken = 0;
+    size_t size = 0;
+    unsigned char *values;
     ck_assert(make_run(&r, &CASES[0]));
     steps(&r, 0, 1);
-    OK(pgrad_checkpoint_write(r.checkpoint, file, NULL));
+    sample(&r, 1);
+    OK(pgrad_checkpoint_create(r.context, &alone));
+    OK(pgrad_checkpoint_add(alone, "rollout", PGRAD_KIND_ROLLOUT, r.rollout));
+    OK(pgrad_checkpoint_write(alone, file, NULL));
     contents c = read_contents(r.context, file);
-    int refused = 0, tried = 0;
-    for (size_t at = 0; at < c.sizes[ROLLOUT]; at += at < 1500 ? 1 : 37) {
-        static const unsigned char VALUES[] = {0xff, 0x80, 1};
-        pgrad_checkpoint *opened;
-        const unsigned char before = c.bytes[ROLLOUT][at];
-        c.bytes[ROLLOUT][at] ^= VALUES[at % 3];
-        write_contents(r.context, other_file, &c, ROLLOUT, ROLLOUT + 1);
-        OK(pgrad_checkpoint_open(r.context, other_file, &opened));
-        pgrad_status status =
-            pgrad_checkpoint_restore(opened, "rollout", PGRAD_KIND_ROLLOUT, r.rollout);
-        pgrad_checkpoint_free(opened);
-        c.bytes[ROLLOUT][at] = before;
-        tried++;
-        refused += status != PGRAD_OK;
-        if (status == PGRAD_OK) {
-            pgrad_step_report report;
-            pgrad_step_report_init(&report, sizeof report);
-            (void)pgrad_rollout_report(r.rollout, &report);
-            (void)pgrad_rollout_data(r.rollout, 0, "answer", NULL);
-            for (uint32_t i = 0; i < pgrad_rollout_count(r.rollout); i++)
-                (void)pgrad_rollout_text(r.rollout, i, NULL);
-            (void)pgrad_rollout_score(r.rollout, r.reference, PGRAD_REFERENCE);
+    for (uint32_t array = 0; (values = array_at(&c, 0, array, &size)) != NULL; array++) {
+        const size_t stride = array < TABLES ? WORD : size;
+        for (size_t at = 0; at < size; at += stride) {
+            taken += comes_back(&r, alone, &c, values + at, 1);
+            taken += comes_back(&r, alone, &c, values + at + stride - 1, 0x40);
         }
     }
-    ck_assert_int_gt(refused, tried / 4);
+    ck_assert_int_gt(taken, 20);
+    free_contents(&c);
+    pgrad_checkpoint_free(alone);
+    drop_run(&r);
+}
+END_TEST
+
+static const options TINY = {
+    "{\"model_type\":\"llama\",\"hidden_size\":8,\"intermediate_size\":12,\"num_hidden_layers\":1,"
+    "\"num_attention_heads\":2,\"num_key_value_heads\":1,\"max_position_embeddings\":64,\"vocab_size\":48,"
+    "\"rms_norm_eps\":1e-5,\"hidden_act\":\"silu\",\"tie_word_embeddings\":true,\"initializer_range\":0.2}",
+    PGRAD_STORAGE_F32, PGRAD_OPTIMIZER_ADAMW, PGRAD_MOMENTS_F32, 0, 1, 0.9};
+
+/* What reads that which a file may have brought; whatever comes of it. */
+static void look_at(run *r)
+{
+    pgrad_step_report report;
+    pgrad_step_report_init(&report, sizeof report);
+    (void)pgrad_rollout_report(r->rollout, &report);
+    (void)pgrad_rollout_data(r->rollout, 0, "answer", NULL);
+    for (uint32_t i = 0; i < pgrad_rollout_count(r->rollout); i++)
+        (void)pgrad_rollout_text(r->rollout, i, NULL);
+    (void)pgrad_rollout_score(r->rollout, r->reference, PGRAD_REFERENCE);
+}
+
+static void learn_from(run *r)
+{
+    (void)pgrad_advantage_apply(r->advantage, r->rollout);
+    (void)pgrad_model_zero_grad(r->model);
+    (void)pgrad_objective_backward(r->objective, r->rollout, NULL, 0, NULL, NULL);
+    (void)pgrad_optimizer_step(r->optimizer, NULL);
+}
+
+/* Byte k of those that are tried: most are of what comes before the values and of the first of them, where a rollout
+ * has its tables; the rest are spread over the others. */
+enum { TRIED = 1500, IN_FRONT = 1400 };
+
+static size_t byte_tried(const contents *c, uint32_t part, size_t k)
+{
+    size_t bytes;
+    const size_t front = (size_t)(array_at(c, part, 0, &bytes) - c->bytes[part]) + 650;
+    const size_t size = c->sizes[part], dense = front < size ? front : size;
+    return k < IN_FRONT ? k * dense / IN_FRONT : dense + (k - IN_FRONT) * (size - dense) / (TRIED - IN_FRONT);
+}
+
+/* CK14: any byte of any part may be anything: told, or taken and used, and nothing else. One of each part in a file; and
+ * the handles are good for the right one, still. */
+START_TEST(hostile_parts)
+{
+    static const unsigned char MASKS[] = {0xff, 0x80, 1};
+    run r;
+    size_t size, size_after;
+    int refused[N_PARTS + 1] = {0};
+    ck_assert(make_run(&r, &TINY));
+    steps(&r, 0, 1);
+    unsigned char *before = state_of(&r, file, &size);
+    contents c = read_contents(r.context, file);
+    for (size_t k = 0; k < TRIED; k++) {
+        pgrad_checkpoint *opened;
+        unsigned char *bytes[N_PARTS + 1];
+        char text[16];
+        size_t n;
+        for (uint32_t part = 0; part <= N_PARTS; part++) {
+            const size_t at = byte_tried(&c, part, k);
+            bytes[part] = &c.bytes[part][at < c.sizes[part] ? at : 0];
+            *bytes[part] ^= MASKS[k % 3];
+        }
+        write_contents(r.context, other_file, &c, 0, c.n);
+        for (uint32_t part = 0; part <= N_PARTS; part++)
+            *bytes[part] ^= MASKS[k % 3];
+        OK(pgrad_checkpoint_open(r.context, other_file, &opened));
+        for (int part = 0; part <= N_PARTS; part++) {
+            const pgrad_status status =
+                part == N_PARTS
+                    ? pgrad_checkpoint_get_text(opened, "notes", text, sizeof text, &n)
+                    : pgrad_checkpoint_restore(opened, PARTS[part].name, PARTS[part].kind, handle_of(&r, part));
+            ck_assert_msg(status == PGRAD_OK || status == PGRAD_E_FORMAT || status == PGRAD_E_MISMATCH ||
+                              status == PGRAD_E_UNSUPPORTED || status == PGRAD_E_LIMIT,
+                          "%s: %s: %s", c.parts[part].name, pgrad_status_name(status), pgrad_error_message());
+            refused[part] += status != PGRAD_OK;
+        }
+        pgrad_checkpoint_free(opened);
+        look_at(&r);
+        if (k % 8 == 0)
+            learn_from(&r);
+    }
+    for (int part = 0; part <= N_PARTS; part++)
+        ck_assert_msg(refused[part] > TRIED / 4, "%s: %d refused", c.parts[part].name, refused[part]);
+    OK(restore(&r, file));
+    unsigned char *after = state_of(&r, other_file, &size_after);
+    ck_assert_uint_eq(size_after, size);
+    ck_assert_mem_eq(after, before, size);
+    free(after);
+    free(before);
     free_contents(&c);
     drop_run(&r);
 }
@@ -147,32 +263,136 @@ START_TEST(numbers_that_no_run_has)
 }
 END_TEST
 
-/* A weight that is no number; an optimizer's part without its first number. */
-START_TEST(parts_that_no_run_has)
+/* CK14: values that no run has, in each storage: weights and first moments that are not finite, second moments that are
+ * below zero, exponents of no number. An optimizer's part without its first number. */
+static const struct {
+    int with; /* CASES */
+    uint32_t part, array;
+    int last; /* value of the array; 0: the first */
+    uint32_t bits;
+    size_t width;
+    const char *said;
+} VALUES[] = {
+    {0, 0, 0, 1, 0x7fc00000, 4, "': a value that is not finite"},
+    {0, 2, 0, 0, 0x7fc00000, 4, "'m model.embed_tokens.weight': a value that is not finite"},
+    {0, 2, 0, 1, 0xff800000, 4, "'m model.embed_tokens.weight': a value that is not finite"},
+    {0, 2, 1, 0, 0xbf800000, 4, "'v model.embed_tokens.weight': a value that is negative or not finite"},
+    {0, 2, 1, 1, 0x80000001, 4, "'v model.embed_tokens.weight': a value that is negative or not finite"},
+    {0, 2, 1, 1, 0x7f800000, 4, "'v model.embed_tokens.weight': a value that is negative or not finite"},
+    {1, 0, 0, 0, 0x7f80, 2, "'model.embed_tokens.weight': a value that is not finite"},
+    {1, 2, 0, 0, 0x7fc0, 2, "'m model.embed_tokens.weight': a value that is not finite"},
+    {1, 2, 1, 1, 0xbf80, 2, "'v model.embed_tokens.weight': a value that is negative or not finite"},
+    {2, 2, 1, 0, 254, 1, "'m exponents model.embed_tokens.weight': an exponent that no number has"},
+    {2, 2, 3, 1, 255, 1, "'v exponents model.embed_tokens.weight': an exponent that no number has"},
+};
+
+START_TEST(values_that_no_run_has)
 {
     run r;
-    ck_assert(make_run(&r, &CASES[0]));
+    size_t size, size_after;
+    ck_assert(make_run(&r, &CASES[_i]));
     steps(&r, 0, 1);
+    unsigned char *before = state_of(&r, file, &size);
+    contents c = read_contents(r.context, file);
+    for (size_t i = 0; i < sizeof VALUES / sizeof VALUES[0]; i++) {
+        pgrad_checkpoint *opened;
+        unsigned char old[4], lie[4];
+        const uint32_t part = VALUES[i].part;
+        const size_t width = VALUES[i].width;
+        if (VALUES[i].with != _i)
+            continue;
+        size_t bytes = 0;
+        unsigned char *at = array_at(&c, part, VALUES[i].array, &bytes);
+        at += VALUES[i].last ? bytes - width : 0;
+        pgrad__put_u32(lie, VALUES[i].bits);
+        memcpy(old, at, width);
+        memcpy(at, lie, width);
+        write_contents(r.context, other_file, &c, part, part + 1);
+        memcpy(at, old, width);
+        OK(pgrad_checkpoint_open(r.context, other_file, &opened));
+        FAILS(PGRAD_E_FORMAT, VALUES[i].said,
+              pgrad_checkpoint_restore(opened, PARTS[part].name, PARTS[part].kind, handle_of(&r, (int)part)));
+        pgrad_checkpoint_free(opened);
+    }
+    unsigned char *after = state_of(&r, other_file, &size_after);
+    ck_assert_uint_eq(size_after, size);
+    ck_assert_mem_eq(after, before, size);
+    free(after);
+    free(before);
+    free_contents(&c);
+    drop_run(&r);
+}
+END_TEST
+
+/* An optimizer's part without its first number. */
+START_TEST(a_number_is_missing)
+{
+    run r;
+    pgrad_checkpoint *opened;
+    ck_assert(make_run(&r, &CASES[0]));
     OK(pgrad_checkpoint_write(r.checkpoint, file, NULL));
     contents c = read_contents(r.context, file);
     const unsigned char *name;
     size_t length;
-    const float not_a_number = NAN;
-    memcpy(c.bytes[0] + c.sizes[0] - sizeof not_a_number, &not_a_number, sizeof not_a_number);
     unsigned char *optimizer = c.bytes[2], *second = number_at(&c, 2, 0, &name, &length) + 8;
     c.sizes[2] -= (size_t)(second - (optimizer + 8));
     pgrad__put_u32(optimizer, pgrad__get_u32(optimizer) - 1);
     char said[100];
     snprintf(said, sizeof said, "'%.*s': missing", (int)length, name);
     memmove(optimizer + 8, second, c.sizes[2] - 8);
+    write_contents(r.context, other_file, &c, 2, 3);
+    OK(pgrad_checkpoint_open(r.context, other_file, &opened));
+    FAILS(PGRAD_E_FORMAT, said, pgrad_checkpoint_restore(opened, "optimizer", PGRAD_KIND_OPTIMIZER, r.optimizer));
+    pgrad_checkpoint_free(opened);
+    free_contents(&c);
+    drop_run(&r);
+}
+END_TEST
+
+/* CK11: a part of a kind of tomorrow is listed and left alone; a number of tomorrow in a part that is known may matter. */
+START_TEST(what_a_newer_library_adds)
+{
+    static const unsigned char ANYTHING[] = "anything at all";
+    run r;
+    size_t size, size_after;
+    pgrad_checkpoint *opened;
+    pgrad_checkpoint_part listed = {.struct_size = sizeof listed};
+    ck_assert(make_run(&r, &CASES[0]));
+    steps(&r, 0, 1);
+    unsigned char *before = state_of(&r, file, &size);
+    contents c = read_contents(r.context, file);
+    add_part(&c, 77, "of tomorrow", ANYTHING, sizeof ANYTHING);
     write_contents(r.context, other_file, &c, 0, c.n);
-    for (int part = 0; part <= 2; part += 2) {
-        pgrad_checkpoint *opened;
+    steps(&r, 1, 2);
+    OK(restore(&r, other_file));
+    OK(pgrad_checkpoint_open(r.context, other_file, &opened));
+    ck_assert_uint_eq(pgrad_checkpoint_count(opened), N_PARTS + 2);
+    OK(pgrad_checkpoint_get_part(opened, N_PARTS + 1, &listed));
+    ck_assert_str_eq(listed.name, "of tomorrow");
+    ck_assert_uint_eq(listed.kind, 77);
+    ck_assert_uint_eq(listed.size, sizeof ANYTHING);
+    FAILS(PGRAD_E_MISMATCH, "part 'of tomorrow' is of kind 77, not a model",
+          pgrad_checkpoint_restore(opened, "of tomorrow", PGRAD_KIND_MODEL, r.model));
+    pgrad_checkpoint_free(opened);
+    for (uint32_t part = 0; part < N_PARTS; part++) {
+        char said[200];
+        const unsigned char *name;
+        size_t length;
+        unsigned char *number = number_at(&c, part, 0, &name, &length);
+        number[-1 - (ptrdiff_t)length] = '2';
+        snprintf(said, sizeof said, "part '%s' has '%.*s', which this library does not know", PARTS[part].name,
+                 (int)length, name);
+        write_contents(r.context, other_file, &c, part, part + 1);
         OK(pgrad_checkpoint_open(r.context, other_file, &opened));
-        FAILS(PGRAD_E_FORMAT, part == 0 ? "': a value that is not finite" : said,
-              pgrad_checkpoint_restore(opened, PARTS[part].name, PARTS[part].kind, handle_of(&r, part)));
+        FAILS(PGRAD_E_UNSUPPORTED, said,
+              pgrad_checkpoint_restore(opened, PARTS[part].name, PARTS[part].kind, handle_of(&r, (int)part)));
         pgrad_checkpoint_free(opened);
     }
+    unsigned char *after = state_of(&r, other_file, &size_after);
+    ck_assert_uint_eq(size_after, size);
+    ck_assert_mem_eq(after, before, size);
+    free(after);
+    free(before);
     free_contents(&c);
     drop_run(&r);
 }
@@ -206,8 +426,11 @@ static void add(TCase *tests)
 {
     tcase_add_test(tests, every_field_counts);
     tcase_add_test(tests, numbers_that_no_run_has);
-    tcase_add_test(tests, parts_that_no_run_has);
-    tcase_add_test(tests, hostile_rollouts);
+    tcase_add_loop_test(tests, values_that_no_run_has, 0, 3);
+    tcase_add_test(tests, a_number_is_missing);
+    tcase_add_test(tests, every_number_of_a_rollout_counts);
+    tcase_add_test(tests, hostile_parts);
+    tcase_add_test(tests, what_a_newer_library_adds);
     tcase_add_test(tests, names_that_are_too_long_or_taken);
 }
 

@@ -6,6 +6,18 @@
 #include "kernel/vec.h"
 #include "rl/sampler.h"
 
+/* ---- the linker has lib/ call this (--wrap): a draw's uniform number, where one is forced ---- */
+
+double __real_pgrad__uniform(uint64_t seed, uint64_t stream, uint64_t position, uint32_t draw);
+double __wrap_pgrad__uniform(uint64_t seed, uint64_t stream, uint64_t position, uint32_t draw);
+
+static double forced = -1.0; /* below 0: none */
+
+double __wrap_pgrad__uniform(uint64_t seed, uint64_t stream, uint64_t position, uint32_t draw)
+{
+    return forced >= 0.0 ? forced : __real_pgrad__uniform(seed, stream, position, draw);
+}
+
 static pgrad_context *context;
 static uint64_t memory_at_start;
 
@@ -791,6 +803,46 @@ START_TEST(copies_what_it_is_given)
 }
 END_TEST
 
+/* The two ends of [0, 1), and the last number of single precision below 1: the first and the last token that has a
+ * probability, in rows of any length that begin and end with some that have none. */
+START_TEST(sp05_the_ends_of_a_draw)
+{
+    enum { MOST = 1100 };
+    static const double ENDS[] = {0.0, 0x1p-53, 1.0 - 0x1p-24, 1.0 - 0x1p-53};
+    static const pgrad_token biased[] = {0};
+    static const float bias[] = {1.0f}, none = -INFINITY;
+    static float z[MOST];
+    for (uint32_t row = 0; row < 400; row++) {
+        const size_t n = 1 + (size_t)pgrad__uniform_below(5, row, 0, MOST);
+        const size_t first = (size_t)pgrad__uniform_below(5, row, 1, n);
+        const size_t last = first + (size_t)pgrad__uniform_below(5, row, 2, n - first);
+        for (size_t j = 0; j < n; j++) { /* outside: below the last exp, or none; inside: sums are rounded */
+            z[j] = j % 2 ? none : -300.0f;
+            if (j >= first && j <= last)
+                z[j] = j == first || j == last ? 1.0f : -8.0f * (float)fabs(normal(row, j));
+        }
+        pgrad_sampler_params params = sampler_defaults();
+        params.temperature = row % 2 ? 1.0 : 0.7;
+        params.min_p = row % 4 == 2 ? 1e-9 : 0.0;
+        params.top_k = row % 8 == 5 ? MOST : 0;
+        params.n_bias_tokens = row % 8 == 3;
+        params.bias_tokens = biased;
+        params.logit_bias = bias;
+        pgrad_sampler *sampler = make_sampler(context, &params);
+        for (int i = 0; i < 4; i++) {
+            pgrad_token token = -1;
+            forced = ENDS[i];
+            const pgrad_status status = pgrad_sampler_pick(sampler, z, n, row, 0, &token, NULL, NULL, NULL);
+            forced = -1.0;
+            OK(status);
+            ck_assert_msg((size_t)token == (i < 2 ? first : last), "row %u, %zu of %zu to %zu, %.17g: %d", row, first, n,
+                          last, ENDS[i], token);
+        }
+        pgrad_sampler_free(sampler);
+    }
+}
+END_TEST
+
 START_TEST(a_pick_without_memory_can_be_made_again)
 {
     static float z[100000];
@@ -833,6 +885,7 @@ int main(void)
     tcase_add_loop_test(tcase, sp03_logits_that_are_not_finite, 0, 2);
     tcase_add_test(tcase, sp04_all_forbidden);
     tcase_add_test(tcase, sp05_p_zero_is_never_drawn);
+    tcase_add_test(tcase, sp05_the_ends_of_a_draw);
     tcase_add_test(tcase, sp06_draws_are_pure);
     tcase_add_test(tcase, stop_strings_are_found_in_pieces);
     tcase_add_test(tcase, sp07_many_and_empty_stop_strings);
