@@ -1,10 +1,13 @@
 /* A step of a real model on 8 completions of 64 tokens behind a prompt of 64, in one of the ways that trade
- * memory: [step_rss_MODE], [step_seconds_MODE], [step_memory_MODE]. usage: bench_memory MODEL MODE, MODE one of
- * default, recompute, in_backward, both */
+ * memory: [step_rss_MODE], [step_seconds_MODE], [step_memory_MODE], and [estimate_MODE], what was said before that the
+ * step would hold, in times of what it held. With the default also [attention_scratch_N], what attention's way back
+ * through one sequence of N tokens asks for. usage: bench_memory MODEL MODE, MODE one of default, recompute,
+ * in_backward, both */
 #include <math.h>
 #include <sys/resource.h>
 
 #include "bench.h"
+#include "model/pass.h"
 
 enum { PROMPT = 64, NEW = 64, GROUP = 8, ROUNDS = 3 };
 
@@ -15,17 +18,24 @@ static void print(pgrad_context *context, const char *what, const char *mode, do
     bench_print(context, name, value, unit, 0.0);
 }
 
-static pgrad_rollout *make_rollout(pgrad_model *model)
+static pgrad_rollout_params rollout_params(void)
 {
     pgrad_rollout_params params;
-    pgrad_rollout *rollout;
-    pgrad_token ids[PROMPT + NEW];
     pgrad_rollout_params_init(&params, sizeof params);
     params.group_size = GROUP;
     params.max_prompts = 1;
     params.max_prompt_tokens = PROMPT;
     params.max_new_tokens = NEW;
     params.batch_size = 1;
+    params.keep_activations = PGRAD_KEEP_OFF; /* its completions are not sampled */
+    return params;
+}
+
+static pgrad_rollout *make_rollout(pgrad_model *model)
+{
+    const pgrad_rollout_params params = rollout_params();
+    pgrad_rollout *rollout;
+    pgrad_token ids[PROMPT + NEW];
     CHECK(pgrad_rollout_create(model, NULL, &params, &rollout));
     for (int i = 0; i < PROMPT; i++)
         ids[i] = 1000 + 37 * i;
@@ -38,6 +48,36 @@ static pgrad_rollout *make_rollout(pgrad_model *model)
         CHECK(pgrad_rollout_set_array(rollout, PGRAD_ADVANTAGES, k, &advantage, 1));
     }
     return rollout;
+}
+
+/* Of a step that also scores, which here the policy itself does for PGRAD_OLD: without the snapshot of a reference. */
+static double estimated_bytes(pgrad_model *model, const pgrad_objective_params *objective,
+                              const pgrad_optimizer_params *optimizer, int in_backward)
+{
+    const pgrad_rollout_params rollout = rollout_params();
+    pgrad_plan_params plan;
+    pgrad_memory_report report = {.struct_size = sizeof report};
+    pgrad_plan_params_init(&plan, sizeof plan);
+    plan.rollout = &rollout;
+    plan.objective = objective;
+    plan.optimizer = optimizer;
+    plan.in_backward = (uint32_t)in_backward;
+    plan.reference = 1;
+    CHECK(pgrad_model_estimate(model, &plan, &report));
+    return (double)(report.total - report.reference);
+}
+
+static void print_scratch(pgrad_context *context, const pgrad_model *model)
+{
+    const pgrad__machine machine = pgrad__machine_of(context);
+    const pgrad__attention_shape shape = pgrad__layer_attention(&model->config, 0);
+    for (uint32_t n = 1024; n <= 8192; n *= 8) {
+        const pgrad__attention_sequence sequence = {0, n, 0};
+        char name[64];
+        snprintf(name, sizeof name, "attention_scratch_%u", n);
+        bench_print(context, name, 4e-6 * (double)pgrad__attention_backward_scratch(&machine, &shape, &sequence, 1), "MB",
+                    0.0);
+    }
 }
 
 int main(int argc, char **argv)
@@ -59,13 +99,14 @@ int main(int argc, char **argv)
     context_params.n_threads = 2;
     CHECK(pgrad_context_create(&context_params, &context));
     CHECK(pgrad_model_load(context, argv[1], NULL, &model));
-    pgrad_rollout *rollout = make_rollout(model);
-    CHECK(pgrad_rollout_score(rollout, model, PGRAD_OLD));
     pgrad_objective_params_init(&objective_params, sizeof objective_params);
     objective_params.recompute = both || strcmp(argv[2], "recompute") == 0;
-    CHECK(pgrad_objective_create(model, &objective_params, &objective));
     pgrad_optimizer_params_init(&optimizer_params, sizeof optimizer_params);
     optimizer_params.max_grad_norm = INFINITY;
+    const double estimated = estimated_bytes(model, &objective_params, &optimizer_params, in_backward);
+    pgrad_rollout *rollout = make_rollout(model);
+    CHECK(pgrad_rollout_score(rollout, model, PGRAD_OLD));
+    CHECK(pgrad_objective_create(model, &objective_params, &objective));
     CHECK(pgrad_optimizer_create(model, &optimizer_params, &optimizer));
     pgrad_backward_params_init(&how, sizeof how);
     if (in_backward)
@@ -85,7 +126,10 @@ int main(int argc, char **argv)
     CHECK(pgrad_context_get_info(context, &info));
     print(context, "step_rss", argv[2], (double)usage.ru_maxrss * 1024.0 * 1e-9, "GB");
     print(context, "step_memory", argv[2], (double)info.memory_now * 1e-9, "GB");
+    print(context, "estimate", argv[2], estimated / (double)info.memory_now, "times used");
     print(context, "step_seconds", argv[2], bench_median(times, ROUNDS), "s");
+    if (strcmp(argv[2], "default") == 0)
+        print_scratch(context, model);
     pgrad_optimizer_free(optimizer);
     pgrad_objective_free(objective);
     pgrad_rollout_free(rollout);

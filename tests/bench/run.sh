@@ -28,7 +28,7 @@ threads threads_generate threads_backward threads_optimizer contexts_together co
 optimizer optimizer_step_f32 optimizer_step_bf16 optimizer_step_q8
 head   head_step_32768 head_step_131072 head_step_262144 head_step_1048576
 load   load step_rss
-memory step_rss_default step_rss_recompute step_rss_in_backward step_rss_both
+memory step_rss_default step_rss_recompute step_rss_in_backward step_rss_both estimate_default estimate_recompute estimate_in_backward estimate_both attention_scratch_1024 attention_scratch_8192
 checkpoint checkpoint_delay checkpoint_write checkpoint_open checkpoint_size
 size   size
 open   open

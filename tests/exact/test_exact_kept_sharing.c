@@ -262,7 +262,8 @@ START_TEST(prompts_that_begin_alike)
     uint64_t bytes = 0;
     if (h.w.context == NULL)
         return;
-    for (uint64_t call = 0; call < 3; call++) {
+    const uint64_t n_calls = s->kernel_set == PGRAD_KERNELS_GENERIC ? 1 : 2; /* the slow one */
+    for (uint64_t call = 0; call < n_calls; call++) {
         pgrad_rollout_clear(h.rollout);
         nothing_is_kept(h.rollout);
         add_prompts(h.rollout, 0, GROUPS, 1, s->n_prefix);
@@ -279,7 +280,7 @@ START_TEST(prompts_that_begin_alike)
         ck_assert_uint_le(info.activation_bytes, bytes + bytes / 20); /* completions differ in length */
         all_as_alone(&h.w, h.rollout, s);
         same_as_off(&h, s);
-        if (call == 1)
+        if (call == 0)
             OK(pgrad_optimizer_step(h.optimizer, NULL));
     }
     end(&h);
@@ -400,7 +401,7 @@ START_TEST(stopped_calls)
     setting s = cases[0].s;
     s.slots = GROUP;
     handles h = begin_sharing(configs[_i], &s, PGRAD_KEEP_ON);
-    for (uint32_t calls = 1; calls < 70; calls += calls < 8 ? 1 : 11) {
+    for (uint32_t calls = 1; calls < 60; calls += calls < 3 ? 1 : 17) {
         uint32_t left = calls;
         OK(pgrad_context_set_progress(h.w.context, stop_later, &left));
         pgrad_rollout_clear(h.rollout);
@@ -428,7 +429,7 @@ START_TEST(memory_that_is_refused)
 {
     const setting s = {.share = 1, .speculate = PGRAD_SPECULATE_AUTO};
     const uint64_t reused = cases[0].reused;
-    for (int i = 0; i < 20; i++) {
+    for (int i = 0; i < 6; i++) {
         const int automatic = i % 2;
         handles h = begin_choosy(configs[_i], automatic ? PGRAD_KEEP_AUTO : PGRAD_KEEP_ON, s.slots);
         refusal.size = (h.rollout->activations.block_floats * sizeof(float) + 63) / 64 * 64 + 64;

@@ -484,6 +484,76 @@ START_TEST(drafts_that_are_not_finite)
 }
 END_TEST
 
+/* ---- when drafts are worth it ---- */
+
+enum { REPEATED = 100, NOTICED = 200, WHOLE = 400, PLACES = 1024 * 32 };
+
+static const pgrad_token drawn[] = {'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h'};
+enum { N_DRAWN = sizeof drawn / sizeof drawn[0] };
+
+/* Only these are drawn. Up to a position the first is far more likely, by what the model adds for the place, so that
+ * the text repeats itself; behind it none is. */
+static void turn_random(pgrad_model *model, size_t position)
+{
+    static float tokens[N_VOCAB * 32], places[PLACES];
+    size_t n;
+    OK(pgrad_model_tensor_read(model, "transformer.wte.weight", tokens, sizeof tokens / sizeof *tokens, &n));
+    OK(pgrad_model_tensor_read(model, "transformer.wpe.weight", places, PLACES, &n));
+    for (size_t i = 0; i < position * 32; i++)
+        for (int k = 1; k < N_DRAWN; k++)
+            places[i] += 100.0f * (tokens[drawn[0] * 32 + (int)(i % 32)] - tokens[drawn[k] * 32 + (int)(i % 32)]);
+    OK(pgrad_model_tensor_write(model, "transformer.wpe.weight", places, n));
+}
+
+/* What generating n_new tokens drafts, in so many sequences at once. */
+static pgrad_rollout_info count_drafts(const world *w, uint32_t speculate, uint32_t n_sequences, uint32_t n_new)
+{
+    static const float bias[N_DRAWN] = {1000, 1000, 1000, 1000, 1000, 1000, 1000, 1000};
+    const shape s = {n_sequences, 1, 64, WHOLE, 0, 0};
+    pgrad_rollout *rollout = rollout_of(w, s);
+    pgrad_sampler_params params = sampler_defaults();
+    pgrad_generate_params generate;
+    params.bias_tokens = drawn;
+    params.logit_bias = bias;
+    params.n_bias_tokens = N_DRAWN;
+    params.max_new_tokens = n_new;
+    pgrad_sampler *sampler = make_sampler(w->context, &params);
+    pgrad_generate_params_init(&generate, sizeof generate);
+    ck_assert_uint_eq(generate.speculate, PGRAD_SPECULATE_AUTO);
+    generate.speculate = speculate;
+    (void)add_text_prompt(rollout, "x", NULL);
+    OK(pgrad_rollout_generate(rollout, sampler, &generate));
+    ck_assert_uint_eq(info_of(rollout, 0).n_tokens, n_new);
+    const pgrad_rollout_info info = info_now(rollout);
+    pgrad_sampler_free(sampler);
+    pgrad_rollout_free(rollout);
+    return info;
+}
+
+/* AUTO drafts where it pays, and most of it comes true; some tokens after text has ceased to repeat itself it has
+ * stopped, while ON goes on in vain. */
+START_TEST(auto_drafts_while_it_pays)
+{
+    const uint32_t n = _i == 0 ? 1 : 4;
+    world w = world_of(GPT2_LONG, PGRAD_KERNELS_AUTO, 2);
+    turn_random(w.model, REPEATED);
+    const pgrad_rollout_info first = count_drafts(&w, PGRAD_SPECULATE_AUTO, n, REPEATED),
+                             noticed = count_drafts(&w, PGRAD_SPECULATE_AUTO, n, NOTICED),
+                             whole = count_drafts(&w, PGRAD_SPECULATE_AUTO, n, WHOLE),
+                             noticed_on = count_drafts(&w, PGRAD_SPECULATE_ON, n, NOTICED),
+                             whole_on = count_drafts(&w, PGRAD_SPECULATE_ON, n, WHOLE);
+    const uint64_t later = whole.drafted_tokens - noticed.drafted_tokens,
+                   later_on = whole_on.drafted_tokens - noticed_on.drafted_tokens,
+                   true_on = whole_on.accepted_tokens - noticed_on.accepted_tokens;
+    ck_assert_uint_gt(first.accepted_tokens, n * REPEATED / 2);
+    ck_assert_uint_gt(10 * first.accepted_tokens, 9 * first.drafted_tokens);
+    ck_assert_uint_gt(later_on, 2 * n * (WHOLE - NOTICED));
+    ck_assert_uint_lt(5 * true_on, later_on);
+    ck_assert_uint_lt(10 * later, later_on);
+    end_world(&w);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("exact_sharing");
@@ -498,6 +568,7 @@ int main(void)
     tcase_add_loop_test(tcase, chunks_of_a_prompt, 0, N_CONFIGS);
     tcase_add_loop_test(tcase, drafts_change_nothing, 0, 4 * N_CONFIGS);
     tcase_add_test(tcase, drafts_that_are_not_finite);
+    tcase_add_loop_test(tcase, auto_drafts_while_it_pays, 0, 2);
     suite_add_tcase(suite, tcase);
     return run_suite(suite);
 }

@@ -225,8 +225,63 @@ START_TEST(fresh_rows_are_stored_and_seen)
 }
 END_TEST
 
+/* ---- scratch ---- */
+
+/* A prompt of n tokens alone; behind it, so many completions of half its length; and the last token of n by itself. */
+enum { ALONE, GROUP, LAST, N_LAYOUTS, COMPLETIONS = 3, SHORTEST = 1024, LONGEST = 8192 };
+
+static size_t forward_scratch(const pgrad__machine *machine, const pgrad__attention_shape *shape, int layout, uint32_t n)
+{
+    const pgrad__attention_span whole = {.n_rows = n}, last = {.n_rows = 1, .first_position = n - 1};
+    pgrad__attention_span group[1 + COMPLETIONS] = {whole};
+    for (uint32_t i = 1; i <= COMPLETIONS; i++)
+        group[i] = (pgrad__attention_span){.n_rows = n / 2, .first_position = n};
+    if (layout == GROUP)
+        return pgrad__attention_forward_scratch(machine, shape, group, 1 + COMPLETIONS);
+    return pgrad__attention_forward_scratch(machine, shape, layout == ALONE ? &whole : &last, 1);
+}
+
+static size_t backward_scratch(const pgrad__machine *machine, const pgrad__attention_shape *shape, int layout, uint32_t n)
+{
+    pgrad__attention_sequence group[1 + COMPLETIONS] = {{0, n, 0}};
+    for (uint32_t i = 1; i <= COMPLETIONS; i++)
+        group[i] = (pgrad__attention_sequence){n + (i - 1) * (n / 2), n / 2, 1};
+    return pgrad__attention_backward_scratch(machine, shape, group, layout == ALONE ? 1 : 1 + COMPLETIONS);
+}
+
+/* Every 1,024 tokens more take as much as the 1,024 before: never a matrix of scores. Going forward takes the same at
+ * any length. */
+START_TEST(scratch_is_linear_in_the_length)
+{
+    if (!begin(_i, 1))
+        return;
+    const pgrad__attention_shape shapes[] = {{9, 3, 64, 0.125f, PGRAD_KV_F32}, {12, 12, 80, 0.1f, PGRAD_KV_F16}};
+    for (uint32_t n_workers = 1; n_workers <= 9; n_workers += 8)
+        for (size_t s = 0; s < 2; s++)
+            for (int layout = ALONE; layout < N_LAYOUTS; layout++) {
+                const pgrad__machine machine = {kernels, n_workers};
+                const size_t forward = forward_scratch(&machine, &shapes[s], layout, SHORTEST);
+                ck_assert_uint_gt(forward, 0);
+                for (uint32_t n = SHORTEST; n <= LONGEST; n += SHORTEST)
+                    ck_assert_uint_eq(forward_scratch(&machine, &shapes[s], layout, n), forward);
+                if (layout == LAST)
+                    continue;
+                size_t before = backward_scratch(&machine, &shapes[s], layout, SHORTEST);
+                const size_t more = backward_scratch(&machine, &shapes[s], layout, 2 * SHORTEST) - before;
+                ck_assert_uint_le(more, before); /* no more than in proportion */
+                for (uint32_t n = 2 * SHORTEST; n <= LONGEST; n += SHORTEST) {
+                    const size_t now = backward_scratch(&machine, &shapes[s], layout, n);
+                    ck_assert_uint_eq(now - before, more);
+                    before = now;
+                }
+            }
+    end();
+}
+END_TEST
+
 static void add(TCase *tests)
 {
+    tcase_add_loop_test(tests, scratch_is_linear_in_the_length, 0, N_SETS);
     tcase_add_loop_test(tests, narrow_pages_are_f32_pages_of_rounded_values, 0, N_SETS * N_CASES);
     tcase_add_loop_test(tests, forward_and_backward, 0, N_SETS * N_CASES);
     tcase_add_loop_test(tests, sequences_do_not_meet, 0, N_SETS);

@@ -211,11 +211,31 @@ static void add_prompts(pgrad_rollout *rollout, uint32_t first)
     }
 }
 
-static pgrad_status sample(pgrad_rollout *rollout, pgrad_sampler *sampler, uint32_t first)
+/* What a host is told of: the sequences that were finished, by number. */
+typedef struct finished {
+    uint32_t n;
+    int is[2 * N_LONG];
+} finished;
+
+static int32_t note_finished(void *user, const pgrad_rollout *rollout, const pgrad_event *event)
+{
+    finished *told = user;
+    (void)rollout;
+    if (event->kind != PGRAD_EVENT_FINISHED)
+        return 1;
+    told->n++;
+    told->is[event->sequence] = 1;
+    return 1;
+}
+
+static pgrad_status sample(pgrad_rollout *rollout, pgrad_sampler *sampler, uint32_t first, finished *told)
 {
     pgrad_generate_params params;
     pgrad_generate_params_init(&params, sizeof params);
     params.max_seconds = LATE / 2;
+    params.event = note_finished;
+    params.user = told;
+    *told = (finished){0};
     pgrad_rollout_clear(rollout);
     add_prompts(rollout, first);
     OK(pgrad_sampler_set_next_sequence(sampler, 0));
@@ -228,21 +248,32 @@ static void fill_with_others(const world *w, pgrad_rollout *rollout, pgrad_sampl
 {
     float norm[32];
     size_t n;
+    finished told;
     OK(pgrad_model_tensor_read(w->model, "model.norm.weight", norm, 32, &n));
     OK(pgrad_model_tensor_write(w->model, "model.norm.weight", norm, n));
-    OK(sample(rollout, sampler, 50));
+    OK(sample(rollout, sampler, 50, &told));
     OK(pgrad_model_tensor_write(w->model, "model.norm.weight", norm, n));
 }
 
-static void is_beginning_of(const record *whole, const pgrad_rollout *rollout)
+/* Each sequence is whole, with its end, arrays and text, as the host was told; or it is the beginning of one, and has
+ * no end. */
+static void is_beginning_of(const record *whole, const pgrad_rollout *rollout, const finished *told)
 {
     ck_assert_uint_eq(pgrad_rollout_count(rollout), whole->n);
     for (uint32_t i = 0; i < whole->n; i++) {
-        size_t n;
+        size_t n, length;
         const pgrad_token *tokens = pgrad_rollout_tokens(rollout, i, &n);
+        const float *logprobs = pgrad_rollout_array(rollout, PGRAD_LOGPROBS, i, NULL);
         ck_assert_uint_le(n, whole->n_tokens[i]);
         ck_assert(n == 0 || memcmp(tokens, whole->tokens[i], n * sizeof *tokens) == 0);
-        ck_assert(n == whole->n_tokens[i] || info_of(rollout, i).finish == PGRAD_FINISH_NONE);
+        ck_assert(n == 0 || memcmp(logprobs, whole->logprobs[i], n * sizeof *logprobs) == 0);
+        ck_assert_int_eq(n == whole->n_tokens[i], told->is[i]);
+        ck_assert_uint_eq(info_of(rollout, i).finish, told->is[i] ? whole->finish[i] : PGRAD_FINISH_NONE);
+        const char *text = pgrad_rollout_text(rollout, i, &length);
+        if (told->is[i]) {
+            ck_assert_uint_eq(length, whole->length[i]);
+            ck_assert_int_eq(memcmp(text, whole->text[i], length + 1), 0);
+        }
     }
 }
 
@@ -260,18 +291,27 @@ START_TEST(out_of_time_anywhere)
     params.batch_size = 3;
     params.prefix_cache_tokens = 1024; /* over calls */
     OK(pgrad_rollout_create(w.model, w.tokenizer, &params, &rollout));
+    finished told;
+    uint32_t n_finished = 0;
     counts_time = 1;
-    OK(sample(rollout, sampler, 0));
+    OK(sample(rollout, sampler, 0, &told));
     const uint32_t looks_in_all = time_looks;
     record *whole = take_record(rollout);
     ck_assert_uint_gt(looks_in_all, 20);
+    ck_assert_uint_eq(told.n, whole->n);
     for (uint32_t at = 2; at <= looks_in_all; at++) { /* the first says when it began */
         fill_with_others(&w, rollout, sampler);
         late_at = at;
-        FAILS(PGRAD_E_DEADLINE, "generate: 500000 seconds are over", sample(rollout, sampler, 0));
+        FAILS(PGRAD_E_DEADLINE, "generate: 500000 seconds are over", sample(rollout, sampler, 0, &told));
         late_at = 0;
-        is_beginning_of(whole, rollout);
-        OK(sample(rollout, sampler, 0)); /* what the cache kept is good */
+        is_beginning_of(whole, rollout, &told);
+        ck_assert_uint_ge(told.n, n_finished); /* what is finished by one look is so by the next */
+        n_finished = told.n;
+        if (at == looks_in_all)
+            ck_assert_uint_eq(n_finished, whole->n); /* there was nothing left to do */
+        else if (at > looks_in_all / 2)
+            ck_assert_uint_gt(n_finished, 0);
+        OK(sample(rollout, sampler, 0, &told)); /* what the cache kept is good */
         record *again = take_record(rollout);
         same_record(whole, again);
         free(again);

@@ -195,7 +195,7 @@ END_TEST
 
 /* ---- kept sets, token by token ---- */
 
-enum { MOST = 4000 };
+enum { MOST_WEIGHTS = 4000 };
 typedef enum row_kind {
     PEAKED, FLAT, TIES, EQUAL, MINUS_INFINITIES, SPREAD, SUBNORMAL, ONE_TOKEN, ROW_KINDS
 } row_kind;
@@ -225,14 +225,14 @@ static double one_of(const double *values, uint64_t n, uint64_t stream, uint64_t
 }
 
 typedef struct reference_cut {
-    uint32_t order[MOST];
+    uint32_t order[MOST_WEIGHTS];
     size_t least, most; /* how many of them are kept: not the same where rounding in double decides */
 } reference_cut;
 
 /* By a full sort and sums in extended precision, from the same weights. */
 static void cut_by_sorting(reference_cut *to, const float *w, size_t n, uint32_t top_k, double top_p, double min_p)
 {
-    static double keys[MOST];
+    static double keys[MOST_WEIGHTS];
     const size_t k = top_k == 0 || top_k > n ? n : top_k;
     long double mass = 0, sum = 0;
     for (size_t j = 0; j < n; j++) {
@@ -261,10 +261,10 @@ static void cut_by_sorting(reference_cut *to, const float *w, size_t n, uint32_t
 static int check_cut(pgrad_context *const *contexts, const pgrad_sampler_params *params, const float *z, size_t n,
                      uint64_t stream)
 {
-    static float w[MOST];
+    static float w[MOST_WEIGHTS];
     static reference_cut wanted;
     pgrad__drawn first = {.token = -1};
-    double first_sums[MOST / 256 + 1];
+    double first_sums[MOST_WEIGHTS / 256 + 1];
     for (int set = 0; set < 4; set++) {
         if (contexts[set] == NULL)
             continue;
@@ -316,8 +316,8 @@ START_TEST(kept_sets_are_those_of_sorting)
     enum { ROWS = 1000 };
     static const double ps[] = {1.0, 1.0, 0.9, 0.5, 0.999, 1e-9, 1.0 - 1e-12, 1.0 - 0x1p-53};
     static const double ms[] = {0.0, 0.0, 0.0, 0.05, 0.9, 1e-30}, taus[] = {1.0, 0.3, 5.0};
-    static const size_t sizes[] = {1, 2, 17, 255, 256, 257, 700, MOST};
-    static float z[MOST];
+    static const size_t sizes[] = {1, 2, 17, 255, 256, 257, 700, MOST_WEIGHTS};
+    static float z[MOST_WEIGHTS];
     pgrad_context *contexts[4];
     unsigned decided = 0;
     for (uint32_t set = 0; set < 4; set++)
@@ -355,7 +355,7 @@ START_TEST(equal_weights_are_counted)
     } cases[] = {{8, 0, 0.5, 4},          {10, 0, 0.3, 3},         {10, 0, 0.31, 4},          {1000, 0, 0.25, 250},
                  {1000, 400, 0.25, 100},  {1000, 400, 1.0, 400},   {1000, 0, 1e-9, 1},        {1000, 7, 1e-300, 1},
                  {1000, 0, 0x1.fffffffffffffp-1, 1000}, {4000, 0, 0.75, 3000}, {4000, 4001, 0.75, 3000}};
-    static const float z[MOST];
+    static const float z[MOST_WEIGHTS];
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         pgrad_sampler_params params = sampler_defaults();
         params.top_k = cases[c].top_k;
