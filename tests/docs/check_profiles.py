@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Holds docs/profiles.md against the library: every row of a profile's table is what the profile sets, and a field
-that no row names stays as it was; and the same through the Python module.
+that no row names stays as it was; and the same through the Python module. Where a row names a field of TRL's, the
+profile's value is what TRL's default means, as golden/trl_defaults.json has it.
 
 usage: check_profiles.py LIBRARY ROOT"""
 import ctypes
@@ -15,6 +16,19 @@ import policygrad  # noqa: E402
 library = policygrad.load(sys.argv[1])
 library.pgrad_struct_size.restype = ctypes.c_size_t
 text = (pathlib.Path(sys.argv[2]) / "docs/profiles.md").read_text()
+TRL = json.loads((pathlib.Path(sys.argv[2]) / "tests/golden/trl_defaults.json").read_text())
+CONFIGS = {"trl-1.10": "GRPOConfig", "trl-1.10-rloo": "RLOOConfig", "trl-1.10-sft": "SFTConfig"}
+# A field of TRL's whose value is not ours as it stands: what it says here.
+MEANS = {
+    "min_p": lambda trl: trl["min_p"] or 0,
+    "epsilon_high": lambda trl: trl["epsilon"] if trl["epsilon_high"] is None else trl["epsilon_high"],
+    "scale_rewards": lambda trl: {"group": "grpo"}[trl["scale_rewards"]],
+    "loss_type": lambda trl: {"dapo": "token_mean", None: "supervised"}[trl["loss_type"]],
+    "use_bias_correction_kl": lambda trl: {True: "k3_ratio"}[trl["use_bias_correction_kl"]],
+    "optim": lambda trl: {"adamw_torch": "adamw"}[trl["optim"]],
+    "per_device_train_batch_size": lambda trl: (trl["per_device_train_batch_size"] * trl["gradient_accumulation_steps"] //
+                                                trl["num_generations"]),
+}
 STRUCTS = ["sampler", "rollout", "advantage", "objective", "optimizer", "train", "generate", "context"]
 
 
@@ -39,12 +53,18 @@ def others(name, fields):
     return params
 
 
+def same(value, expected):
+    return value == expected if isinstance(value, str) else float(value) == float(expected)
+
+
 for profile, table in re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", text, re.M | re.S):
-    rows = {}
-    for struct, field, value in re.findall(r"^\| (\w+) \| (\w+) \| (\S+) \|", table, re.M):
+    rows, names = {}, {}
+    for struct, field, value, theirs in re.findall(r"^\| (\w+) \| (\w+) \| (\S+) \| (?:`(\w+)`)?", table, re.M):
         if struct != "struct":
             rows.setdefault(struct, {})[field] = value
+            names[struct, field] = theirs
     assert rows, profile
+    trl = TRL[CONFIGS[profile]]
     for struct in STRUCTS:
         fields = rows.get(struct, {})
         params = others(struct, fields)
@@ -56,11 +76,14 @@ for profile, table in re.findall(r"^## (\S+)\n(.*?)(?=^## |\Z)", text, re.M | re
                 assert value == before[field], f"{profile}: {struct}.{field} was set to {value}"
                 continue
             expected = fields[field]
-            same = value == expected if isinstance(value, str) else float(value) == float(expected)
-            assert same, f"{profile}: {struct}.{field} is {value}, documented as {expected}"
+            assert same(value, expected), f"{profile}: {struct}.{field} is {value}, documented as {expected}"
+            theirs = names[struct, field]
+            if theirs:
+                meant = MEANS.get(theirs, lambda trl: trl[theirs])(trl)
+                assert same(value, meant), f"{profile}: {struct}.{field} is {value}, TRL's {theirs} means {meant}"
         given = policygrad._params(struct, {"seed": 7, "profile": profile} if "seed" in after else {"profile": profile})
         for field, value in described(struct, given).items():
             expected = after[field] if field in fields else 7 if field == "seed" else described(struct, None)[field]
             assert value == expected, f"{profile}: Python's {struct}.{field} is {value}, not {expected}"
         assert set(fields) <= set(after), f"{profile}: {struct}: {set(fields) - set(after)}"
-    print(f"{profile}: {sum(map(len, rows.values()))} values as documented")
+    print(f"{profile}: {sum(map(len, rows.values()))} values as documented, {sum(map(bool, names.values()))} as TRL has them")
