@@ -38,8 +38,9 @@ extern "C" {
 
 /* The host's allocator. `alloc` returns `size` bytes aligned to `alignment` (a power of two, at
  * least 64) or NULL; `free` gets the same size. A block that is not aligned is given back, and the
- * call fails with E_INVALID. Both may be called from any thread inside a library call. The memory of
- * jansson, PCRE2 and utf8proc is outside of it. */
+ * call fails with E_INVALID. Both may be called from any thread inside a library call. Outside of it
+ * are what jansson and utf8proc take for the moment of a call, and the machine code that PCRE2 makes
+ * of a tokenizer's regular expressions. */
 typedef struct pgrad_allocator {
     void *user;
     void *(*alloc)(void *user, size_t size, size_t alignment);

@@ -1,5 +1,5 @@
 /* Memory of a context: the host's allocator, counted and limited. Blocks are 64-byte aligned. Not
- * for what jansson, PCRE2 and utf8proc allocate by themselves. */
+ * for what jansson and utf8proc allocate by themselves. */
 #ifndef PGRAD_BASE_ALLOC_H
 #define PGRAD_BASE_ALLOC_H
 

@@ -75,13 +75,13 @@ static pgrad_status score_regex(const void *reward, const pgrad__completion *com
     pgrad__regex_match *match = NULL;
     size_t begin = 0, end;
     int found = 0;
-    PGRAD__TRY(pgrad__regex_match_create(&match));
+    PGRAD__TRY(pgrad__regex_match_create(self->base.context, &match));
     pgrad_status status =
         pgrad__regex_find(self->regex, match, text.data, text.length, 0, &found, &begin, &end);
     pgrad__regex_match_free(match);
-    if (status == PGRAD_E_LIMIT && self->on_limit == LIMIT_ZERO)
+    if (found < 0 && self->on_limit == LIMIT_ZERO)
         status = PGRAD_OK;
-    *score = found && is_where(self, text, begin);
+    *score = found > 0 && is_where(self, text, begin);
     return status;
 }
 
@@ -294,14 +294,15 @@ static void release_script(void *reward)
 }
 
 /* Characters in all matches. */
-static pgrad_status count_matched(const pgrad__regex *regex, pgrad__span text, size_t *n)
+static pgrad_status count_matched(pgrad_context *context, const pgrad__regex *regex,
+                                  pgrad__span text, size_t *n)
 {
     pgrad__regex_match *match = NULL;
     pgrad_status status = PGRAD_OK;
     size_t begin, end = 0;
     int found = 1;
     *n = 0;
-    PGRAD__TRY(pgrad__regex_match_create(&match));
+    PGRAD__TRY(pgrad__regex_match_create(context, &match));
     while (status == PGRAD_OK && found) {
         uint32_t code;
         status = pgrad__regex_find(regex, match, text.data, text.length, end, &found, &begin, &end);
@@ -316,9 +317,10 @@ static pgrad_status score_script(const void *reward, const pgrad__completion *co
                                  double *score)
 {
     const script_reward *self = reward;
+    pgrad_context *context = self->base.context;
     size_t n_letters, n_theirs;
-    PGRAD__TRY(count_matched(self->letters, completion->text, &n_letters));
-    PGRAD__TRY(count_matched(self->theirs, completion->text, &n_theirs));
+    PGRAD__TRY(count_matched(context, self->letters, completion->text, &n_letters));
+    PGRAD__TRY(count_matched(context, self->theirs, completion->text, &n_theirs));
     *score = n_letters == 0 ? 0.0 : (double)n_theirs / (double)n_letters;
     return PGRAD_OK;
 }

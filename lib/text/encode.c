@@ -13,7 +13,7 @@ pgrad_status pgrad__encoder_init(pgrad__encoder *encoder, const pgrad_tokenizer 
     memset(encoder, 0, sizeof *encoder);
     encoder->tokenizer = tokenizer;
     encoder->scratch.context = tokenizer->context;
-    return pgrad__regex_match_create(&encoder->match);
+    return pgrad__regex_match_create(tokenizer->context, &encoder->match);
 }
 
 void pgrad__encoder_free(pgrad__encoder *encoder)

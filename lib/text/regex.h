@@ -1,5 +1,6 @@
 /* Regular expressions through PCRE2: a tokenizer's, with the meaning they have in tokenizer files,
- * and a host's, with PCRE2's own. Matching is bounded in both. */
+ * and a host's, with PCRE2's own. Matching is bounded in both. Their memory is the context's, but
+ * for the machine code that PCRE2's JIT makes of a tokenizer's. */
 #ifndef PGRAD_TEXT_REGEX_H
 #define PGRAD_TEXT_REGEX_H
 
@@ -27,11 +28,11 @@ pgrad_status pgrad__regex_compile_bounded(pgrad_context *context, const char *pa
                                           const char *origin, pgrad__regex **out);
 void pgrad__regex_free(pgrad__regex *regex);
 
-pgrad_status pgrad__regex_match_create(pgrad__regex_match **out);
+pgrad_status pgrad__regex_match_create(pgrad_context *context, pgrad__regex_match **out);
 void pgrad__regex_match_free(pgrad__regex_match *match);
 
 /* Finds the first match from `start` on, in valid UTF-8 for a tokenizer's: *found 0 when there is
- * none. E_LIMIT when the pattern costs more than allowed. */
+ * none, -1 with E_LIMIT when the pattern costs more than allowed. E_NOMEM, E_LIMIT of memory. */
 pgrad_status pgrad__regex_find(const pgrad__regex *regex, pgrad__regex_match *match,
                                const char *text, size_t length, size_t start, int *found,
                                size_t *begin, size_t *end);

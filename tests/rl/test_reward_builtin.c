@@ -525,11 +525,12 @@ START_TEST(cancelled)
 }
 END_TEST
 
-/* A whole number that jansson cannot hold is copied: memory that the context refuses is told, not scored. */
+/* A whole number that jansson cannot hold is copied, a match takes memory: what the context refuses is told, not
+ * scored, though the regex reward scores 0 where the pattern's own limits are met. */
 START_TEST(refused_memory_is_no_score)
 {
     char text[300]; /* below the largest double */
-    pgrad_reward *reward = make("json", NULL);
+    pgrad_reward *reward = _i == 0 ? make("json", NULL) : make("regex", "{\"pattern\":\"9+\",\"on_limit\":\"zero\"}");
     const uint64_t held = memory_now(w.context);
     uint64_t more = 0;
     memset(text, '9', sizeof text);
@@ -615,7 +616,7 @@ int main(void)
     tcase_add_test(all, wrong_arguments);
     tcase_add_test(all, descriptions);
     tcase_add_test(all, cancelled);
-    tcase_add_test(all, refused_memory_is_no_score);
+    tcase_add_loop_test(all, refused_memory_is_no_score, 0, 2);
     suite_add_tcase(suite, all);
     tcase_set_timeout(memory, 60);
     tcase_add_loop_test(memory, out_of_memory, 0, N_ALL);

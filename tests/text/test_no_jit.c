@@ -48,8 +48,8 @@ START_TEST(expressions_find_the_same)
     pgrad__regex_match *matches[2];
     const uint32_t step = getenv("PGRAD_TEST_SHORT") != NULL ? 11 : 1;
     size_t n_found = 0;
-    OK(pgrad__regex_match_create(&matches[0]));
-    OK(pgrad__regex_match_create(&matches[1]));
+    OK(pgrad__regex_match_create(context, &matches[0]));
+    OK(pgrad__regex_match_create(context, &matches[1]));
     for (uint32_t i = 0; i < N_STRINGS; i += step) {
         const size_t length = make_string(i, text);
         int found[2] = {1, 1};
@@ -87,8 +87,53 @@ START_TEST(texts_have_the_same_ids)
 }
 END_TEST
 
+static uint64_t held(void)
+{
+    pgrad_context_info info = {.struct_size = sizeof info};
+    OK(pgrad_context_get_info(context, &info));
+    return info.memory_now;
+}
+
+/* What PCRE2 takes to compile and, by its interpreter, to match is the context's: counted, limited, told. */
+START_TEST(memory_is_the_contexts)
+{
+    static char text[20000];
+    pgrad__regex_match *match = NULL;
+    pgrad__regex *regex = NULL;
+    const uint64_t before = held();
+    size_t begin, end;
+    int found;
+    memset(text, 'a', sizeof text);
+    context->memory_limit = before + 1000;
+    forbid_jit = 1;
+    FAILS(PGRAD_E_LIMIT, "the context allows", pgrad__regex_compile(context, PATTERNS[1], strlen(PATTERNS[1]), "test", &regex));
+    ck_assert_uint_eq(held(), before);
+    context->memory_limit = before + 100;
+    FAILS(PGRAD_E_LIMIT, "the context allows", pgrad__regex_match_create(context, &match));
+    ck_assert_ptr_null(match);
+    ck_assert_uint_eq(held(), before);
+    context->memory_limit = 0;
+    regex = compile("(?:a|b)*c|a+", 1);
+    ck_assert_uint_gt(held(), before + 100);
+    OK(pgrad__regex_match_create(context, &match));
+    const uint64_t ready = held();
+    context->memory_limit = ready + 100000;
+    FAILS(PGRAD_E_LIMIT, "a tokenizer's regular expression: memory: ",
+          pgrad__regex_find(regex, match, text, sizeof text, 0, &found, &begin, &end));
+    ck_assert_int_eq(found, 0); /* -1 is the pattern's own limit */
+    context->memory_limit = 0;
+    OK(pgrad__regex_find(regex, match, text, sizeof text, 0, &found, &begin, &end));
+    ck_assert(found == 1 && begin == 0 && end == sizeof text);
+    ck_assert_uint_gt(held(), ready + 100000); /* it is kept for the next match */
+    pgrad__regex_match_free(match);
+    pgrad__regex_free(regex);
+    ck_assert_uint_eq(held(), before);
+}
+END_TEST
+
 static void add(TCase *tests)
 {
+    tcase_add_test(tests, memory_is_the_contexts);
     tcase_add_loop_test(tests, expressions_find_the_same, 0, sizeof PATTERNS / sizeof PATTERNS[0]);
     tcase_add_test(tests, texts_have_the_same_ids);
 }

@@ -544,7 +544,7 @@ START_TEST(tk08_classes_and_white_space)
         {"a\\S", "a ab", 2, 4},
     };
     pgrad__regex_match *match = NULL;
-    OK(pgrad__regex_match_create(&match));
+    OK(pgrad__regex_match_create(context, &match));
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const char *pattern = cases[i].pattern, *text = cases[i].text;
         pgrad__regex *regex = NULL;
