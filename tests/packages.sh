@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the packages that building and testing need, where they are missing. Used by
 # examples/quickstart.sh, tests/run.sh and .ci/run. Arguments: more packages ("PROGRAM:PACKAGE" or
-# "MODULE@PACKAGE" for a pkg-config module).
+# "MODULE@PACKAGE" for a pkg-config module, "/FILE:PACKAGE").
 #
 # Status 0: everything is there. Status 1: something is missing and could not be installed; what to
 # install was printed.
@@ -13,6 +13,7 @@ zlib@zlib1g-dev'
 
 have() {
     case $1 in
+    /*:*) [ -e "${1%%:*}" ] ;;
     *:*) command -v "${1%%:*}" >/dev/null 2>&1 ;;
     *@*) command -v pkg-config >/dev/null 2>&1 && pkg-config --exists "${1%%@*}" ;;
     esac

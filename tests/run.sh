@@ -21,6 +21,15 @@ elif ! grep -q tests/test_fail "$build/build.ninja"; then # the quickstart's bui
 fi
 ninja -C "$build" --quiet
 
+# Decimal commas are met in a locale that has them (CF09); Debian's images have none.
+locale=$build/locale/de_DE.UTF-8
+if [ ! -d "$locale" ] && sh tests/packages.sh /usr/share/i18n/locales/de_DE:locales >/dev/null 2>&1; then
+    mkdir -p "${locale%/*}"
+    localedef -i de_DE -f UTF-8 "$locale" || rm -rf "$locale" # then the tests say that they skip
+fi
+LOCPATH=$(cd "$build" && pwd)/locale
+export LOCPATH
+
 export PGRAD_TEST_MODELS="${PGRAD_TEST_MODELS:-$PWD/.models}"
 [ -z "${SHORT:-}" ] || export PGRAD_TEST_SHORT=1
 [ -z "${LONG:-}" ] || export PGRAD_TEST_LONG=1

@@ -25,7 +25,8 @@ says() { # PATH WORDS...
     path=$1
     shift
     status=0
-    said=$(PATH=$path sh "$root/tests/packages.sh" check@check no-such-program:no-such-package 2>&1) || status=$?
+    said=$(PATH=$path sh "$root/tests/packages.sh" check@check no-such-program:no-such-package \
+        /no/such/file:no-such-data /:not-missing 2>&1) || status=$?
     [ $status = 1 ] || fail "status $status: $said"
     for word; do
         case $said in
@@ -34,7 +35,8 @@ says() { # PATH WORDS...
         esac
     done
 }
-says "$work/user:$PATH" libjansson-dev libpcre2-dev libutf8proc-dev zlib1g-dev no-such-package
+says "$work/user:$PATH" libjansson-dev libpcre2-dev libutf8proc-dev zlib1g-dev no-such-package no-such-data
+case $said in *not-missing*) fail "a file that is there: $said" ;; esac
 says "$work/bare" meson ninja libblis-dev no-such-package 'install what your system calls them'
 if command -v apt-get >/dev/null; then
     says "$work/user:$PATH" 'sudo apt-get install'

@@ -1,8 +1,7 @@
 /* config.json read strictly: every key, every wrong value, what is not built. */
 #include "model_fixture.h"
 
-#include <locale.h>
-
+#include "../decimal_comma.h"
 #include "base/alloc.h"
 #include "model/arch.h"
 
@@ -299,13 +298,12 @@ START_TEST(locale_does_not_matter)
     pgrad__config config, again;
     char *text = NULL;
     size_t length;
-    if (setlocale(LC_NUMERIC, "de_DE.UTF-8") == NULL)
-        setlocale(LC_NUMERIC, "fr_FR.UTF-8"); /* either may be missing: then this is the C locale */
+    const int taken = take_decimal_comma();
     OK(read_with(llama, "rms_norm_eps", "1.25e-05", &config));
     ck_assert(config.norm_epsilon == 1.25e-5f);
     OK(pgrad__config_write(context, &config, &text, &length));
-    setlocale(LC_NUMERIC, "C");
-    OK(read_text(text, length, &again));
+    OK(read_text(text, length, &again)); /* what was written has a point, and reads so */
+    drop_decimal_comma(taken);
     ck_assert(again.norm_epsilon == config.norm_epsilon);
     pgrad__free(context, text);
 }
