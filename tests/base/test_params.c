@@ -275,14 +275,49 @@ START_TEST(described_as_json)
     FAILS(PGRAD_E_BUFFER, "", pgrad_params_describe("backward", &p, NULL, 0, &again));
     FAILS(PGRAD_E_INVALID, "params_describe: length is NULL",
           pgrad_params_describe("backward", &p, json, sizeof json, NULL));
-    /* what is described can be set again, for every struct */
+}
+END_TEST
+
+/* Gives a field another value than its default, where it takes one of these. */
+static void move_field(const pgrad__params_table *table, const pgrad__field *field, void *params)
+{
+    static const char *const OTHERS[] = {"0.125", "3", "1", "18446744073709551615", "0"};
+    const char *choice = field->type == PGRAD__FIELD_CHOICE ? field->choices[1] : NULL;
+    int done = choice != NULL && pgrad_params_set(table->name, params, field->name, choice) == PGRAD_OK;
+    for (size_t i = 0; i < sizeof OTHERS / sizeof OTHERS[0] && !done; i++)
+        done = pgrad_params_set(table->name, params, field->name, OTHERS[i]) == PGRAD_OK;
+    ck_assert_msg(done, "%s.%s takes no value: %s", table->name, field->name, pgrad_error_message());
+}
+
+/* What is described can be set again and gives the same bytes, for every field that text can set of every struct. */
+START_TEST(what_is_described_can_be_set)
+{
     for (size_t t = 0; t < pgrad__n_params_tables; t++) {
         const pgrad__params_table *table = &pgrad__params_tables[t];
+        _Alignas(16) unsigned char moved[PGRAD__PARAMS_MAX] = {0}, again[PGRAD__PARAMS_MAX] = {0};
+        char json[4096], name[64], value[64];
+        size_t length, n_moved = 0, n_set = 0;
         if (table->n_fields == 0)
             continue;
-        OK(pgrad_params_describe(table->name, NULL, json, sizeof json, &length));
-        ck_assert_int_eq(json[0], '{');
-        ck_assert_int_eq(json[length - 1], '}');
+        pgrad__params_init(table->name, moved, table->size);
+        pgrad__params_init(table->name, again, table->size);
+        for (size_t f = 0; f < table->n_fields; f++)
+            if (table->fields[f].type != PGRAD__FIELD_POINTER && table->fields[f].type != PGRAD__FIELD_RESERVED) {
+                move_field(table, &table->fields[f], moved);
+                n_moved++;
+            }
+        OK(pgrad_params_describe(table->name, moved, json, sizeof json, &length));
+        const char *at = json;
+        for (int n = 0; *at == (n_set == 0 ? '{' : ',') && at[1] != '}'; at += n, n_set++) {
+            n = 0;
+            if (sscanf(at + 1, "\"%63[^\"]\":\"%63[^\"]\"%n", name, value, &n) != 2 || n == 0)
+                ck_assert_int_eq(sscanf(at + 1, "\"%63[^\"]\":%63[^\",}]%n", name, value, &n), 2);
+            n++;
+            OK(pgrad_params_set(table->name, again, name, value));
+        }
+        ck_assert_msg(strcmp(at, n_moved == 0 ? "{}" : "}") == 0, "%s: not read: %s", table->name, at);
+        ck_assert_uint_eq(n_set, n_moved);
+        ck_assert_msg(memcmp(again, moved, table->size) == 0, "%s: set again, another struct: %s", table->name, json);
     }
 }
 END_TEST
@@ -330,6 +365,7 @@ static void add(TCase *tests)
     tcase_add_test(tests, fields_by_text);
     tcase_add_test(tests, misspelt_fields);
     tcase_add_test(tests, described_as_json);
+    tcase_add_test(tests, what_is_described_can_be_set);
     tcase_add_test(tests, profiles_set_what_they_name);
 }
 
