@@ -40,7 +40,8 @@ typedef struct pgrad_advantage_params {
     double kl_beta;      /* >= 0: R_i -= beta sum_t (old - reference), k1 in the reward. Default 0 */
 } pgrad_advantage_params;
 
-/* Writes the size and the defaults, no more than size bytes. */
+/* Writes the size and the defaults, no more than size bytes. A profile (params.h) then sets what
+ * another system has as its defaults. */
 PGRAD_API void pgrad_advantage_params_init(pgrad_advantage_params *params, size_t size);
 
 /* Creates an estimator with an empty baseline. Errors: E_INVALID, E_NOMEM. */

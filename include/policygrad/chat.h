@@ -21,7 +21,7 @@ extern "C" {
 typedef struct pgrad_message {
     const char *role; /* "system", "user", "assistant" */
     const char *text; /* UTF-8; special tokens in it are text */
-    size_t length;
+    size_t length;    /* bytes of text */
 } pgrad_message;
 
 /* Flags of pgrad_chat_format. Without a style the tokenizer decides: ChatML when it has

@@ -27,23 +27,23 @@ typedef struct pgrad_step_report {
     double reward;             /* mean over scored sequences */
     double reward_std;         /* mean over groups of the deviation within (ddof 1), TRL's reward_std;
                                   with groups of one: of the batch */
-    double reward_min;
-    double reward_q1;          /* quartiles */
-    double reward_median;
-    double reward_q3;
+    double reward_min;         /* of the scored sequences, as the next four */
+    double reward_q1;          /* the first quartile */
+    double reward_median;      /* the second */
+    double reward_q3;          /* the third */
     double reward_max;
     double frac_zero_std;      /* share of groups without spread */
     double n_unscored;         /* sequences without a reward */
     double completion_mean_length; /* tokens */
-    double completion_min_length;
-    double completion_max_length;
+    double completion_min_length; /* the shortest */
+    double completion_max_length; /* the longest */
     double completion_clipped_ratio; /* share that ended by length */
-    double n_sequences;
+    double n_sequences;        /* completions, scored or not */
     double n_tokens;           /* completion tokens */
     double sampling_mismatch;  /* mean |LOGPROBS - LOGPROBS_SAMPLED| */
     /* objective: pgrad_objective_backward */
-    double loss;
-    double policy_loss;
+    double loss;               /* what was differentiated: the next one, KL and entropy with their weights */
+    double policy_loss;        /* of the advantages alone */
     double kl;                 /* mean per token of the loss's KL term; with KL in the reward alone,
                                   of k3 = exp(-d) - 1 + d, d = OLD - REFERENCE; NaN without */
     double entropy;            /* mean per token, nats */

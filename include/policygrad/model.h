@@ -45,15 +45,15 @@ typedef struct pgrad_model_info {
     size_t struct_size;
     const char *architecture; /* "gpt2", "llama"; static */
     uint32_t n_layers;
-    uint32_t n_heads;
-    uint32_t n_kv_heads;
-    uint32_t head_dim;
-    uint32_t n_embd;
-    uint32_t n_ff;
-    uint32_t n_vocab;
+    uint32_t n_heads;        /* of queries */
+    uint32_t n_kv_heads;     /* of keys and values: n_heads, or fewer that are shared */
+    uint32_t head_dim;       /* of a head's query, key and value */
+    uint32_t n_embd;         /* of the residual stream */
+    uint32_t n_ff;           /* of the MLP's inner layer */
+    uint32_t n_vocab;        /* rows of the token embedding */
     uint32_t n_context;      /* positions allowed */
     uint32_t tied_head;      /* 1: the output head is the token embedding */
-    uint32_t n_tensors;
+    uint32_t n_tensors;      /* that pgrad_model_tensor_name names */
     uint64_t n_parameters;   /* a tied head counts once */
     uint64_t weight_version; /* rises with every change of the weights */
     pgrad_token eos_token;   /* of the model's config, -1 when it names none */

@@ -3,6 +3,17 @@
  *     pgrad_tokenizer_load(context, "SmolLM2-135M-Instruct", &tokenizer);
  *     pgrad_tokenizer_encode(tokenizer, text, strlen(text), 0, ids, capacity, &n);
  *
+ * and, as ids come one by one, text for a screen:
+ *
+ *     pgrad_decoder_create(tokenizer, PGRAD_DECODE_SKIP_SPECIAL, &decoder);
+ *     for each id: pgrad_decoder_push(decoder, id, &piece, &length); ... write piece ...
+ *     pgrad_decoder_finish(decoder, &piece, &length);
+ *
+ * Built are normalizers NFC or none, the pre-tokenizers ByteLevel, Split, Digits and sequences of
+ * them, and ids are those of the Rust library `tokenizers`, which wrote the file. A tokenizer of
+ * another kind (SentencePiece, WordPiece, Unigram) is refused with the place in the file, rather than
+ * read as something near to it.
+ *
  * Special tokens written in a text ("<|im_end|>") are text, unless PGRAD_ENCODE_SPECIAL says
  * otherwise: what a user types never becomes a control token by accident.
  *
@@ -27,10 +38,10 @@ enum { PGRAD_DECODE_SKIP_SPECIAL = 1 /* leave special tokens out of the text */ 
 
 /* Tokens with a role, for pgrad_tokenizer_special. */
 enum {
-    PGRAD_TOKEN_BOS = 0,
-    PGRAD_TOKEN_EOS = 1,
-    PGRAD_TOKEN_PAD = 2,
-    PGRAD_TOKEN_UNK = 3,
+    PGRAD_TOKEN_BOS = 0, /* begins a text */
+    PGRAD_TOKEN_EOS = 1, /* ends one */
+    PGRAD_TOKEN_PAD = 2, /* fills up batches elsewhere; nothing here is padded */
+    PGRAD_TOKEN_UNK = 3, /* for what has no token; bytes always have one */
     PGRAD_TOKEN_END_OF_TURN = 4 /* ends an assistant's turn in a chat, e.g. <|im_end|>, <|eot_id|> */
 };
 

@@ -8,7 +8,9 @@
  * allowed.
  *
  * Text is UTF-8, given as pointer and length. Scalars are `double`, arrays `float`, counts `size_t`
- * or `uint32_t`, flags `uint32_t`.
+ * or `uint32_t`, flags `uint32_t`. Structs begin with their size, have no unnamed padding and hold no
+ * type that a binding through a foreign-function interface cannot mirror: no bit-fields, no unions,
+ * no enums, no `long`.
  *
  * Threads: each header says which of its calls may run at once. */
 #ifndef POLICYGRAD_TYPES_H
@@ -27,10 +29,12 @@
 extern "C" {
 #endif
 
-/* Zero for success, negative for failure: see status.h. */
+/* Zero for success, negative for failure: see status.h. What a host's function
+ * returns is no status: where its type is declared stands what each value means. */
 typedef int32_t pgrad_status;
 
-/* A token id. Ids below zero are never tokens; -1 says "none". */
+/* A token id. Ids below zero are never tokens; -1 says "none". A model may have
+ * more ids than its tokenizer has tokens; those are never sampled. */
 typedef int32_t pgrad_token;
 
 typedef struct pgrad_context pgrad_context;     /* threads, allocator, log: everything hangs on one */

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Holds lib/ against the rules of the house: layers point down only, in what they include and in what they call,
 each outside library and what is the platform's has its doors, nothing prints, ends the process or reads the
-environment, files stay small.
+environment, files stay small, and public headers are mostly comment.
 
 usage: check_layers.py ROOT; status 1 and one line per offence."""
 import fnmatch
@@ -49,12 +49,30 @@ FORBIDDEN = re.compile(
     r"|signal|sigaction|setlocale|system|popen|rand|srand|strtok|atoi|atof|strtod|malloc|calloc|realloc)\s*\(")
 ALLOWED = {("lib/base/alloc.c", "malloc")}
 MAX_LINES = 800
+MIN_COMMENT = 60  # percent of the lines of a public header that are not empty have a comment in them
 
 
 def without_comments(text):
     text = re.sub(r"/\*.*?\*/", lambda m: re.sub(r"[^\n]", " ", m.group()), text, flags=re.S)
     text = re.sub(r"//[^\n]*", "", text)
     return re.sub(r'"(\\.|[^"\\\n])*"', '""', text)
+
+
+def comment_share(text):
+    """Lines that carry a comment, or a part of one, in percent of those that are not empty: include guards, includes
+    and declarations count against it."""
+    marked = re.sub(r"/\*.*?\*/", lambda m: re.sub(r"[^\n]", "\0", m.group()), text, flags=re.S)
+    lines = [line for line in marked.split("\n") if line.strip(" \t")]
+    return 100.0 * sum("\0" in line for line in lines) / max(len(lines), 1)
+
+
+def header_offences(root):
+    """policygrad.hpp is not among them: it is code over the C headers, which say what its calls do."""
+    for path in sorted((root / "include").rglob("*.h")):
+        share = comment_share(path.read_text())
+        if share < MIN_COMMENT:
+            yield (f"{path.relative_to(root).as_posix()}: {share:.0f} % of its lines have a comment, "
+                   f"expected {MIN_COMMENT} at least")
 
 
 def without_directives(code):
@@ -137,6 +155,7 @@ def offences(root):
                 if (name, word) not in ALLOWED:
                     yield f"{name}:{number}: {word}() has no place in the library"
     yield from call_offences(sources)
+    yield from header_offences(root)
 
 
 def top_level(root):
@@ -150,7 +169,7 @@ def top_level(root):
 def main():
     root = pathlib.Path(sys.argv[1])
     found = list(offences(root)) + list(top_level(root))
-    print("\n".join(found) if found else "layers, doors and words: fine")
+    print("\n".join(found) if found else "layers, doors, words and headers: fine")
     return 1 if found else 0
 
 

@@ -17,6 +17,8 @@ CLEAN = {
                       "static void both(void)\n{\n    pgrad__low(pgrad__numbers[0]);\n    pgrad__vec_sum_skx(0);\n}\n\n"
                       "int pgrad_make(int (*fn)(int),\n               struct pgrad__thing *thing)\n{\n    return 0;\n}\n",
     "lib/kernel/vec_a.c": "#include <immintrin.h>\n",
+    "include/policygrad/a.h": "/* What it is.\n *\n * More. */\n\nint pgrad_a(void); /* one */\n"
+                              "int pgrad_b(void);\nint pgrad_c(void);\n",  # 4 lines of 6, and an empty one
 }
 
 # A file's text and what is said about it.
@@ -43,6 +45,9 @@ OFFENCES = [
     ("lib/rl/b.c", "static void f(void)\n{\n    printf (\"\");\n}\n", "printf() has no place"),
     ("lib/rl/b.c", "/*\n" + "\n" * 800 + "*/\n", "lines, at most"),
     ("lib/rl/b.c", "/* " + "x" * 100 + " */\n", "columns"),
+    ("include/policygrad/b.h", "/* one */\n\n\nint x;\n", "50 % of its lines"),
+    ("include/policygrad/b.h", "/* one\n   two */ int x;\nint y;\nint z;\n", "50 % of its lines"),
+    ("include/policygrad.h", "", "0 % of its lines"),
 ]
 
 
