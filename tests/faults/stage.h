@@ -226,6 +226,17 @@ static inline void no_beginning(stage *s)
 
 /* ---- context and loading ---- */
 
+/* A handle that a call was to make: there if it says so, and left alone, which is NULL here, where it failed. The check
+ * takes no memory unless it fails. out: where the handle stands. */
+static inline pgrad_status made(pgrad_status status, const void *out)
+{
+    void *handle;
+    memcpy(&handle, out, sizeof handle);
+    if ((status == PGRAD_OK) != (handle != NULL))
+        ck_abort_msg("%s, and the handle is %s", pgrad_status_name(status), handle == NULL ? "NULL" : "set");
+    return status;
+}
+
 static inline pgrad_status from_the_start(stage *s)
 {
     static const pgrad_token ids[] = {1, 2, 3, 4};
@@ -236,9 +247,9 @@ static inline pgrad_status from_the_start(stage *s)
     pgrad_context_params_init(&params, sizeof params);
     params.n_threads = 3;
     params.allocator = s->allocator;
-    pgrad_status status = pgrad_context_create(&params, &context);
+    pgrad_status status = made(pgrad_context_create(&params, &context), &context);
     if (status == PGRAD_OK)
-        status = pgrad_model_create(context, SMALLEST_CONFIG, 3, NULL, &model);
+        status = made(pgrad_model_create(context, SMALLEST_CONFIG, 3, NULL, &model), &model);
     if (status == PGRAD_OK)
         status = pgrad_model_logits(model, ids, 4, PGRAD_LOGITS_LAST, s->numbers, VOCABULARY);
     pgrad_model_free(model);
@@ -247,30 +258,35 @@ static inline pgrad_status from_the_start(stage *s)
     return status;
 }
 
+static inline pgrad_status load_model(stage *s, const char *path)
+{
+    return made(pgrad_model_load(s->w.context, path, NULL, &s->model), &s->model);
+}
+
 static inline pgrad_status load_folder(stage *s)
 {
-    return pgrad_model_load(s->w.context, in_stage(s, "model"), NULL, &s->model);
+    return load_model(s, in_stage(s, "model"));
 }
 
 static inline pgrad_status load_shards(stage *s)
 {
-    return pgrad_model_load(s->w.context, in_stage(s, "shards"), NULL, &s->model);
+    return load_model(s, in_stage(s, "shards"));
 }
 
 static inline pgrad_status load_gguf(stage *s)
 {
     char path[512];
-    return pgrad_model_load(s->w.context, data_path(path, "tiny_gpt2_f16.gguf"), NULL, &s->model);
+    return load_model(s, data_path(path, "tiny_gpt2_f16.gguf"));
 }
 
 static inline pgrad_status load_tokenizer(stage *s)
 {
-    return pgrad_tokenizer_load(s->w.context, in_stage(s, "model"), &s->tokenizer);
+    return made(pgrad_tokenizer_load(s->w.context, in_stage(s, "model"), &s->tokenizer), &s->tokenizer);
 }
 
 static inline pgrad_status load_pair(stage *s)
 {
-    return pgrad_tokenizer_load(s->w.context, in_stage(s, "pair"), &s->tokenizer);
+    return made(pgrad_tokenizer_load(s->w.context, in_stage(s, "pair"), &s->tokenizer), &s->tokenizer);
 }
 
 static inline pgrad_status encode_with(stage *s, pgrad_tokenizer *tokenizer)
@@ -285,7 +301,7 @@ static inline pgrad_status encode_with(stage *s, pgrad_tokenizer *tokenizer)
     if (status == PGRAD_OK)
         status = pgrad_tokenizer_decode(tokenizer, ids, n, 0, text, sizeof text, &length);
     if (status == PGRAD_OK)
-        status = pgrad_decoder_create(tokenizer, 0, &decoder);
+        status = made(pgrad_decoder_create(tokenizer, 0, &decoder), &decoder);
     s->digest = fnv(fnv(11, ids, n * sizeof *ids), text, length);
     for (size_t i = 0; status == PGRAD_OK && i < n; i++) {
         const char *piece;
@@ -321,7 +337,7 @@ static inline void make_stage_rollout(stage *s)
     OK(pgrad_rollout_create(s->model != NULL ? s->model : s->w.model, s->w.tokenizer, &params, &s->rollout));
 }
 
-static inline void begin_generate(stage *s)
+static inline void make_stage_sampler(stage *s)
 {
     static const char *const STOPS[] = {"zzz", "\xc3\xa9"};
     pgrad_sampler_params params = sampler_defaults();
@@ -331,6 +347,11 @@ static inline void begin_generate(stage *s)
     params.top_p = 0.95;
     params.repetition_penalty = 1.1;
     s->sampler = make_sampler(s->w.context, &params);
+}
+
+static inline void begin_generate(stage *s)
+{
+    make_stage_sampler(s);
     make_stage_rollout(s);
     for (uint32_t i = 0; i < STAGE_PROMPTS; i++) {
         const uint32_t group = add_text_prompt(s->rollout, i == 0 ? "one " : "two, or ", NULL);
@@ -388,9 +409,9 @@ static inline pgrad_status reward_by_names(stage *s)
         s->rewards[i] = NULL;
     }
     for (int i = 0; i < 4 && status == PGRAD_OK; i++)
-        status = pgrad_reward_builtin(s->w.context, ROWS[i][0], ROWS[i][1], &s->rewards[i]);
+        status = made(pgrad_reward_builtin(s->w.context, ROWS[i][0], ROWS[i][1], &s->rewards[i]), &s->rewards[i]);
     if (status == PGRAD_OK)
-        status = pgrad_reward_combine(s->w.context, s->rewards, WEIGHTS, 4, &s->rewards[4]);
+        status = made(pgrad_reward_combine(s->w.context, s->rewards, WEIGHTS, 4, &s->rewards[4]), &s->rewards[4]);
     return status == PGRAD_OK ? pgrad_reward_apply(s->rewards[4], s->rollout) : status;
 }
 
@@ -473,6 +494,17 @@ static inline uint64_t digest_of_saved(stage *s)
     return digest_of_target(s, "saved");
 }
 
+/* A checkpoint of the handles as they are. */
+static inline pgrad_checkpoint *gather(stage *s)
+{
+    pgrad_checkpoint *checkpoint = NULL;
+    OK(pgrad_checkpoint_create(s->w.context, &checkpoint));
+    OK(pgrad_checkpoint_add(checkpoint, "policy", PGRAD_KIND_MODEL, s->model));
+    OK(pgrad_checkpoint_add(checkpoint, "optimizer", PGRAD_KIND_OPTIMIZER, s->optimizer));
+    OK(pgrad_checkpoint_add(checkpoint, "sampler", PGRAD_KIND_SAMPLER, s->sampler));
+    return checkpoint;
+}
+
 static inline void begin_checkpoint(stage *s)
 {
     pgrad_sampler_params params = sampler_defaults();
@@ -480,10 +512,7 @@ static inline void begin_checkpoint(stage *s)
     s->sampler = make_sampler(s->w.context, &params);
     write_text(s, "run.pgrad", "old");
     write_text(s, "run.pgrad.1", "older");
-    OK(pgrad_checkpoint_create(s->w.context, &s->checkpoint));
-    OK(pgrad_checkpoint_add(s->checkpoint, "policy", PGRAD_KIND_MODEL, s->model));
-    OK(pgrad_checkpoint_add(s->checkpoint, "optimizer", PGRAD_KIND_OPTIMIZER, s->optimizer));
-    OK(pgrad_checkpoint_add(s->checkpoint, "sampler", PGRAD_KIND_SAMPLER, s->sampler));
+    s->checkpoint = gather(s);
 }
 
 static inline pgrad_status write_checkpoint(stage *s, uint32_t background)
@@ -513,18 +542,20 @@ static inline uint64_t digest_of_checkpoint(stage *s)
     return digest_of_target(s, "run.pgrad");
 }
 
-/* A file of a model that has moved; then one that has not. */
+/* A file of a model that has learned, with moments; then a model that has not. */
 static inline void begin_restore(stage *s)
 {
-    const float values[16] = {1.0f, 2.0f, -3.0f};
-    begin_checkpoint(s);
-    OK(pgrad_model_tensor_write(s->model, "model.norm.weight", values, 16));
-    OK(pgrad_sampler_set_next_sequence(s->sampler, 77));
-    OK(write_checkpoint(s, 0));
-    clear_stage(s);
+    if (digest_of_file(in_stage(s, "moved.pgrad")) == 1) {
+        begin_learn(s);
+        OK(learn(s));
+        OK(pgrad_sampler_set_next_sequence(s->sampler, 77));
+        s->checkpoint = gather(s);
+        OK(pgrad_checkpoint_add_text(s->checkpoint, "note", "of the host", 11));
+        OK(pgrad_checkpoint_write(s->checkpoint, in_stage(s, "moved.pgrad"), NULL));
+        clear_stage(s);
+    }
     make_learner(s);
-    pgrad_sampler_params params = sampler_defaults();
-    s->sampler = make_sampler(s->w.context, &params);
+    make_stage_sampler(s);
 }
 
 static inline pgrad_status restore(stage *s)
@@ -533,7 +564,8 @@ static inline pgrad_status restore(stage *s)
     size_t length;
     pgrad_checkpoint_free(s->checkpoint); /* of a try that failed */
     s->checkpoint = NULL;
-    pgrad_status status = pgrad_checkpoint_open(s->w.context, in_stage(s, "run.pgrad"), &s->checkpoint);
+    pgrad_status status =
+        made(pgrad_checkpoint_open(s->w.context, in_stage(s, "moved.pgrad"), &s->checkpoint), &s->checkpoint);
     if (status == PGRAD_OK)
         status = pgrad_checkpoint_restore(s->checkpoint, "policy", PGRAD_KIND_MODEL, s->model);
     if (status == PGRAD_OK)
@@ -543,9 +575,18 @@ static inline pgrad_status restore(stage *s)
     return status == PGRAD_OK ? pgrad_checkpoint_get_text(s->checkpoint, "note", text, sizeof text, &length) : status;
 }
 
+/* What the handles hold, moments too, written again: the bytes of the file they are of. */
 static inline uint64_t digest_of_restored(stage *s)
 {
-    return digest_of_weights(s, s->model) + pgrad_sampler_next_sequence(s->sampler);
+    const char *path = in_stage(s, "again.pgrad");
+    pgrad_checkpoint *checkpoint = gather(s);
+    OK(pgrad_checkpoint_add_text(checkpoint, "note", "of the host", 11));
+    OK(pgrad_checkpoint_write(checkpoint, path, NULL));
+    pgrad_checkpoint_free(checkpoint);
+    const uint64_t digest = digest_of_file(path);
+    ck_assert(digest == digest_of_file(in_stage(s, "moved.pgrad")));
+    ck_assert_int_eq(unlink(path), 0);
+    return digest;
 }
 
 /* ---- a run ---- */
@@ -576,7 +617,8 @@ static inline pgrad_status train_to(stage *s, uint64_t steps)
     params.save_path = in_stage(s, "trained");
     pgrad_reward_free(s->rewards[0]); /* of a try that failed */
     s->rewards[0] = NULL;
-    pgrad_status status = pgrad_reward_builtin(s->w.context, "length", "{\"target\":3}", &s->rewards[0]);
+    pgrad_status status =
+        made(pgrad_reward_builtin(s->w.context, "length", "{\"target\":3}", &s->rewards[0]), &s->rewards[0]);
     if (status == PGRAD_OK)
         status = pgrad_train(s->model, s->w.tokenizer, s->rewards[0], &prompts, &params, NULL);
     return status;

@@ -128,7 +128,7 @@ static inline int try_at(stage *s, const scenario *c, const fault *f, long n, ui
     return reached;
 }
 
-/* Takes each chance in turn; how many there are. */
+/* Takes each chance in turn, or an even selection, and says how many of how many there are. */
 static inline long sweep(stage *s, const scenario *c, const fault *f)
 {
     c->begin(s);
@@ -144,8 +144,10 @@ static inline long sweep(stage *s, const scenario *c, const fault *f)
     if (getenv("PGRAD_TEST_LONG") != NULL && most > 1)
         most = LONG_MAX;
     const long stride = 1 + (n_chances - 1) / most;
-    for (long n = 1; n <= n_chances; n += stride)
+    long n_tried = 0;
+    for (long n = 1; n <= n_chances; n += stride, n_tried++)
         ck_assert_msg(try_at(s, c, f, n, result) || n > 1, "%s, %s: it does not come to that", c->name, f->name);
+    printf("%s, %s: tried %ld of %ld\n", c->name, f->name, n_tried, n_chances);
     return n_chances;
 }
 
