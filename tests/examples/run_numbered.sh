@@ -106,7 +106,8 @@ if [ -x "$programs/12_cpp" ]; then
     awk '/^step/ { print $1, $2, $3, $4 }' "$work/log" >"$work/cpp"
     cmp -s "$work/cpp" "$work/steps" || fail "C and C++ differ"
 else
-    ran="$ran 12_cpp.cpp" && echo "12_cpp: no C++ compiler, skipped"
+    ran="$ran 12_cpp.cpp"
+    echo "skipped: 12_cpp, for want of a C++ compiler"
 fi
 
 run 13_python.py "$model"

@@ -17,7 +17,9 @@ import sys
 OLDEST, NEWEST = 9, 20
 HERE = pathlib.Path(__file__).resolve().parent
 TESTS = sorted(HERE.glob("test_*.py"))
-PROBE = "import ctypes, sys, importlib.util as u; print(*sys.version_info[:3], 'numpy' if u.find_spec('numpy') else '')"
+OPTIONAL = ("numpy", "mypy")  # what some tests need
+PROBE = ("import ctypes, sys, importlib.util as u; "
+         f"print(*sys.version_info[:3], *(name for name in {OPTIONAL} if u.find_spec(name)))")
 
 
 def candidates():
@@ -30,7 +32,7 @@ def candidates():
 
 
 def version(interpreter):
-    """(minor, patch, "numpy" or "") of an interpreter, None for what is none."""
+    """(minor, patch, those of OPTIONAL that it has...) of an interpreter, None for what is none."""
     try:
         said = subprocess.run([interpreter, "-c", PROBE], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
         major, minor, patch, *rest = said.stdout.decode().split()
@@ -60,14 +62,17 @@ def main():
         runs = {minor: [pool.submit(run, interpreter, str(test), [library, root]) for test in TESTS]
                 for minor, (interpreter, _) in sorted(found.items())}
         for minor, results in runs.items():
-            interpreter, (_, patch, *numpy) = found[minor]
+            interpreter, (_, patch, *has) = found[minor]
             good = all(result.result()[0] == 0 for result in results)
             failed = failed or not good
-            print(f"Python 3.{minor}.{patch} {'with' if numpy else 'without'} numpy ({interpreter}): "
+            print(f"Python 3.{minor}.{patch} {'with ' * bool(has)}{' and '.join(has)}{' ' * bool(has)}({interpreter}): "
                   f"{'good' if good else 'FAILED'}", flush=True)
             for test, result in zip(TESTS, results):
                 if result.result()[0] != 0:
                     print(f"-- {test.name}, status {result.result()[0]}\n{result.result()[1]}")
+    for name in OPTIONAL:
+        if not any(name in seen for _, seen in found.values()):
+            print(f"skipped: the tests that need {name}, which no Python here has")
     sys.exit(1 if failed or not found else 0)
 
 
