@@ -1,7 +1,7 @@
 #!/bin/sh
 # The checks that take too long for tests/run.sh and .ci/run, one after the other, each in its own folder: to run before a
-# release, and after work on threads, memory, files or kernels. About three hours on two cores, two of them the search; it goes on after a failure and
-# ends with a line for each.
+# release, and after work on threads, memory, files or kernels. About three hours on two cores, two of them the search of
+# the fuzz targets. It goes on after a failure and ends with a line for each.
 #
 #   sh tests/long.sh [CHECK...]     coverage threads valgrind faults fuzz aarch64: all of them by default
 set -u
