@@ -18,7 +18,8 @@ START_TEST(half_the_memory)
         const uint64_t before = memory_now(w.context);
         pgrad_rollout *rollout = make_rollout_over(&w, 4, 2, 24, 0, storage);
         /* Room for the numbers of activations that F32 alone may keep is not the cache's. */
-        const uint64_t numbers = 3 * (rollout->activations.n_rows * sizeof(void *) + 63) / 64 * 64;
+        const uint64_t n_rows = rollout->activations.n_rows;
+        const uint64_t numbers = 3 * ((n_rows * sizeof(void *) + 63) / 64 * 64) + (n_rows + 63) / 64 * 64;
         memory[storage] = memory_now(w.context) - before - numbers;
         bytes[storage] = cache_bytes(rollout);
         pgrad_rollout_free(rollout);
