@@ -20,16 +20,20 @@ static inline pgrad_model *gpt2_create(pgrad_context *context)
     return model;
 }
 
-/* A frozen one. */
-static inline pgrad_model *gpt2_create_in(pgrad_context *context, uint32_t storage)
+static inline pgrad_model *gpt2_create_with(pgrad_context *context, uint32_t storage, uint32_t frozen)
 {
     pgrad_model *model;
     pgrad_model_params params;
     pgrad_model_params_init(&params, sizeof params);
-    params.frozen = 1;
+    params.frozen = frozen;
     params.storage = storage;
     CHECK(pgrad_model_create(context, GPT2_CONFIG, 1, &params, &model));
     return model;
+}
+
+static inline pgrad_model *gpt2_create_in(pgrad_context *context, uint32_t storage)
+{
+    return gpt2_create_with(context, storage, 1);
 }
 
 static inline pgrad_context *two_threads(void)

@@ -68,10 +68,16 @@ fi
 mkdir host
 cp "$root/tests/install/installed/meson.build" "$root"/tests/install/outside.c* host
 export PKG_CONFIG_PATH="$work/shared$libdir/pkgconfig"
+ways='shared-1 static-0'
+case $(pkg-config --static --libs policygrad) in
+*-lblis*) # -Dblis=shared: meson would take BLIS's archive too
+    ways=shared-1
+    sed -i /static/d host/meson.build ;;
+esac
 { CC=$cc CXX=$cxx meson setup host/build host && LD_LIBRARY_PATH=$work/shared$libdir meson test -C host/build; } \
     >log 2>&1 || { cat log; exit 1; }
-for linked in shared-1 static-0; do
+for linked in $ways; do
     needs=$(readelf -d "host/build/c_${linked%-*}" | grep -c 'NEEDED.*libpolicygrad' || true)
     [ "$needs" = "${linked#*-}" ] || { echo "meson, ${linked%-*}: needs $needs shared libpolicygrad"; exit 1; }
 done
-echo "installed: $n programs outside the tree build by pkg-config and run; three by meson$cmake"
+echo "installed: $n programs outside the tree build by pkg-config and run; by meson ${ways}$cmake"
