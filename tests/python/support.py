@@ -1,6 +1,7 @@
 """What the tests of the Python module share. Each is called with LIBRARY ROOT."""
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,4 +51,6 @@ def run_text(program):
 
 
 def main():
+    # A shell that runs a job in the background has it ignore Ctrl-C, which children inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     unittest.main(argv=sys.argv[:1])
